@@ -1,0 +1,1 @@
+"""The agent: what measures, attributes and keeps the record."""

@@ -1,0 +1,1 @@
+"""One file per thing read from the outside."""

@@ -1,0 +1,1 @@
+"""One file per thing written to the outside."""
