@@ -1,0 +1,373 @@
+"""The agent's books: one tick takes readings and gives every job its share, in energy and in carbon.
+
+No clock, no I/O: times come with the readings. Each domain remembers its last reading and the cumulative use of all
+jobs at that moment, so that a window of any length (a late sensor, a restart) is split by what was used in it.
+Units: microjoules, nanograms, nanoseconds (CLOCK_BOOTTIME).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from wattribute.agent.core.accounting import Price, accrue_energy, accrue_hardware
+from wattribute.agent.core.attribution import PPB, Demand, Split, split
+from wattribute.agent.core.counters import between, integrate
+from wattribute.agent.core.hardware import Hardware
+from wattribute.agent.core.model import (
+    CPU_NS_SLOT,
+    DOMAIN_KINDS,
+    SLOTS,
+    SM_NS_SLOT,
+    Domain,
+    DomainKind,
+    EnergyReading,
+    Gap,
+    Interval,
+    Job,
+    Policy,
+    PowerReading,
+    Quality,
+    Reason,
+    Term,
+    energy_slot,
+)
+from wattribute.agent.core.taxes import Taxes, add_taxes
+from wattribute.agent.core.units import energy_over
+
+SETTLE_NS = 10_000_000_000
+"""How long an ended job's use is kept for a sensor that is late; what a later one brings is then unregistered."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One job's running totals. `base_ns` is its CPU time when this segment began."""
+
+    job: Job
+    started_ns: int
+    values: list[int] = field(default_factory=lambda: [0] * SLOTS)
+    taxes_ng: dict[tuple[str, Term], int] = field(default_factory=dict)
+    base_ns: int = 0
+    ended_ns: int | None = None
+    memory_bytes: int = 0
+    gpus: dict[str, None] = field(default_factory=dict)
+    changed: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Cumulative CPU time of everything at one moment, in nanoseconds."""
+
+    at_ns: int
+    node_ns: int
+    overhead_ns: int
+    jobs_ns: Mapping[str, int]
+
+
+@dataclass(slots=True)
+class GpuUse:
+    """What happened on one GPU since its energy was last read: SM time and holders by job."""
+
+    jobs_ns: dict[str, int] = field(default_factory=dict)
+    other_ns: int = 0
+    holders: dict[str, None] = field(default_factory=dict)
+    foreign: bool = False
+
+
+@dataclass(slots=True)
+class _Meter:
+    reading: EnergyReading | PowerReading
+    use: Use
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How this node attributes: policies, prices, idle power by kind and quality (uW per domain), its size."""
+
+    idle: Policy
+    overhead: Policy
+    price: Price
+    idle_uw: Mapping[tuple[DomainKind, Quality], int]
+    cpus: int
+    memory_bytes: int
+
+
+class Books:
+    """All totals of one node. `jobs` are those that live, or ended a moment ago; the caller keeps the others."""
+
+    def __init__(self, rules: Rules, hardware: Hardware, taxes: Taxes, at_ns: int) -> None:
+        self.rules = rules
+        self.taxes = taxes
+        self.jobs: dict[str, Entry] = {}
+        self.node_energy_uj: dict[tuple[DomainKind, str, Quality], int] = {}
+        self.unattributed_uj: dict[tuple[DomainKind, Reason], int] = {}
+        self.node_co2e_ng: dict[Term, int] = {"operation": 0, "cooling": 0, "hardware": 0}
+        self.unattributed: dict[Reason, list[int]] = {}  # totals by slot, like a job's
+        self._gpu_use: dict[str, GpuUse] = {}
+        self._gpu_holders: dict[str, dict[str, int]] = {}
+        self._hardware = hardware
+        self._meters: dict[Domain, _Meter] = {}
+        self._use = Use(at_ns, 0, 0, {})
+        self._carry_ns = 0
+        self._at_ns = at_ns
+
+    def open(self, entry: Entry, *, first: bool) -> None:
+        """A job begins, or an ended one opens a new segment on the same totals."""
+        entry.base_ns = entry.values[CPU_NS_SLOT]
+        entry.ended_ns = None
+        entry.changed = True
+        self.jobs[entry.job.id] = entry
+        self.taxes.enter(entry.job, entry.started_ns, first=first)
+
+    def end(self, entry: Entry, at_ns: int) -> None:
+        """A job's last member left; its energy settles with the next readings."""
+        entry.ended_ns = at_ns
+        entry.changed = True
+        owed: dict[tuple[str, Term], int] = {}
+        self.taxes.leave(entry.job, at_ns, owed)
+        add_taxes(entry.values, entry.taxes_ng, owed)
+
+    def settled(self, entry: Entry) -> bool:
+        """Whether every domain that still answers has been read since the job ended."""
+        if entry.ended_ns is None:
+            return False
+        if self._at_ns - entry.ended_ns > SETTLE_NS:
+            return True
+        return all(meter.reading.at_ns >= entry.ended_ns for meter in self._meters.values())
+
+    def meters(self) -> Iterable[Domain]:
+        """The domains that have been read."""
+        return self._meters.keys()
+
+    def see_gpu(
+        self, device: str, jobs_ns: Mapping[str, int], other_ns: int, holders: Iterable[str], foreign: int
+    ) -> None:
+        """What one read of a GPU's processes told: SM time since the read before by job and by everything else, the
+        jobs that hold a context now, and how many unregistered processes do. Comes before its energy in a tick.
+        """
+        seen = self._gpu_use.setdefault(device, GpuUse())
+        for job_id, busy_ns in jobs_ns.items():
+            seen.jobs_ns[job_id] = seen.jobs_ns.get(job_id, 0) + busy_ns
+        seen.other_ns += other_ns
+        holding = list(dict.fromkeys(holders))
+        seen.holders.update(dict.fromkeys(holding))
+        seen.foreign = seen.foreign or bool(foreign)
+        claims = len(holding) + bool(foreign)
+        self._gpu_holders[device] = dict.fromkeys(holding, PPB // claims) if holding else {}
+        for job_id in holding:
+            if job_id in self.jobs:
+                self.jobs[job_id].gpus.setdefault(device)
+
+    def tick(
+        self, now_ns: int, node_ns: int, overhead_ns: int, readings: Sequence[EnergyReading | PowerReading]
+    ) -> list[Gap | Interval]:
+        """Book everything until `now_ns`; returns what each reading came to.
+
+        `node_ns` and `overhead_ns` are cumulative; the jobs' own CPU time is in their totals already.
+        """
+        use = Use(now_ns, node_ns, overhead_ns, {i: e.values[CPU_NS_SLOT] for i, e in self.jobs.items()})
+        outcomes: list[Gap | Interval] = []
+        groups: dict[tuple[DomainKind, Quality, int], tuple[Use, list[Interval]]] = {}
+        spent_uj: dict[str, int] = {}
+        for reading in readings:
+            outcome, before = self._advance(reading, use)
+            outcomes.append(outcome)
+            if reading.domain.kind not in DOMAIN_KINDS:
+                continue  # psys contains package and DRAM: watched, never summed
+            if isinstance(outcome, Gap):
+                self._book_gap(outcome)
+            elif reading.domain.kind == "gpu":
+                self._book_gpu(outcome, spent_uj)
+            else:
+                key = (reading.domain.kind, outcome.quality, before.at_ns)
+                groups.setdefault(key, (before, []))[1].append(outcome)
+        demands: dict[tuple[int, DomainKind], Demand] = {}
+        for (kind, quality, start_ns), (before, intervals) in groups.items():
+            memory = kind == "dram"
+            demand = demands.get((start_ns, "dram" if memory else "cpu"))
+            if demand is None:
+                demand = self._demand(before, use, memory=memory)
+                demands[start_ns, "dram" if memory else "cpu"] = demand
+            idle_uw = self.rules.idle_uw.get((kind, quality), 0)
+            idle_uj = sum(min(i.energy_uj, energy_over(idle_uw, i.end_ns - i.start_ns)) for i in intervals)
+            energy_uj = sum(i.energy_uj for i in intervals)
+            parts = split(energy_uj, idle_uj, demand, self.rules.idle, self.rules.overhead)
+            for interval in intervals:
+                self._meter_node(interval.domain, quality, interval.energy_uj)
+            self._book(kind, quality, parts, spent_uj)
+        for job_id, energy_uj in spent_uj.items():
+            entry = self.jobs[job_id]
+            self._price(entry.values, energy_uj)
+            entry.changed = True
+        self._book_hardware(now_ns, use)
+        for job_id, owed in self.taxes.settle(now_ns).items():
+            entry = self.jobs[job_id]
+            add_taxes(entry.values, entry.taxes_ng, owed)
+            entry.changed = True
+        self._use, self._at_ns = use, now_ns
+        return outcomes
+
+    def forget_settled(self) -> list[Entry]:
+        """Take the ended and settled jobs off the books; the caller keeps their totals."""
+        done = [entry for entry in self.jobs.values() if entry.ended_ns is not None and self.settled(entry)]
+        for entry in done:
+            del self.jobs[entry.job.id]
+        return done
+
+    def _advance(self, reading: EnergyReading | PowerReading, use: Use) -> tuple[Gap | Interval, Use]:
+        meter = self._meters.get(reading.domain)
+        last = meter.reading if meter is not None else None
+        if isinstance(reading, EnergyReading):
+            outcome = between(last if isinstance(last, EnergyReading) else None, reading)
+        else:
+            outcome = integrate(last if isinstance(last, PowerReading) else None, reading)
+        if not (isinstance(outcome, Gap) and outcome.cause == "stale"):
+            self._meters[reading.domain] = _Meter(reading, use)
+        return outcome, meter.use if meter is not None else use
+
+    def _demand(self, before: Use, now: Use, *, memory: bool) -> Demand:
+        """Who used the CPUs between two moments. `memory`: claims are by resident memory instead of CPU time."""
+        window_ns = max(1, now.at_ns - before.at_ns)
+        capacity_ns = window_ns * self.rules.cpus
+        use_ns: dict[str, int] = {}
+        present: dict[str, int] = {}
+        claims: dict[str, int] = {}
+        for job_id, entry in self.jobs.items():
+            end_ns = now.at_ns if entry.ended_ns is None else min(now.at_ns, entry.ended_ns)
+            lived_ns = end_ns - max(before.at_ns, entry.started_ns)
+            used_ns = now.jobs_ns[job_id] - before.jobs_ns.get(job_id, entry.base_ns)
+            if lived_ns <= 0 and used_ns <= 0:
+                continue
+            present[job_id] = max(0, lived_ns) * PPB // window_ns
+            if memory and self.rules.memory_bytes:
+                claims[job_id] = present[job_id] * entry.memory_bytes // self.rules.memory_bytes
+            else:
+                claims[job_id] = used_ns * PPB // capacity_ns
+            if used_ns > 0:
+                use_ns[job_id] = used_ns
+        overhead_ns = max(0, now.overhead_ns - before.overhead_ns)
+        other_ns = now.node_ns - before.node_ns - sum(use_ns.values()) - overhead_ns
+        if before is self._use and not memory:
+            # Use learnt late (a child's, at its reaping) was unregistered when it happened: give it back from there.
+            other_ns -= self._carry_ns
+            self._carry_ns = max(0, -other_ns)
+        return Demand(
+            use_ns=use_ns,
+            present_ppb=present,
+            claim_ppb=claims,
+            overhead_ns=overhead_ns,
+            other_ns=max(0, other_ns),
+        )
+
+    def _book_gap(self, gap: Gap) -> None:
+        if gap.lower_uj:
+            self._meter_node(gap.domain, gap.quality, gap.lower_uj)
+            self._leave(gap.domain.kind, "gap", gap.lower_uj)
+
+    def _book_gpu(self, interval: Interval, spent_uj: dict[str, int]) -> None:
+        device = interval.domain.id
+        seen = self._gpu_use.get(device, GpuUse())
+        window_ns = interval.end_ns - interval.start_ns
+        present = {j: self._present(self.jobs[j], interval) for j in seen.holders if j in self.jobs}
+        holders = [job_id for job_id, ppb in present.items() if ppb]
+        use_ns = {job_id: busy_ns for job_id, busy_ns in seen.jobs_ns.items() if job_id in self.jobs}
+        other_ns = seen.other_ns + sum(seen.jobs_ns.values()) - sum(use_ns.values())
+        if not use_ns and not other_ns and (holders or seen.foreign):
+            # A context that holds a GPU without using it keeps it awake: its holders pay, in equal parts.
+            use_ns, other_ns = dict.fromkeys(holders, 1), int(seen.foreign)
+        claim_ppb = PPB // (len(holders) + seen.foreign) if holders or seen.foreign else 0
+        demand = Demand(
+            use_ns=use_ns,
+            present_ppb=present,
+            claim_ppb={job_id: claim_ppb * present[job_id] // PPB for job_id in holders},
+            other_ns=other_ns,
+            foreign_claim_ppb=claim_ppb if seen.foreign else 0,
+        )
+        idle_uj = energy_over(self.rules.idle_uw.get(("gpu", interval.quality), 0), window_ns)
+        parts = split(interval.energy_uj, idle_uj, demand, self.rules.idle, self.rules.overhead)
+        self._meter_node(interval.domain, interval.quality, interval.energy_uj)
+        self._book("gpu", interval.quality, parts, spent_uj)
+        for job_id, busy_ns in seen.jobs_ns.items():
+            if job_id in self.jobs:
+                self.jobs[job_id].values[SM_NS_SLOT] += busy_ns
+        # Who holds it now held it at the start of the next window.
+        self._gpu_use[device] = GpuUse(holders=dict.fromkeys(self._gpu_holders.get(device, ())))
+
+    @staticmethod
+    def _present(entry: Entry, interval: Interval) -> int:
+        end_ns = interval.end_ns if entry.ended_ns is None else min(interval.end_ns, entry.ended_ns)
+        lived_ns = end_ns - max(interval.start_ns, entry.started_ns)
+        return max(0, lived_ns) * PPB // (interval.end_ns - interval.start_ns)
+
+    def _book_hardware(self, now_ns: int, use: Use) -> None:
+        duration_ns = now_ns - self._at_ns
+        if duration_ns <= 0:
+            return
+        demand = self._demand(self._use, use, memory=True)
+        held = {gpu: {j: ppb for j, ppb in by.items() if j in self.jobs} for gpu, by in self._gpu_holders.items()}
+        parts, left = self._hardware.split(duration_ns, demand, self.rules.cpus, held)
+        for job_id, numerator in parts.items():
+            entry = self.jobs[job_id]
+            self.node_co2e_ng["hardware"] += accrue_hardware(entry.values, numerator)
+            entry.changed = True
+        values = self.unattributed.setdefault("unreserved" if parts else "idle", [0] * SLOTS)
+        self.node_co2e_ng["hardware"] += accrue_hardware(values, left)
+
+    def _book(self, kind: DomainKind, quality: Quality, parts: Split, spent_uj: dict[str, int]) -> None:
+        for share, by_job in (("direct", parts.direct), ("idle", parts.idle), ("overhead", parts.overhead)):
+            slot = energy_slot(kind, share, quality)  # type: ignore[arg-type]
+            for job_id, energy_uj in by_job.items():
+                self.jobs[job_id].values[slot] += energy_uj
+                spent_uj[job_id] = spent_uj.get(job_id, 0) + energy_uj
+        for reason, energy_uj in parts.unattributed.items():
+            self._leave(kind, reason, energy_uj)
+
+    def _leave(self, kind: DomainKind, reason: Reason, energy_uj: int) -> None:
+        self.unattributed_uj[kind, reason] = self.unattributed_uj.get((kind, reason), 0) + energy_uj
+        self._price(self.unattributed.setdefault(reason, [0] * SLOTS), energy_uj)
+
+    def _price(self, values: list[int], energy_uj: int) -> None:
+        operation_ng, cooling_ng = accrue_energy(values, energy_uj, self.rules.price)
+        self.node_co2e_ng["operation"] += operation_ng
+        self.node_co2e_ng["cooling"] += cooling_ng
+
+    def _meter_node(self, domain: Domain, quality: Quality, energy_uj: int) -> None:
+        key = (domain.kind, domain.id, quality)
+        self.node_energy_uj[key] = self.node_energy_uj.get(key, 0) + energy_uj
+
+    def save(self) -> dict[str, Any]:
+        """Node totals and what the next window starts from, as plain JSON values."""
+        return {
+            "at_ns": self._at_ns,
+            "node_energy_uj": [[*key, uj] for key, uj in self.node_energy_uj.items()],
+            "unattributed_uj": [[*key, uj] for key, uj in self.unattributed_uj.items()],
+            "node_co2e_ng": dict(self.node_co2e_ng),
+            "unattributed": {reason: list(values) for reason, values in self.unattributed.items()},
+            "use": [self._use.at_ns, self._use.node_ns, self._use.overhead_ns],
+            "counters": [
+                [d.kind, d.id, m.reading.at_ns, m.reading.energy_uj]
+                for d, m in self._meters.items()
+                if isinstance(m.reading, EnergyReading) and m.reading.quality == "measured"
+            ],
+            "products": self.taxes.save(),
+        }
+
+    def restore(self, saved: Mapping[str, Any], *, same_boot: bool, node_ns: int, overhead_ns: int) -> None:
+        """Go on from what `save` gave, with the jobs that went on already opened.
+
+        On the same boot the counters go on too, so that the time without an agent is one long window, split by what
+        the jobs used meanwhile; `node_ns` and `overhead_ns` are the present figures, should they have started over.
+        """
+        self.node_energy_uj = {(k, d, q): uj for k, d, q, uj in saved["node_energy_uj"]}
+        self.unattributed_uj = {(k, r): uj for k, r, uj in saved["unattributed_uj"]}
+        self.node_co2e_ng = dict(saved["node_co2e_ng"])
+        self.unattributed = {reason: list(values) for reason, values in saved["unattributed"].items()}
+        self.taxes.restore(saved["products"], self._at_ns)
+        if not same_boot:
+            return
+        use_at_ns, used_ns, _ = saved["use"]
+        self._at_ns = saved["at_ns"]
+        jobs_ns = {job_id: entry.values[CPU_NS_SLOT] for job_id, entry in self.jobs.items()}
+        self._use = Use(use_at_ns, min(used_ns, node_ns), overhead_ns, jobs_ns)
+        for kind, domain_id, at_ns, energy_uj in saved["counters"]:
+            domain = Domain(kind=kind, id=domain_id)
+            self._meters[domain] = _Meter(EnergyReading(domain=domain, at_ns=at_ns, energy_uj=energy_uj), self._use)
