@@ -1,0 +1,85 @@
+"""The receipts that processes without a daemon leave in the user's state directory: one file a job and process.
+
+A file's name is a digest, never made from the job's name. Files are replaced whole and readable by their owner only.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from wattribute.agent.receipts import SCHEMA
+
+_log = logging.getLogger("wattribute")
+_FOLDER = "receipts"
+_FILE_BYTES = 1 << 20
+
+
+def write_atomic(path: Path, text: str, mode: int) -> None:
+    """Writes a file so that whoever reads it sees the old one or the new one, never a half. Raises OSError."""
+    temporary = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "w", encoding="utf-8") as file:
+            file.write(text)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+class ReceiptFiles:
+    """Where one process keeps its receipts. `process` tells it from every other one, on every machine."""
+
+    def __init__(self, state_dir: Path | None, process: str) -> None:
+        self._folder = None if state_dir is None else state_dir / _FOLDER
+        self._process = process
+        self._warned = False
+
+    def save(self, receipt: Mapping[str, Any]) -> bool:
+        """Writes one receipt; where that can't be done, says so once and goes on."""
+        try:
+            if self._folder is None:
+                raise FileNotFoundError("no home directory; set XDG_STATE_HOME")
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            name = hashlib.sha256(f"{receipt['job_id']}\0{self._process}".encode()).hexdigest()[:32]
+            write_atomic(self._folder / f"{name}.json", json.dumps(receipt) + "\n", 0o600)
+        except OSError as error:
+            if not self._warned:
+                self._warned = True
+                _log.warning(
+                    "receipts can't be stored in %s: %s. Fix: set WATTRIBUTE_AGENT__STATE_DIR to a directory you own",
+                    self._folder or "the state directory",
+                    error.strerror or error,
+                )
+            return False
+        return True
+
+
+def stored(state_dirs: Iterable[Path]) -> Iterator[dict[str, Any]]:
+    """Every part that processes have left in these state directories; what isn't a receipt is passed over."""
+    for folder in dict.fromkeys(state_dir / _FOLDER for state_dir in state_dirs):
+        try:
+            names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))  # noqa: PTH208
+        except OSError:
+            continue
+        for name in names:
+            part = _part(folder / name)
+            if part is not None:
+                yield part
+
+
+def _part(path: Path) -> dict[str, Any] | None:
+    try:
+        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+            part = json.loads(file.read(_FILE_BYTES))
+    except (OSError, ValueError, RecursionError):
+        return None
+    known = isinstance(part, dict) and part.get("schema") == SCHEMA and isinstance(part.get("job_id"), str)
+    return part if known else None
+
+
+__all__ = ["ReceiptFiles", "stored", "write_atomic"]
