@@ -1,0 +1,216 @@
+"""Rules that join several values of a Config, and features of the file format that this version doesn't have.
+
+A value that would be ignored is refused: whoever reads the numbers must be able to trust that the file was obeyed.
+"""
+
+import ipaddress
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from fractions import Fraction
+
+from wattribute.agent.config.schema import Carbon, Config, Product
+from wattribute.agent.core.errors import ConfigError
+from wattribute.agent.identity import problem
+
+MIX_TOLERANCE = 1e-9
+MAX_PORT = 65_535
+INTENSITIES = ("intensity_g_per_kwh", "mix", "zone", "series", "provider")
+
+Problem = tuple[str, str]
+"""The dotted key at fault, and a sentence that names it and says what to do."""
+
+
+def problems(config: Config) -> list[Problem]:
+    """Everything that is wrong with a configuration whose single values are fine."""
+    return [
+        *_unavailable(config),
+        *_general(config),
+        *_carbon(config.carbon),
+        *_products(config.product),
+    ]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The known word that was probably meant, or "" where none is near."""
+    by_folded = {name.casefold(): name for name in known}
+    close = get_close_matches(word.casefold(), list(by_folded), n=1, cutoff=0.5)
+    return by_folded[close[0]] if close else ""
+
+
+def listen_address(listen: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT` (IPv6 in brackets; no host: all interfaces). Raises ValueError with the reason."""
+    host, colon, port_text = listen.rpartition(":")
+    if not colon:
+        raise ValueError(f'agent.listen "{listen}" has no port; write HOST:PORT, e.g. "127.0.0.1:19917"')
+    if not (port_text.isascii() and port_text.isdigit() and int(port_text) <= MAX_PORT):
+        raise ValueError(f'agent.listen "{listen}": port must be a number from 0 to {MAX_PORT}')
+    if host.startswith("[") and host.endswith("]"):
+        try:
+            ipaddress.IPv6Address(host[1:-1])
+        except ValueError as error:
+            raise ValueError(f'agent.listen "{listen}": {error}') from error
+        return host[1:-1], int(port_text)
+    if ":" in host or "[" in host or "]" in host:
+        raise ValueError(f'agent.listen "{listen}": an IPv6 address stands in brackets, e.g. "[::1]:19917"')
+    if any(character.isspace() for character in host):
+        raise ValueError(f'agent.listen "{listen}": a host has no spaces')
+    return host, int(port_text)
+
+
+def check_exposure(config: Config, *, allow_insecure: bool) -> None:
+    """Refuse to serve job names and power to the network without protection. Raises ConfigError (exit 2)."""
+    host, _ = listen_address(config.agent.listen)
+    if allow_insecure or _is_loopback(host):
+        return
+    raise ConfigError(
+        f'agent.listen "{config.agent.listen}" is reachable from the network, without encryption or login; '
+        "listen on 127.0.0.1, or add --allow-insecure if the network is trusted"
+    )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _unavailable(config: Config) -> Iterator[Problem]:
+    for key in ("zone", "series", "provider"):
+        if getattr(config.carbon, key) is not None:
+            yield _not_yet(f"carbon.{key}", "carbon.intensity_g_per_kwh or carbon.mix")
+    if config.carbon.factor_type == "direct" and config.carbon.mix is not None:
+        yield _not_yet('carbon.factor_type = "direct" with a mix', "intensity_g_per_kwh", key="carbon.factor_type")
+    if config.collectors.wall != "off":
+        yield _not_yet(f'collectors.wall = "{config.collectors.wall}"', '"off"', key="collectors.wall")
+    if config.ledger.url:
+        yield _not_yet("ledger.url", "the SQLite ledger in agent.state_dir (leave it empty)", key="ledger.url")
+    if config.web.config_file:
+        yield _not_yet("web.config_file", "a loopback agent.listen behind a reverse proxy")
+    if config.rule:
+        yield _not_yet("[[rule]]", "wattribute run --product, or job(product=...)", key="rule")
+    for product in config.product:
+        for name, value, instead in (
+            ("scope", product.scope if product.scope == "fleet" else "", "concurrency = N"),
+            ("tax_by", product.tax_by if product.tax_by != "weight" else "", '"weight"'),
+            ("amortise", product.amortise if product.amortise != "time" else "", '"time" and lifetime_years'),
+        ):
+            if value:
+                yield _not_yet(f'product "{product.id}": {name} = "{value}"', instead, key="product")
+        if product.expected_units is not None:
+            yield _not_yet(f'product "{product.id}": expected_units', "lifetime_years", key="product")
+        if product.retraining_interval_days != 1:
+            yield _not_yet(
+                f'product "{product.id}": retraining_interval_days other than 1', "the default", key="product"
+            )
+
+
+def _not_yet(what: str, instead: str, key: str = "") -> Problem:
+    return key or what, f"{what} isn't available in this version; use {instead}"
+
+
+def _general(config: Config) -> Iterator[Problem]:
+    try:
+        listen_address(config.agent.listen)
+    except ValueError as error:
+        yield "agent.listen", str(error)
+    if config.agent.node_id and (why := problem(config.agent.node_id)):
+        yield "agent.node_id", f"agent.node_id can't be {config.agent.node_id!r}: {why}"
+    for name in config.collectors.require:
+        if getattr(config.collectors, name) == "off":
+            yield "collectors.require", f'collectors.require names "{name}", but collectors.{name} is "off"'
+    idle_w, max_w = config.modelled.cpu_idle_w, config.modelled.cpu_max_w
+    if idle_w is not None and max_w is not None and max_w < idle_w:
+        yield "modelled.cpu_max_w", f"modelled.cpu_max_w ({max_w:g}) is below modelled.cpu_idle_w ({idle_w:g})"
+
+
+def _carbon(carbon: Carbon) -> Iterator[Problem]:
+    given = [name for name in INTENSITIES if getattr(carbon, name) is not None]
+    if len(given) != 1:
+        yield f"carbon.{given[-1]}", f"carbon: give exactly one of {', '.join(INTENSITIES)}; found {', '.join(given)}"
+    if carbon.mix is not None and abs((whole := sum(carbon.mix.values())) - 1) > MIX_TOLERANCE:
+        yield "carbon.mix", f"carbon.mix sums to {whole:.12g}; its parts must sum to 1"
+
+
+def _products(products: tuple[Product, ...]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for product in products:
+        if product.id in seen:
+            yield "product", f'product "{product.id}" is declared twice'
+        seen.add(product.id)
+        yield from _product(product)
+    for product in products:
+        for relation, ids in (("runs_on", product.runs_on), ("parents", [parent.id for parent in product.parents])):
+            for other in ids:
+                if other not in seen:
+                    yield "product", _unknown_product(product.id, relation, other, seen)
+            if len(set(ids)) != len(ids):
+                yield "product", f'product "{product.id}": {relation} names a product twice'
+    for relation, edges in (
+        ("runs_on", {product.id: product.runs_on for product in products}),
+        ("parents", {product.id: tuple(parent.id for parent in product.parents) for product in products}),
+    ):
+        circle = find_cycle(edges)
+        if circle:
+            yield "product", f"product: {relation} goes round in a circle: {' -> '.join(circle)}"
+    yield from _given_away(products)
+
+
+def _product(product: Product) -> Iterator[Problem]:
+    if why := problem(product.id):
+        yield "product", f"product id can't be {product.id!r}: {why}"
+    rates = [
+        name
+        for name, declared in (
+            (f"overhead_g_per_min = {product.overhead_g_per_min:g}", product.overhead_g_per_min > 0),
+            (f"epc_kgco2e = {product.epc_kgco2e or 0:g}", bool(product.epc_kgco2e)),
+        )
+        if declared
+    ]
+    if rates and product.concurrency is None and product.scope is None:
+        yield (
+            "product",
+            f'product "{product.id}": {" and ".join(rates)} would be billed in full by every node; add concurrency = N '
+            '(how many jobs use it at once, on all nodes together) or scope = "node" (only jobs of this node use it)',
+        )
+    if product.epc_kgco2e and product.lifetime_years is None:
+        yield "product", f'product "{product.id}": epc_kgco2e needs lifetime_years, over which it is written off'
+
+
+def _unknown_product(product_id: str, relation: str, other: str, known: Iterable[str]) -> str:
+    meant = nearest(other, (name for name in known if name != product_id))
+    hint = f'; did you mean "{meant}"?' if meant else "; declare it as a [[product]]"
+    return f'product "{product_id}": {relation} names "{other}", which isn\'t declared{hint}'
+
+
+def _given_away(products: tuple[Product, ...]) -> Iterator[Problem]:
+    given: dict[str, Fraction] = {}
+    for product in products:
+        for parent in product.parents:
+            given[parent.id] = given.get(parent.id, Fraction(0)) + Fraction(str(parent.weight))
+    for parent_id, weight in given.items():
+        if weight > 1:
+            yield (
+                "product",
+                f'product "{parent_id}": its children inherit {float(weight):g} of its EPC by weight; '
+                "together at most 1",
+            )
+
+
+def find_cycle(edges: Mapping[str, tuple[str, ...]]) -> list[str]:
+    """One path that comes back to where it starts, e.g. [a, b, a]; empty where there is none. Linear, no recursion."""
+    finished: set[str] = set()
+    for start in edges:
+        path: list[str] = []
+        pending = [(start, False)]
+        while pending:
+            node, leaving = pending.pop()
+            if leaving:
+                finished.add(path.pop())
+            elif node in path:
+                return [*path[path.index(node) :], node]
+            elif node not in finished:
+                path.append(node)
+                pending.append((node, True))
+                pending.extend((other, False) for other in edges.get(node, ()))
+    return []

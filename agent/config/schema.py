@@ -1,0 +1,179 @@
+"""What can be configured, with every default: one Struct per TOML table, one attribute per key.
+
+Units are the last word of each name. Bounds that concern one value stand here, those that join several in check.py.
+"""
+
+from typing import Annotated, Literal, TypeAlias
+
+import msgspec
+
+from wattribute.agent.core.model import Policy, Role
+
+Positive: TypeAlias = Annotated[float, msgspec.Meta(gt=0)]
+NotNegative: TypeAlias = Annotated[float, msgspec.Meta(ge=0)]
+Fraction1: TypeAlias = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Uid: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+IdleW: TypeAlias = NotNegative | Literal["learn"]
+Name: TypeAlias = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Filled: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
+Fuel: TypeAlias = Literal[
+    "coal",
+    "gas",
+    "oil",
+    "biomass",
+    "solar",
+    "solar_rooftop",
+    "csp",
+    "geothermal",
+    "hydro",
+    "nuclear",
+    "wind_onshore",
+    "wind_offshore",
+]
+
+
+class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The daemon itself. `socket` and `state_dir` are root's; the loader puts the user's own in their place."""
+
+    node_id: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    scheduler_uids: tuple[Uid, ...] = ()
+    interval_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 1.0
+    listen: str = "127.0.0.1:19917"
+    socket: Filled = "/run/wattribute/agent.sock"
+    state_dir: Filled = "/var/lib/wattribute"
+
+
+class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How long and how many series are shown, and how fresh they may be."""
+
+    hold_s: NotNegative = 900.0
+    max_jobs: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 5000
+    export_age_s: NotNegative = 0.0
+    user_label: Literal["name", "uid", "hash", "off"] = "name"
+
+
+class Web(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Protection of the HTTP endpoint: the path of an exporter-toolkit web file."""
+
+    config_file: str = ""
+
+
+class Paths(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the kernel's trees are mounted."""
+
+    proc: Filled = "/proc"
+    sys: Filled = "/sys"
+    cgroup: Filled = "/sys/fs/cgroup"
+
+
+class Collectors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which sources are read, and without which the agent refuses to start."""
+
+    rapl: Literal["auto", "powercap", "pyrapl", "off"] = "auto"
+    nvml: Literal["auto", "off"] = "auto"
+    modelled: Literal["auto", "off"] = "auto"
+    wall: Literal["off", "psys", "hwmon", "ipmi", "redfish"] = "off"
+    require: tuple[Literal["rapl", "nvml"], ...] = ()
+
+
+class Modelled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Power of what has no sensor; None is derived from the machine."""
+
+    cpu_idle_w: NotNegative | None = None
+    cpu_max_w: Positive | None = None
+    dram_w_per_gib: NotNegative | None = None
+
+
+class Attribution(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Who pays idle power and node overhead, and how much of the power is idle (W per package, node or GPU)."""
+
+    idle: Policy = "reserved"
+    overhead: Policy = "usage"
+    overhead_cgroups: tuple[Filled, ...] = ("system.slice", "init.scope")
+    cpu_idle_w: IdleW = "learn"
+    dram_idle_w: IdleW = "learn"
+    gpu_idle_w: IdleW = "learn"
+
+
+class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What a rule looks at: a cgroup pattern, labels."""
+
+    cgroup: str = ""
+    label: dict[str, str] = {}
+
+
+class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which product something belongs to that is found without being told."""
+
+    match: Match
+    product: Name
+    role: Role = "use"
+
+
+class Carbon(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """PUE and carbon intensity: exactly one of the last five is set (a number, in g CO2e per kWh, by default)."""
+
+    pue: Annotated[float, msgspec.Meta(ge=1)] = 1.0
+    factor_type: Literal["lifecycle", "direct"] = "lifecycle"
+    intensity_g_per_kwh: NotNegative | None = 480.0
+    mix: dict[Fuel, Fraction1] | None = None
+    zone: Filled | None = None
+    series: Filled | None = None
+    provider: Literal["electricitymaps", "watttime", "uk", "prometheus"] | None = None
+
+
+class Embodied(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One piece of hardware: what it cost to make, and over how long that is written off."""
+
+    component: Literal["server", "cpu", "dram", "gpu", "ssd", "other"]
+    kgco2e: NotNegative
+    lifetime_years: Positive = 4.0
+
+
+class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the durable record is; empty: SQLite in agent.state_dir."""
+
+    url: str = ""
+
+
+class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A product that another was made from, and the part of its EPC that the child inherits."""
+
+    id: Name
+    weight: Fraction1
+
+
+class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A platform, model, data set or service that jobs stand on, and what it costs them."""
+
+    id: Name
+    kind: Literal["platform", "model", "dataset", "service"] = "service"
+    runs_on: tuple[Name, ...] = ()
+    owners: tuple[Filled, ...] = ("root",)
+    epc_kgco2e: NotNegative | None = None
+    lifetime_years: Positive | None = None
+    overhead_g_per_min: NotNegative = 0.0
+    concurrency: Annotated[float, msgspec.Meta(ge=0.001)] | None = None
+    scope: Literal["node", "fleet"] | None = None
+    tax_by: Literal["weight", "reserved", "units"] = "weight"
+    amortise: Literal["time", "units"] = "time"
+    expected_units: Positive | None = None
+    retraining_interval_days: Positive = 1.0
+    parents: tuple[Parent, ...] = ()
+
+
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Everything that can be configured."""
+
+    agent: Agent = Agent()
+    export: Export = Export()
+    web: Web = Web()
+    paths: Paths = Paths()
+    collectors: Collectors = Collectors()
+    modelled: Modelled = Modelled()
+    attribution: Attribution = Attribution()
+    rule: tuple[Rule, ...] = ()
+    carbon: Carbon = Carbon()
+    embodied: tuple[Embodied, ...] = ()
+    ledger: Ledger = Ledger()
+    product: tuple[Product, ...] = ()
