@@ -5,7 +5,7 @@ paper's own, in grams as floats, for reports and for checking the live one. Sour
 Methodology and Framework for AI Sustainability Metrics", sections 2.1 to 2.4.
 """
 
-from collections.abc import Mapping, MutableSequence
+from collections.abc import Iterable, Mapping, MutableSequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
@@ -30,9 +30,12 @@ EMISSION_FACTORS: Mapping[str, int] = {
 }
 
 
-def mix_intensity(mix: Mapping[str, float]) -> Fraction:
-    """Carbon intensity of a generation mix, g/kWh, exact: sum of f_k * EF_k. Raises KeyError for an unknown source."""
-    return sum((Fraction(Decimal(str(part))) * EMISSION_FACTORS[source] for source, part in mix.items()), Fraction(0))
+def mix_intensity(mix: Iterable[tuple[str, float]]) -> Fraction:
+    """Carbon intensity of a generation mix (source, part), g/kWh, exact: sum of f_k * EF_k.
+
+    Raises KeyError for a source that has no factor.
+    """
+    return sum((Fraction(Decimal(str(part))) * EMISSION_FACTORS[source] for source, part in mix), Fraction(0))
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,7 @@ class Split:
     idle: dict[str, int] = field(default_factory=dict)
     overhead: dict[str, int] = field(default_factory=dict)
     unattributed: dict[Reason, int] = field(default_factory=dict)
+    pool_uj: int = 0  # what system daemons and the agent used, before it was split
 
     def leave(self, reason: Reason, energy_uj: int) -> None:
         """Book energy that no job pays for."""
@@ -71,6 +72,7 @@ def split(energy_uj: int, idle_uj: int, demand: Demand, idle_policy: Policy, ove
         weights = [*demand.use_ns.values(), demand.overhead_ns, demand.other_ns]
         if any(weights):
             *direct, pool_uj, other_uj = apportion(active_uj, weights)
+            result.pool_uj = pool_uj
             result.direct = dict(zip(jobs, direct, strict=True))
             result.leave("unregistered", other_uj)
         else:

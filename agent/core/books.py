@@ -18,6 +18,7 @@ from wattribute.agent.core.model import (
     DOMAIN_KINDS,
     SLOTS,
     SM_NS_SLOT,
+    Account,
     Domain,
     DomainKind,
     EnergyReading,
@@ -60,6 +61,7 @@ class Use:
     at_ns: int
     node_ns: int
     overhead_ns: int
+    agent_ns: int
     jobs_ns: Mapping[str, int]
 
 
@@ -102,11 +104,12 @@ class Books:
         self.unattributed_uj: dict[tuple[DomainKind, Reason], int] = {}
         self.node_co2e_ng: dict[Term, int] = {"operation": 0, "cooling": 0, "hardware": 0}
         self.unattributed: dict[Reason, list[int]] = {}  # totals by slot, like a job's
+        self.agent_energy_uj = 0  # contained in the overhead pool, and shown
         self._gpu_use: dict[str, GpuUse] = {}
         self._gpu_holders: dict[str, dict[str, int]] = {}
         self._hardware = hardware
         self._meters: dict[Domain, _Meter] = {}
-        self._use = Use(at_ns, 0, 0, {})
+        self._use = Use(at_ns, 0, 0, 0, {})
         self._carry_ns = 0
         self._at_ns = at_ns
 
@@ -158,13 +161,18 @@ class Books:
                 self.jobs[job_id].gpus.setdefault(device)
 
     def tick(
-        self, now_ns: int, node_ns: int, overhead_ns: int, readings: Sequence[EnergyReading | PowerReading]
+        self,
+        now_ns: int,
+        accounts_ns: Mapping[Account, int],
+        readings: Sequence[EnergyReading | PowerReading],
     ) -> list[Gap | Interval]:
         """Book everything until `now_ns`; returns what each reading came to.
 
-        `node_ns` and `overhead_ns` are cumulative; the jobs' own CPU time is in their totals already.
+        `accounts_ns` is the cumulative CPU time of the node, the overhead and the agent in it; the jobs' own is in
+        their totals already.
         """
-        use = Use(now_ns, node_ns, overhead_ns, {i: e.values[CPU_NS_SLOT] for i, e in self.jobs.items()})
+        jobs_ns = {job_id: entry.values[CPU_NS_SLOT] for job_id, entry in self.jobs.items()}
+        use = Use(now_ns, accounts_ns["node"], accounts_ns["overhead"], accounts_ns["agent"], jobs_ns)
         outcomes: list[Gap | Interval] = []
         groups: dict[tuple[DomainKind, Quality, int], tuple[Use, list[Interval]]] = {}
         spent_uj: dict[str, int] = {}
@@ -194,6 +202,9 @@ class Books:
             for interval in intervals:
                 self._meter_node(interval.domain, quality, interval.energy_uj)
             self._book(kind, quality, parts, spent_uj)
+            if demand.overhead_ns:
+                agent_ns = min(use.agent_ns - before.agent_ns, demand.overhead_ns)
+                self.agent_energy_uj += parts.pool_uj * max(0, agent_ns) // demand.overhead_ns
         for job_id, energy_uj in spent_uj.items():
             entry = self.jobs[job_id]
             self._price(entry.values, energy_uj)
@@ -342,7 +353,8 @@ class Books:
             "unattributed_uj": [[*key, uj] for key, uj in self.unattributed_uj.items()],
             "node_co2e_ng": dict(self.node_co2e_ng),
             "unattributed": {reason: list(values) for reason, values in self.unattributed.items()},
-            "use": [self._use.at_ns, self._use.node_ns, self._use.overhead_ns],
+            "agent_energy_uj": self.agent_energy_uj,
+            "use": [self._use.at_ns, self._use.node_ns],
             "counters": [
                 [d.kind, d.id, m.reading.at_ns, m.reading.energy_uj]
                 for d, m in self._meters.items()
@@ -351,23 +363,27 @@ class Books:
             "products": self.taxes.save(),
         }
 
-    def restore(self, saved: Mapping[str, Any], *, same_boot: bool, node_ns: int, overhead_ns: int) -> None:
+    def restore(self, saved: Mapping[str, Any], *, same_boot: bool, accounts_ns: Mapping[Account, int]) -> None:
         """Go on from what `save` gave, with the jobs that went on already opened.
 
         On the same boot the counters go on too, so that the time without an agent is one long window, split by what
-        the jobs used meanwhile; `node_ns` and `overhead_ns` are the present figures, should they have started over.
+        the jobs used meanwhile. `accounts_ns` are the present figures: what the system daemons used meanwhile isn't
+        known, so that it counts as unregistered.
         """
         self.node_energy_uj = {(k, d, q): uj for k, d, q, uj in saved["node_energy_uj"]}
         self.unattributed_uj = {(k, r): uj for k, r, uj in saved["unattributed_uj"]}
         self.node_co2e_ng = dict(saved["node_co2e_ng"])
         self.unattributed = {reason: list(values) for reason, values in saved["unattributed"].items()}
+        self.agent_energy_uj = saved["agent_energy_uj"]
         self.taxes.restore(saved["products"], self._at_ns)
         if not same_boot:
             return
-        use_at_ns, used_ns, _ = saved["use"]
+        use_at_ns, node_ns = saved["use"]
         self._at_ns = saved["at_ns"]
         jobs_ns = {job_id: entry.values[CPU_NS_SLOT] for job_id, entry in self.jobs.items()}
-        self._use = Use(use_at_ns, min(used_ns, node_ns), overhead_ns, jobs_ns)
+        self._use = Use(
+            use_at_ns, min(node_ns, accounts_ns["node"]), accounts_ns["overhead"], accounts_ns["agent"], jobs_ns
+        )
         for kind, domain_id, at_ns, energy_uj in saved["counters"]:
             domain = Domain(kind=kind, id=domain_id)
             self._meters[domain] = _Meter(EnergyReading(domain=domain, at_ns=at_ns, energy_uj=energy_uj), self._use)

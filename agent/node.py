@@ -1,0 +1,324 @@
+"""One measured node: its sensors, its jobs, its books and its record, behind the few calls that the rest needs.
+
+The daemon drives a Node from its loop; without a daemon a process drives one of its own. `tick` reads everything and
+books it; `start` and `end` only register, so that a caller is answered at once and the edge tick comes after.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+from wattribute.agent.config.schema import Config
+from wattribute.agent.core.books import Books
+from wattribute.agent.core.errors import Refused
+from wattribute.agent.core.model import (
+    DOMAIN_KINDS,
+    Account,
+    CarbonIntensity,
+    Clock,
+    DomainKind,
+    EnergyReading,
+    Gap,
+    PowerReading,
+    ProcessId,
+    Snapshot,
+    UsageReading,
+)
+from wattribute.agent.core.receipt import build
+from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.gpus import GpuProcesses
+from wattribute.agent.record import NoRecord, Record
+from wattribute.agent.registry import CpuTime, LiveJob, Registry
+from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
+from wattribute.agent.view import View, take
+from wattribute.agent.wiring import Sensors
+
+log = logging.getLogger("wattribute")
+
+PATIENCE_NS = 20_000_000
+EDGE_NS = 50_000_000
+
+
+class Node:
+    """Energy and carbon of one node, by job. Not thread-safe: one caller at a time."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        basis: Basis,
+        node_id: str,
+        version: str,
+        clock: Clock,
+        cpu: CpuTime,
+        sensors: Sensors,
+        books: Books,
+        registry: Registry,
+        record: Record | NoRecord,
+        intensity: CarbonIntensity,
+        notes: Iterable[str],
+        resident_bytes: Callable[[], int],
+    ) -> None:
+        self.basis = basis
+        self.node_id = node_id
+        self.books = books
+        self.registry = registry
+        self.record = record
+        self.refused = 0
+        self._config = config
+        self._version = version
+        self._clock = clock
+        self._cpu = cpu
+        self._sensors = sensors
+        self._intensity = intensity
+        self._notes = [*sensors.notes, *notes]
+        self._resident_bytes = resident_bytes
+        self._gpus = GpuProcesses(cpu, registry)
+        self._folds = record.folds
+        self._rows: dict[str, tuple[LiveJob, list[int]]] = {}
+        self._shown = View()
+        self._taken: View | None = None
+        self._seq = 0
+        self._last_tick_ns = 0
+        self._edge = False
+        self._ticks = 0
+        self._late_ticks = 0
+        self._tick_ns = 0
+        self._agent_cpu_ns = 0
+        self._gaps: list[tuple[int, Gap]] = []
+        self._undeclared: set[str] = set()
+
+    # What jobs ask for
+
+    def start(self, request: JobStart, peer: Peer) -> dict[str, Any]:
+        """Register a job or join one; the edge tick follows as soon as the caller has its answer. Raises Refused."""
+        now_ns, unix_ns = self._clock.monotonic_ns(), self._clock.time_ns()
+        was_running = (job := self.registry.jobs.get(request.job_id)) is not None and job.running
+        known = None if request.job_id in self.registry.jobs else self.record.finished(request.job_id)
+        live = self.registry.start(request, peer, now_ns, unix_ns, known)
+        if not was_running:
+            live.unattributed_uj = sum(self.books.unattributed_uj.values())
+        self._rows.setdefault(request.job_id, (live, list(live.entry.values)))
+        self._edge = True
+        notes = self._product_notes(live)
+        for note in notes:
+            live.notes.setdefault(note)
+        return {"job_id": request.job_id, "joined": was_running, "notes": notes}
+
+    def end(self, request: JobEnd, peer: Peer) -> dict[str, Any]:
+        """Close one membership; the job ends with its last. Raises Refused."""
+        self.registry.feed(self._read_cpu())
+        self.registry.end(request, peer, self._clock.monotonic_ns(), self._clock.time_ns())
+        self._edge = True
+        return {"job_id": request.job_id}
+
+    def update(self, request: JobUpdate, peer: Peer) -> dict[str, Any]:
+        """Replace a job's labels. Raises Refused."""
+        live = self.registry.jobs.get(request.job_id)
+        if live is None:
+            raise Refused(f"there is no job {request.job_id!r}")
+        if peer.uid != live.uid and peer.uid != 0:
+            raise Refused(f"job {request.job_id!r} belongs to another user")
+        live.entry.job = replace(live.entry.job, labels=request.labels)
+        live.entry.changed, live.known_meta = True, False
+        return {"job_id": request.job_id}
+
+    def receipt(self, job_id: str) -> dict[str, Any] | None:
+        """What a job has used until the last tick, or None where nobody knows it."""
+        live = self.registry.jobs.get(job_id) or self.record.finished(job_id)
+        return self._receipt(live) if live is not None else None
+
+    def settled(self, job_id: str) -> bool:
+        """Whether a job has ended and its closing readings are in."""
+        live = self.registry.jobs.get(job_id)
+        return live is not None and not live.running and self._settled(live)
+
+    def jobs(self) -> list[dict[str, Any]]:
+        """Receipts of the jobs that run or are still held."""
+        return [self._receipt(live) for live in self.registry.jobs.values()]
+
+    def health(self) -> dict[str, Any]:
+        """The state of each source and of the record."""
+        sources = [
+            {"source": h.name, "up": h.up, "why": h.why, "fix": h.fix, "failures": dict(h.failures)}
+            for h in self._health()
+        ]
+        return {"sources": sources, "ticks": self._ticks, "late": self._late_ticks, "refused": self.refused}
+
+    # Time
+
+    @property
+    def wants_power_samples(self) -> bool:
+        """Whether a source gives power, which must be sampled at least once a second."""
+        return any(isinstance(r, PowerReading) for r in self._sensors.first)
+
+    def edge_due_ns(self) -> int | None:
+        """When the tick after a start or end is due (at most one in 50 ms); None: none is."""
+        return self._last_tick_ns + EDGE_NS if self._edge else None
+
+    def tick(self, *, late: bool = False, patience_ns: int = PATIENCE_NS) -> None:
+        """Read everything, book it, hand it to the record. Never raises for a sensor's or the disk's sake."""
+        began_ns = self._clock.monotonic_ns()
+        self._edge = False
+        for source in self._sensors.sources:
+            source.request()
+        energy: list[EnergyReading | PowerReading] = []
+        owner = {}
+        usage: list[UsageReading] = []
+        for source in self._sensors.sources:
+            waited_ns = self._clock.monotonic_ns() - began_ns
+            for reading in source.collect(max(0, patience_ns - waited_ns)):
+                if isinstance(reading, EnergyReading | PowerReading):
+                    energy.append(reading)
+                    owner[reading.domain] = source
+                elif isinstance(reading, UsageReading):
+                    usage.append(reading)
+        cpu = self._read_cpu()
+        now_ns, unix_ns = self._clock.monotonic_ns(), self._clock.time_ns()
+        self.registry.feed(cpu)
+        self._gpus.feed(usage, energy, self.books)
+        self.registry.lose(self._cpu.gone(), now_ns, unix_ns)
+        accounts: dict[Account, int] = {r.consumer: r.busy_ns for r in cpu if not isinstance(r.consumer, ProcessId)}
+        self._agent_cpu_ns = accounts["agent"]
+        for outcome in self.books.tick(now_ns, accounts, energy):
+            owner[outcome.domain].note(outcome)
+            if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
+                self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
+        self.books.forget_settled()
+        self._retire(unix_ns)
+        self._take(now_ns, unix_ns)
+        self._last_tick_ns = now_ns
+        self._ticks += 1
+        self._late_ticks += late
+        self._tick_ns = self._clock.monotonic_ns() - began_ns
+
+    def show(self) -> bool:
+        """Put up what the record has by now; True where the view changed."""
+        if self._taken is None or self.record.committed < self._taken.seq:
+            return False
+        self._shown, self._taken = self._taken, None
+        return True
+
+    def snapshot(self) -> Snapshot:
+        """The last view that the ledger has, with the sources' present health."""
+        view = self._shown
+        return Snapshot(
+            taken_at_unix_ns=self._clock.time_ns(),
+            version=self._version,
+            node_id=self.node_id,
+            jobs=view.jobs(),
+            products=view.products,
+            node_energy_uj=view.node_energy_uj,
+            unattributed_uj=view.unattributed_uj,
+            node_co2e_ng=view.node_co2e_ng,
+            unattributed_ng=view.unattributed_ng,
+            sources=self._health(),
+            pue=self._config.carbon.pue,
+            intensity=self._intensity,
+            ledger_created_unix_ns=self.record.created_unix_ns,
+            registry_hash=self.record.registry_hash,
+            agent_tick_ns=self._tick_ns,
+            agent_ticks=self._ticks,
+            agent_ticks_late=self._late_ticks,
+            agent_cpu_ns=self._agent_cpu_ns,
+            agent_resident_bytes=self._resident_bytes(),
+            agent_energy_uj=view.agent_energy_uj,
+        )
+
+    def close(self) -> None:
+        """Give the sensors back and write the rest down."""
+        for source in self._sensors.sources:
+            source.close()
+        self.record.close()
+
+    # Inside
+
+    def _read_cpu(self) -> list[UsageReading]:
+        return self._cpu.read()
+
+    def _settled(self, live: LiveJob) -> bool:
+        return live.entry.job.id not in self.books.jobs or self.books.settled(live.entry)
+
+    def _health(self) -> list[Any]:
+        return [*(source.health() for source in self._sensors.sources), *self.record.health()]
+
+    def _retire(self, unix_ns: int) -> None:
+        hold_ns = round(self._config.export.hold_s * NS_PER_S)
+        for job_id, live in list(self.registry.jobs.items()):
+            ended_unix_ns = live.entry.job.ended_unix_ns
+            if ended_unix_ns is None or unix_ns - ended_unix_ns < hold_ns or not self._settled(live):
+                continue
+            del self.registry.jobs[job_id]
+            self._rows.pop(job_id, None)
+            self.record.retire(live)
+
+    def _take(self, now_ns: int, unix_ns: int) -> None:
+        changed = []
+        for live in self.registry.jobs.values():
+            if live.entry.changed or not live.known_meta:
+                live.entry.changed = False
+                changed.append(live)
+        rows = dict(self._rows)
+        for live in changed:
+            rows[live.entry.job.id] = (live, list(live.entry.values))
+        self._rows = rows
+        self._seq += 1
+        self._taken = take(self._seq, self.books, rows, self._folds)
+        trees = {p: self._cpu.tree_ns(p) for p in self.registry.roots()}
+        self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, trees)
+        self._gaps = []
+
+    def _product_notes(self, live: LiveJob) -> list[str]:
+        notes = []
+        for product_id in dict.fromkeys((live.entry.job.product_id, *live.entry.job.uses)):
+            if product_id == "default" or product_id in self.books.taxes.products:
+                continue
+            notes.append(f"product {product_id!r} isn't declared: a tag without taxes (declare it under [[product]])")
+            if product_id not in self._undeclared:
+                self._undeclared.add(product_id)
+                log.warning("%s", notes[-1])
+        for product_id in self.books.taxes.missing_epc(live.entry.job):
+            notes.append(f"the EPC of {product_id!r} isn't known: ASC^e is a lower bound")
+        return notes
+
+    def _receipt(self, live: LiveJob) -> dict[str, Any]:
+        entry = live.entry
+        notes = [*self._notes, *live.notes]
+        if live.overlapped:
+            notes.append("jobs overlapped in one process: they shared its use equally at each moment")
+        if live.folded:
+            notes.append("past export.max_jobs: on the page this job is part of `_overflow`")
+        kinds: dict[DomainKind, None] = {d.kind: None for d in self.books.meters()}
+        settled = not live.running and self._settled(live)
+        receipt = build(
+            entry.job,
+            entry.values,
+            entry.taxes_ng,
+            now_unix_ns=self._clock.time_ns(),
+            domains=[kind for kind in DOMAIN_KINDS if kind in kinds],
+            common=self._common(),
+            members=max(1, live.member_count),
+            settled=settled,
+            notes=notes,
+        )
+        if self.basis == "in-process":
+            receipt["node_unattributed_uj"] = sum(self.books.unattributed_uj.values()) - live.unattributed_uj
+        return receipt
+
+    def _common(self) -> dict[str, Any]:
+        return {
+            "node": self.node_id,
+            "basis": self.basis,
+            "method": self._sensors.method,
+            "policy": {"idle": self.books.rules.idle, "overhead": self.books.rules.overhead},
+            "pue": self._config.carbon.pue,
+            "intensity": {
+                "gco2e_per_kwh": self._intensity.gco2e_per_kwh,
+                "grid_zone": self._intensity.zone,
+                "provider": self._intensity.provider,
+                "method": self._intensity.method,
+                "quality": self._intensity.quality,
+            },
+            "gaps": [],
+        }

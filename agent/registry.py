@@ -1,0 +1,285 @@
+"""The live table of jobs: who is a member, which process tree feeds which job, who may register what.
+
+A member is one `with job()` or one `run`: a root process and a token. CPU time of a root's tree goes to the innermost
+jobs open on it, in equal parts where several overlap (threads, coroutines). Ended jobs stay until `hold_s` is over.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from wattribute.agent.core.books import Books, Entry
+from wattribute.agent.core.errors import Refused
+from wattribute.agent.core.model import CPU_NS_SLOT, Job, ProcessId, UsageReading
+from wattribute.agent.requests import JobEnd, JobStart, Peer
+
+OVERFLOW = "_overflow"
+RETIRED = "_retired"
+
+
+class CpuTime(Protocol):
+    """What the process collector offers besides `read`: cumulative CPU time of watched process trees, in ns."""
+
+    def read(self) -> list[UsageReading]: ...
+    def identify(self, pid: int) -> ProcessId | None: ...
+    def watch(self, root: ProcessId, since_ns: int | None = None, reaped_ns: int | None = None) -> None: ...
+    def unwatch(self, root: ProcessId) -> None: ...
+    def busy_ns(self, root: ProcessId) -> int: ...
+    def tree_ns(self, root: ProcessId) -> int: ...
+    def settle_reaped(self, root: ProcessId, reaped_ns: int) -> bool: ...
+    def root_of(self, pid: int) -> ProcessId | None: ...
+    def gone(self) -> list[ProcessId]: ...
+
+
+@dataclass(slots=True)
+class LiveJob:
+    """A job that runs or is held: its totals, its user, its members (token -> root process)."""
+
+    entry: Entry
+    uid: int
+    members: dict[str, ProcessId] = field(default_factory=dict)
+    member_count: int = 0
+    parents: dict[str, str] = field(default_factory=dict)  # token -> the job it was opened inside
+    notes: dict[str, None] = field(default_factory=dict)
+    overlapped: bool = False
+    folded: bool = False
+    known_meta: bool = False  # the ledger has its present description
+    folded_values: list[int] | None = None  # what of it is in a fold already, from an earlier segment
+    unattributed_uj: int = 0  # the node's, when it began
+
+    @property
+    def running(self) -> bool:
+        return self.entry.ended_ns is None
+
+
+@dataclass(slots=True)
+class _Root:
+    members: dict[str, str] = field(default_factory=dict)  # token -> job id
+    seen_ns: int = 0
+    left_ns: int = 0
+
+
+class Registry:
+    """Jobs by id and roots by process. Times are the agent's; nothing here reads a clock.
+
+    `owner_of(uid)` gives the user label; `may_pay_for(product_id, uid)` says whether a user may register roles and
+    weights for a product; `may_register(uid)` whether it may register processes of others.
+    """
+
+    def __init__(
+        self,
+        books: Books,
+        cpu: CpuTime,
+        *,
+        max_jobs: int,
+        owner_of: Callable[[int], str],
+        owns: Callable[[str, int], bool],
+        privileged: Callable[[int], bool],
+        uid_of: Callable[[int], int | None],
+    ) -> None:
+        self.jobs: dict[str, LiveJob] = {}
+        self._books = books
+        self._cpu = cpu
+        self._roots: dict[ProcessId, _Root] = {}
+        self._departed: dict[ProcessId, list[str]] = {}
+        self._max_jobs = max_jobs
+        self._owner_of = owner_of
+        self._owns = owns
+        self._privileged = privileged
+        self._uid_of = uid_of
+
+    def start(self, request: JobStart, peer: Peer, at_ns: int, unix_ns: int, known: LiveJob | None = None) -> LiveJob:
+        """Open a member. `known` is an ended job of that id that has left the table. Raises Refused."""
+        check_id(request.job_id)
+        process = self._process(request.pid or peer.pid, peer)
+        live = self.jobs.get(request.job_id) or known
+        if live is None:
+            live = self._new(request, peer, at_ns, unix_ns)
+        else:
+            self._rejoin(live, request, peer)
+            if request.member in live.members:
+                raise Refused(f"member {request.member!r} of job {request.job_id!r} is open already")
+        root = self._roots.get(process)
+        if root is None:
+            # Watched before the job opens: time that the process used until now is not the job's.
+            self._cpu.watch(process, reaped_ns=request.reaped_cpu_ns)
+            root = self._roots[process] = _Root()
+        else:
+            self._feed(process, root)
+        fresh = live.entry.job.id not in self.jobs and known is None
+        if not live.running or fresh or live.entry.job.id not in self._books.jobs:
+            live.entry.job = replace(live.entry.job, ended_unix_ns=None)
+            if live.entry.ended_ns is not None:
+                live.entry.started_ns = at_ns
+            self._books.open(live.entry, first=fresh)
+            live.known_meta = False
+        self.jobs[request.job_id] = live
+        live.members[request.member] = process
+        live.member_count += 1
+        if request.parent_job_id and request.parent_job_id != request.job_id:
+            live.parents[request.member] = request.parent_job_id
+        root.members[request.member] = request.job_id
+        if len(self._leaves(root)) > 1:
+            for job_id in self._leaves(root):
+                self.jobs[job_id].overlapped = True
+        return live
+
+    def end(self, request: JobEnd, peer: Peer, at_ns: int, unix_ns: int) -> LiveJob:
+        """Close a member; the job ends with its last. Raises Refused."""
+        live = self.jobs.get(request.job_id)
+        if live is None or request.member not in live.members:
+            raise Refused(f"no open member {request.member!r} of a job {request.job_id!r}: start it first")
+        if peer.uid != live.uid and not self._privileged(peer.uid):
+            raise Refused(f"job {request.job_id!r} belongs to another user")
+        process = live.members[request.member]
+        root = self._roots[process]
+        if request.reaped_cpu_ns is not None:
+            self._cpu.settle_reaped(process, request.reaped_cpu_ns)
+        self._feed(process, root)
+        for note in request.notes:
+            live.notes.setdefault(note)
+        self._drop(live, request.member, at_ns, unix_ns)
+        return live
+
+    def feed(self, readings: Iterable[UsageReading]) -> None:
+        """Take the cumulative CPU time of every root, and its memory, to the jobs that are open on it."""
+        memory: dict[str, int] = {}
+        for reading in readings:
+            consumer = reading.consumer
+            root = self._roots.get(consumer) if isinstance(consumer, ProcessId) else None
+            if root is None:
+                continue
+            leaves = self._leaves(root)
+            self._share(root, reading.busy_ns, leaves)
+            if reading.memory_bytes is not None and leaves:
+                for job_id in leaves:
+                    memory[job_id] = memory.get(job_id, 0) + reading.memory_bytes // len(leaves)
+        for job_id, memory_bytes in memory.items():
+            self.jobs[job_id].entry.memory_bytes = memory_bytes
+
+    def lose(self, processes: Iterable[ProcessId], at_ns: int, unix_ns: int) -> list[LiveJob]:
+        """Root processes that died without a word: their members leave. Returns the jobs that this ended."""
+        self._departed = {p: jobs for p, jobs in self._departed.items() if any(j in self._books.jobs for j in jobs)}
+        ended = []
+        for process in processes:
+            root = self._roots.get(process)
+            for token, job_id in list(root.members.items()) if root else ():
+                live = self.jobs[job_id]
+                self._drop(live, token, at_ns, unix_ns)
+                if not live.running:
+                    live.notes.setdefault("its process ended without closing the job")
+                    ended.append(live)
+        return ended
+
+    def jobs_of(self, process: ProcessId) -> list[str]:
+        """The innermost jobs open on a root process, or that were until they settle: a GPU tells of it late."""
+        root = self._roots.get(process)
+        if root is not None:
+            return self._leaves(root)
+        return [job_id for job_id in self._departed.get(process, ()) if job_id in self._books.jobs]
+
+    def roots(self) -> Iterable[ProcessId]:
+        """The root processes of all open members."""
+        return self._roots.keys()
+
+    def adopt(
+        self, live: LiveJob, members: Mapping[str, tuple[ProcessId, str | None, int]], *, fresh_cpu: bool
+    ) -> None:
+        """After a restart: go on with a job whose members (token -> process, parent, tree_ns) are alive."""
+        self.jobs[live.entry.job.id] = live
+        for token, (process, parent, tree_ns) in members.items():
+            if process not in self._roots:
+                self._cpu.watch(process, since_ns=None if fresh_cpu else tree_ns)
+                self._roots[process] = _Root()
+            self._roots[process].members[token] = live.entry.job.id
+            live.members[token] = process
+            if parent:
+                live.parents[token] = parent
+
+    def _process(self, pid: int, peer: Peer) -> ProcessId:
+        process = self._cpu.identify(pid)
+        if process is None:
+            raise Refused(f"there is no process {pid} here (a container needs the host's process namespace)")
+        if pid != peer.pid and not self._privileged(peer.uid) and self._uid_of(pid) != peer.uid:
+            raise Refused(f"process {pid} belongs to another user: only root and agent.scheduler_uids may register it")
+        return process
+
+    def _new(self, request: JobStart, peer: Peer, at_ns: int, unix_ns: int) -> LiveJob:
+        trusted = request.role == "use" and request.weight == 1
+        if not trusted and not self._owns(request.product_id, peer.uid):
+            raise Refused(
+                f"role {request.role!r} or a weight for product {request.product_id!r} is for its owners: "
+                f"add {self._owner_of(peer.uid)!r} to its `owners` in the agent's configuration"
+            )
+        job = Job(
+            id=request.job_id,
+            product_id=request.product_id,
+            uses=request.uses,
+            role=request.role,
+            phase=request.phase,
+            weight_ppm=max(1, request.weight * 1_000_000 // request.nodes),
+            nodes=request.nodes,
+            user=self._owner_of(peer.uid),
+            origin=request.origin,
+            parent_job_id=request.parent_job_id if request.parent_job_id != request.job_id else None,
+            labels=request.labels,
+            started_unix_ns=unix_ns,
+        )
+        live = LiveJob(Entry(job, at_ns), peer.uid)
+        live.folded = len(self.jobs) >= self._max_jobs
+        return live
+
+    @staticmethod
+    def _rejoin(live: LiveJob, request: JobStart, peer: Peer) -> None:
+        job = live.entry.job
+        if live.uid != peer.uid:
+            raise Refused(f"job {job.id!r} belongs to user {job.user or live.uid}: choose another id")
+        if request.product_id not in ("default", job.product_id):
+            raise Refused(f"job {job.id!r} works for product {job.product_id!r}, not {request.product_id!r}")
+        if request.role not in ("use", job.role):
+            raise Refused(f"job {job.id!r} has the role {job.role!r}, not {request.role!r}")
+
+    def _feed(self, process: ProcessId, root: _Root) -> None:
+        self._share(root, self._cpu.busy_ns(process), self._leaves(root))
+
+    def _share(self, root: _Root, busy_ns: int, leaves: list[str]) -> None:
+        used_ns = busy_ns - root.seen_ns
+        if used_ns <= 0 or not leaves:
+            return
+        root.seen_ns = busy_ns
+        each_ns, root.left_ns = divmod(used_ns + root.left_ns, len(leaves))
+        for job_id in leaves:
+            entry = self.jobs[job_id].entry
+            entry.values[CPU_NS_SLOT] += each_ns
+            entry.changed = True
+
+    def _leaves(self, root: _Root) -> list[str]:
+        job_ids = dict.fromkeys(root.members.values())
+        if len(job_ids) > 1:
+            for token, job_id in root.members.items():
+                job_ids.pop(self.jobs[job_id].parents.get(token, ""), None)
+        return list(job_ids or dict.fromkeys(root.members.values()))
+
+    def _drop(self, live: LiveJob, token: str, at_ns: int, unix_ns: int) -> None:
+        process = live.members.pop(token)
+        live.parents.pop(token, None)
+        root = self._roots[process]
+        del root.members[token]
+        if not root.members:
+            self._departed[process] = [live.entry.job.id]
+            del self._roots[process]
+            self._cpu.unwatch(process)
+        if not live.members:
+            live.entry.job = replace(live.entry.job, ended_unix_ns=unix_ns)
+            live.known_meta = False
+            self._books.end(live.entry, at_ns)
+
+
+def check_id(job_id: str) -> None:
+    """1..128 printable UTF-8 characters without a leading `_` (contract, section 2). Raises Refused."""
+    if not 1 <= len(job_id) <= 128:
+        raise Refused(f"a job id has 1 to 128 characters, not {len(job_id)}")
+    if job_id.startswith("_"):
+        raise Refused("a job id must not begin with `_`: those are the agent's own (_retired, _overflow)")
+    if not job_id.isprintable():
+        raise Refused("a job id must be printable UTF-8 characters")

@@ -1,0 +1,165 @@
+"""One worker thread per sensor, so that a read that hangs costs a deadline and never the agent.
+
+A source is asked once a tick; what it answers late is taken at the next tick, with its own time stamps. A failing
+source is asked again after a back-off; its health is what `/metrics` and `doctor` show.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+
+from wattribute.agent.core.errors import SensorGone, SensorUnavailable
+from wattribute.agent.core.model import Clock, Collector, Fault, Gap, Interval, Reading, SourceHealth
+from wattribute.agent.core.units import NS_PER_S
+
+log = logging.getLogger("wattribute")
+
+FIRST_BACKOFF_NS = NS_PER_S
+LAST_BACKOFF_NS = 60 * NS_PER_S
+
+Answer = tuple[Sequence[Reading] | Exception, int]
+
+
+class Source:
+    """A collector behind a deadline. `threaded` False reads in the caller's thread: for what can't block."""
+
+    def __init__(self, collector: Collector, clock: Clock, *, deadline_ns: int, threaded: bool = True) -> None:
+        self.name = collector.name
+        self.up = True
+        self.why = ""
+        self.fix = ""
+        self._collector = collector
+        self._clock = clock
+        self._deadline_ns = deadline_ns
+        self._failures: dict[str, int] = {}
+        self._read_ns = 0
+        self._last_read_unix_ns: int | None = None
+        self._down_since_ns: int | None = None
+        self._gap_ns = 0
+        self._wraps = 0
+        self._resets = 0
+        self._asked_at_ns: int | None = None
+        self._retry_at_ns = 0
+        self._backoff_ns = FIRST_BACKOFF_NS
+        self._gone = False
+        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._requests: queue.SimpleQueue[bool] | None = None
+        if threaded:
+            self._requests = queue.SimpleQueue()
+            threading.Thread(target=self._work, name=f"wattribute-{self.name}", daemon=True).start()
+
+    def request(self) -> None:
+        """Ask for a read, unless one is under way or the source is backing off. Never blocks."""
+        now_ns = self._clock.monotonic_ns()
+        if self._gone or now_ns < self._retry_at_ns:
+            return
+        if self._asked_at_ns is not None:
+            late_ns = now_ns - self._asked_at_ns
+            if late_ns > self._deadline_ns and self.up:
+                self._fail(
+                    "timeout", f"no answer for {late_ns / NS_PER_S:.1f} s", "see the kernel log; it is still asked"
+                )
+            return
+        self._asked_at_ns = now_ns
+        if self._requests is not None:
+            self._requests.put(True)
+
+    def collect(self, patience_ns: int) -> list[Reading]:
+        """What has arrived, waiting at most `patience_ns` for what was just asked."""
+        if self._asked_at_ns is None:
+            return []
+        if self._requests is None:
+            self._answers.put(self._read())
+        late = self._clock.monotonic_ns() - self._asked_at_ns > self._deadline_ns
+        try:
+            answer, took_ns = self._answers.get(timeout=0 if late or patience_ns <= 0 else patience_ns / NS_PER_S)
+        except queue.Empty:
+            return []
+        self._asked_at_ns = None
+        self._read_ns = took_ns
+        if isinstance(answer, Exception):
+            self._take_error(answer)
+            return []
+        self._take_good(answer)
+        return list(answer)
+
+    def note(self, outcome: Gap | Interval) -> None:
+        """Count what a reading of this source came to."""
+        if isinstance(outcome, Interval):
+            self._wraps += outcome.wrapped
+        elif outcome.cause not in ("first", "stale"):
+            self._gap_ns += outcome.end_ns - outcome.start_ns
+            self._resets += outcome.cause == "reset"
+
+    def health(self) -> SourceHealth:
+        """The source's state now."""
+        return SourceHealth(
+            name=self.name,
+            up=self.up,
+            read_ns=self._read_ns,
+            last_read_unix_ns=self._last_read_unix_ns,
+            failures=dict(self._failures),
+            gap_ns=self._gap_ns,
+            wraps=self._wraps,
+            resets=self._resets,
+            why=self.why,
+            fix=self.fix,
+        )
+
+    def close(self) -> None:
+        """Let the worker go and give the sensor back; a worker that hangs is left behind."""
+        self._gone = True
+        if self._requests is not None:
+            self._requests.put(False)
+        else:
+            self._collector.close()
+
+    def _work(self) -> None:
+        requests = self._requests
+        assert requests is not None
+        while requests.get():
+            self._answers.put(self._read())
+        self._collector.close()
+
+    def _read(self) -> Answer:
+        began_ns = self._clock.monotonic_ns()
+        answer: Sequence[Reading] | Exception
+        try:
+            answer = self._collector.read()
+        except Exception as error:  # noqa: BLE001 - any collector's bug marks its source, and the agent lives
+            answer = error
+        return answer, self._clock.monotonic_ns() - began_ns
+
+    def _take_good(self, readings: Sequence[Reading]) -> None:
+        self._last_read_unix_ns = self._clock.time_ns()
+        self._backoff_ns = FIRST_BACKOFF_NS
+        faults = [reading for reading in readings if isinstance(reading, Fault)]
+        for fault in faults:
+            self._failures["part"] = self._failures.get("part", 0) + 1
+            if fault.cause != self.why:
+                log.warning("%s: %s: %s", self.name, fault.domain.id, fault.cause)
+        if not self.up:
+            log.info("%s: reads again", self.name)
+        self.up = len(faults) < len(readings) or not readings
+        self.why = faults[0].cause if faults else ""
+        self.fix = faults[0].fix if faults else ""
+
+    def _take_error(self, error: Exception) -> None:
+        if isinstance(error, SensorGone):
+            self._gone = True
+            self._fail("gone", str(error), "")
+        elif isinstance(error, SensorUnavailable):
+            self._fail("unavailable", error.cause, error.fix)
+        else:
+            if "bug" not in self._failures:
+                log.error("%s: a bug in this collector", self.name, exc_info=error)
+            self._fail("bug", f"{type(error).__name__}: {error}", "report it with the traceback in the log")
+        self._retry_at_ns = self._clock.monotonic_ns() + self._backoff_ns
+        self._backoff_ns = min(2 * self._backoff_ns, LAST_BACKOFF_NS)
+
+    def _fail(self, reason: str, why: str, fix: str) -> None:
+        self._failures[reason] = self._failures.get(reason, 0) + 1
+        if self.up or why != self.why:
+            log.warning("%s: %s%s", self.name, why, f". Fix: {fix}" if fix else "")
+        self.up, self.why, self.fix = False, why, fix

@@ -1,0 +1,70 @@
+"""What is shown: a consistent copy of all totals, made at a tick and put up once the ledger has it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from wattribute.agent.core.books import Books
+from wattribute.agent.core.model import (
+    EXPORTED_SLOTS,
+    TERM_SLOT,
+    DomainKind,
+    JobTotals,
+    ProductTotals,
+    Quality,
+    Reason,
+    Term,
+)
+from wattribute.agent.folds import FoldKey, Folds, fold_name, folded
+from wattribute.agent.registry import LiveJob
+
+NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """Totals at one tick. `rows`: job id -> the job and its packed totals."""
+
+    seq: int = 0
+    rows: Mapping[str, tuple[LiveJob, list[int]]] = field(default_factory=dict)
+    folds: Mapping[FoldKey, list[int]] = field(default_factory=dict)
+    products: list[ProductTotals] = field(default_factory=list)
+    node_energy_uj: Mapping[tuple[DomainKind, str, Quality], int] = field(default_factory=dict)
+    unattributed_uj: Mapping[tuple[DomainKind, Reason], int] = field(default_factory=dict)
+    node_co2e_ng: Mapping[Term, int] = field(default_factory=dict)
+    unattributed_ng: Mapping[tuple[Term, Reason], int] = field(default_factory=dict)
+    agent_energy_uj: int = 0
+
+    def jobs(self) -> list[JobTotals]:
+        """Jobs and folds as an exporter sees them; jobs past the cap are summed into `_overflow`."""
+        folds = Folds({key: list(values) for key, values in self.folds.items()})
+        rows = []
+        for live, row in self.rows.values():
+            job, entry = live.entry.job, live.entry
+            values = row
+            if live.folded_values is not None:
+                values = [row[slot] - live.folded_values[slot] for slot in range(EXPORTED_SLOTS)]
+            if live.folded:
+                folds.add(fold_name(overflow=True), job, values)
+                continue
+            rows.append(JobTotals(job=job, values=values, gpus=tuple(entry.gpus), running=live.running))
+        rows += [folded(name, product_id, role, values) for (name, product_id, role), values in folds.values.items()]
+        return rows
+
+
+def take(seq: int, books: Books, rows: Mapping[str, tuple[LiveJob, list[int]]], folds: Folds) -> View:
+    """Copy the books' totals as they are now."""
+    return View(
+        seq=seq,
+        rows=rows,
+        folds={key: list(values) for key, values in folds.values.items()},
+        products=books.taxes.totals(),
+        node_energy_uj=dict(books.node_energy_uj),
+        unattributed_uj=dict(books.unattributed_uj),
+        node_co2e_ng=dict(books.node_co2e_ng),
+        unattributed_ng={
+            (term, reason): values[TERM_SLOT[term]]
+            for reason, values in books.unattributed.items()
+            for term in NODE_TERMS
+        },
+        agent_energy_uj=books.agent_energy_uj,
+    )

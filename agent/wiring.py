@@ -1,0 +1,266 @@
+"""From the configuration to a node's parts: which sensors there are, what things cost, who pays."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wattribute.agent.config.schema import Config, IdleW
+from wattribute.agent.core.accounting import Price, mix_intensity
+from wattribute.agent.core.books import Rules
+from wattribute.agent.core.errors import SensorUnavailable
+from wattribute.agent.core.hardware import Component
+from wattribute.agent.core.model import (
+    CarbonIntensity,
+    Clock,
+    Collector,
+    DomainKind,
+    EnergyReading,
+    PowerReading,
+    ProcessId,
+    Quality,
+)
+from wattribute.agent.core.products import Product
+from wattribute.agent.core.units import NS_PER_S, YEAR_S, ng_from_kg, rate_from_g_per_min, uw_from_w
+from wattribute.agent.sources import Source
+
+if TYPE_CHECKING:
+    from wattribute.agent.registry import CpuTime
+
+log = logging.getLogger("wattribute")
+
+DEADLINE_NS = NS_PER_S
+GENERIC_SERVER_KG, GENERIC_SERVER_YEARS = 1200.0, 4.0  # formulas.md and reference: 634 .. 2,102 kg
+GENERIC_GPU_KG = 164.0  # one of eight on an HGX H100 baseboard, cradle to gate: NVIDIA's product carbon footprint
+
+
+@dataclass(slots=True)
+class Sensors:
+    """The energy sources of a node, and how each domain's number is made, in words."""
+
+    sources: list[Source] = field(default_factory=list)
+    method: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    first: list[EnergyReading | PowerReading] = field(default_factory=list)
+    modelled_idle_uw: dict[DomainKind, int] = field(default_factory=dict)
+
+
+def open_sensors(config: Config, clock: Clock, cpu: "CpuTime", node_cpu_ns: Callable[[], int]) -> Sensors:
+    """Open what the configuration asks for and the machine has.
+
+    Raises SensorUnavailable where a source that is named or required can't be opened; one found automatically is a
+    log line and a note.
+    """
+    sensors = Sensors()
+    seen: set[DomainKind] = set()
+    why_modelled = "rapl is off in the configuration"
+    required = set(config.collectors.require)
+    if config.collectors.rapl == "off" and "rapl" in required:
+        raise SensorUnavailable("rapl is required and switched off", 'set collectors.rapl = "auto"')
+    if config.collectors.rapl != "off":
+        named = config.collectors.rapl != "auto" or "rapl" in required
+        why_modelled = _try(sensors, seen, lambda: _rapl(config, clock), clock, named=named)
+    if config.collectors.nvml != "off":
+        _try(sensors, seen, lambda: _nvml(clock, cpu.identify), clock, named="nvml" in required)
+    elif "nvml" in required:
+        raise SensorUnavailable("nvml is required and switched off", 'set collectors.nvml = "auto"')
+    for kind, idle_w in (("cpu", config.attribution.cpu_idle_w), ("dram", config.attribution.dram_idle_w)):
+        if kind in seen:
+            proxy = " (as a proxy)" if kind == "dram" else ""
+            sensors.method[kind] = f"powercap, split by CPU time{proxy}, {_idle_words(idle_w)}"
+    if "gpu" in seen:
+        how = "energy counter" if any(isinstance(r, EnergyReading) for r in sensors.first) else "averaged power"
+        idle = _idle_words(config.attribution.gpu_idle_w)
+        sensors.method["gpu"] = f"NVML {how}, split by SM time, {idle}"
+    if config.collectors.modelled == "auto" and not {"cpu", "dram"} <= seen:
+        _add_modelled(sensors, seen, config, clock, node_cpu_ns, why_modelled)
+    return sensors
+
+
+def _idle_words(idle_w: IdleW) -> str:
+    return "idle not learnt (counted as 0 W)" if idle_w == "learn" else f"idle {idle_w:g} W configured"
+
+
+def _try(sensors: Sensors, seen: set[DomainKind], start: Callable[[], Collector], clock: Clock, *, named: bool) -> str:
+    """Open one collector and read it once; returns why it isn't there, or what it lacks."""
+    try:
+        collector = start()
+        readings = collector.read()
+    except SensorUnavailable as error:
+        if named:
+            raise
+        log.info("%s", error)
+        return str(error)
+    energy = [r for r in readings if isinstance(r, EnergyReading | PowerReading)]
+    seen.update(r.domain.kind for r in energy)
+    sensors.first += energy
+    sensors.sources.append(Source(collector, clock, deadline_ns=DEADLINE_NS))
+    return f"{collector.name} has no such zone"
+
+
+def _rapl(config: Config, clock: Clock) -> Collector:
+    if config.collectors.rapl == "pyrapl":
+        from wattribute.collectors.pyrapl import PyRaplCollector
+
+        return PyRaplCollector(clock.monotonic_ns)
+    from wattribute.collectors.rapl import RaplCollector
+
+    return RaplCollector(Path(config.paths.sys), clock.monotonic_ns)
+
+
+def _nvml(clock: Clock, identify: Callable[[int], ProcessId | None]) -> Collector:
+    from wattribute.collectors.nvml import NvmlCollector
+
+    return NvmlCollector(clock.monotonic_ns, identify)
+
+
+def _add_modelled(
+    sensors: Sensors,
+    seen: set[DomainKind],
+    config: Config,
+    clock: Clock,
+    node_cpu_ns: Callable[[], int],
+    why: str,
+) -> None:
+    from wattribute.collectors.host import host_facts
+    from wattribute.collectors.modelled import ModelledCollector, cpu_defaults
+
+    facts = host_facts()
+    idle_w, max_w, source = cpu_defaults(facts.cpu_model, facts.cpus)
+    if config.modelled.cpu_max_w is not None:
+        max_w, source = config.modelled.cpu_max_w, "configured"
+        idle_w = min(idle_w, max_w)
+    if config.modelled.cpu_idle_w is not None:
+        idle_w = config.modelled.cpu_idle_w
+    per_gib_w = 0.375 if config.modelled.dram_w_per_gib is None else config.modelled.dram_w_per_gib
+    model_cpu, model_dram = "cpu" not in seen, "dram" not in seen
+    collector = ModelledCollector(
+        clock.monotonic_ns,
+        node_cpu_ns,
+        cpus=facts.cpus,
+        cpu_idle_w=idle_w,
+        cpu_max_w=max_w,
+        dram_w_per_gib=per_gib_w,
+        memory_bytes=facts.memory_bytes,
+        cpu=model_cpu,
+        dram=model_dram,
+        why=why,
+    )
+    sensors.sources.append(Source(collector, clock, deadline_ns=DEADLINE_NS, threaded=False))
+    sensors.first += [r for r in collector.read() if isinstance(r, EnergyReading)]
+    if model_cpu:
+        sensors.method["cpu"] = f"modelled: {idle_w:g} W idle to {max_w:g} W at full use ({source}), split by CPU time"
+        sensors.notes.append(f"cpu energy is modelled, not measured: {why}")
+        sensors.modelled_idle_uw["cpu"] = uw_from_w(idle_w)
+    if model_dram:
+        sensors.method["dram"] = f"modelled: {per_gib_w:g} W per GiB of the host's memory"
+        sensors.notes.append("dram energy is modelled, not measured: no DRAM sensor")
+        sensors.modelled_idle_uw["dram"] = uw_from_w(per_gib_w) * facts.memory_bytes // 2**30
+
+
+def rules(config: Config, sensors: Sensors, cpus: int, memory_bytes: int) -> Rules:
+    """How this node attributes."""
+    idle_uw: dict[tuple[DomainKind, Quality], int] = {}
+    configured: Sequence[tuple[DomainKind, IdleW]] = (
+        ("cpu", config.attribution.cpu_idle_w),
+        ("dram", config.attribution.dram_idle_w),
+        ("gpu", config.attribution.gpu_idle_w),
+    )
+    for kind, idle_w in configured:
+        if idle_w != "learn":
+            idle_uw[kind, "measured"] = idle_uw[kind, "integrated"] = uw_from_w(idle_w)
+        if kind in sensors.modelled_idle_uw:
+            idle_uw[kind, "modelled"] = sensors.modelled_idle_uw[kind]
+    carbon = config.carbon
+    intensity = mix_intensity(carbon.mix.items()) if carbon.mix is not None else _number(carbon.intensity_g_per_kwh)
+    return Rules(
+        idle=config.attribution.idle,
+        overhead=config.attribution.overhead,
+        price=Price.of(intensity, carbon.pue),
+        idle_uw=idle_uw,
+        cpus=cpus,
+        memory_bytes=memory_bytes,
+    )
+
+
+def _number(intensity_g_per_kwh: float | None) -> float:
+    return 480.0 if intensity_g_per_kwh is None else intensity_g_per_kwh
+
+
+def intensity(config: Config, since_unix_ns: int, *, configured: bool) -> CarbonIntensity:
+    """The carbon intensity in force; `configured` False: nobody chose it."""
+    carbon = config.carbon
+    if carbon.mix is not None:
+        value, provider = float(mix_intensity(carbon.mix.items())), "mix"
+    else:
+        value, provider = _number(carbon.intensity_g_per_kwh), "static"
+    return CarbonIntensity(
+        gco2e_per_kwh=value,
+        valid_from_unix_ns=since_unix_ns,
+        valid_until_unix_ns=None,
+        zone="",
+        provider=provider if configured else "default",
+        method=f"average, {carbon.factor_type}",
+        quality="static" if configured else "default",
+    )
+
+
+def components(config: Config, gpus: int) -> tuple[list[Component], str]:
+    """The node's hardware, and a note where it is assumed."""
+    if config.embodied:
+        parts = [
+            Component(ng_from_kg(c.kgco2e), round(c.lifetime_years * YEAR_S), c.component == "gpu")
+            for c in config.embodied
+        ]
+        return parts, ""
+    parts = [Component(ng_from_kg(GENERIC_SERVER_KG), round(GENERIC_SERVER_YEARS * YEAR_S))]
+    note = f"embodied carbon assumed: a generic server of {GENERIC_SERVER_KG:,.0f} kg (634 to 2,102) over 4 years"
+    if gpus:
+        parts.append(Component(ng_from_kg(GENERIC_GPU_KG * gpus), round(GENERIC_SERVER_YEARS * YEAR_S), True))
+        note += f" and {gpus} GPUs of {GENERIC_GPU_KG:g} kg"
+    return parts, note
+
+
+def products(config: Config) -> list[Product]:
+    """The declared products in the core's units."""
+    return [
+        Product(
+            id=p.id,
+            kind=p.kind,
+            runs_on=p.runs_on,
+            owners=p.owners,
+            epc_own_ng=None if p.epc_kgco2e is None else ng_from_kg(p.epc_kgco2e),
+            lifetime_s=None if p.lifetime_years is None else round(p.lifetime_years * YEAR_S),
+            overhead_rate=rate_from_g_per_min(p.overhead_g_per_min),
+            concurrency_ppm=round((p.concurrency or 0) * 1_000_000),
+            parents={parent.id: Fraction(str(parent.weight)) for parent in p.parents},
+        )
+        for p in config.product
+    ]
+
+
+def node_id(config: Config) -> str:
+    """The configured id, else one from the machine id (hashed: the machine id itself is confidential)."""
+    if config.agent.node_id:
+        return config.agent.node_id
+    try:
+        machine_id = Path("/etc/machine-id").read_text().strip()
+    except OSError:
+        machine_id = ""
+    if not machine_id:
+        import platform
+
+        machine_id = platform.node()
+    return hashlib.sha256(f"wattribute {machine_id}".encode()).hexdigest()[:16]
+
+
+def boot_id(proc: Path) -> str:
+    """This boot's identity; counters and pids of another boot mean nothing."""
+    try:
+        return (proc / "sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return f"unknown-{os.getpid()}"
