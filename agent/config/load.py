@@ -13,6 +13,7 @@ from wattribute.agent.config.check import INTENSITIES, nearest, problems
 from wattribute.agent.config.decode import LISTS, SECTIONS, faults, keys_of
 from wattribute.agent.config.schema import Config
 from wattribute.agent.core.errors import ConfigError
+from wattribute.agent.identity import user_state_dir
 
 SYSTEM_FILE = Path("/etc/wattribute/wattribute.toml")
 PREFIX = "WATTRIBUTE_"
@@ -97,13 +98,11 @@ def _default_places(env: Mapping[str, str], uid: int) -> dict[str, Any]:
     """Root's places are the schema's; everybody else gets private ones, by XDG."""
     if uid == 0:
         return {}
-    home = env.get("HOME") or env.get("USERPROFILE")
-    if env.get("XDG_STATE_HOME"):
-        state_dir = Path(env["XDG_STATE_HOME"], "wattribute")
-    elif home:
-        state_dir = Path(home, ".local", "state", "wattribute")
+    own = user_state_dir(env)
+    if own:
+        state_dir = Path(own)
     else:
-        import tempfile  # 5 ms for the few who have neither
+        import tempfile  # 5 ms for the few who have no home
 
         state_dir = Path(tempfile.gettempdir(), f"wattribute-{uid}")
     runtime = env.get("XDG_RUNTIME_DIR")
