@@ -1,0 +1,93 @@
+"""Every worked example of the method, to 1e-12; where the paper printed another figure, both are named."""
+
+from fractions import Fraction
+
+import pytest
+
+from wattribute.agent.core import accounting as a
+from wattribute.agent.core.concurrency import SharedRate
+from wattribute.agent.core.model import SLOTS, TERM_SLOT
+from wattribute.agent.core.products import Product, epc_parts, own_part
+from wattribute.agent.core.units import DAY_S, NS_PER_S, YEAR_S, ng_from_g, rate_from_g_per_min, uj_from_j
+
+MIX = {"coal": 0.8, "solar": 0.2}
+
+
+def close(value: float, exact: float) -> bool:
+    return value == pytest.approx(exact, rel=1e-12, abs=0)
+
+
+def test_intensity_of_a_mix() -> None:
+    assert a.mix_intensity(MIX.items()) == Fraction(6656, 10)  # exact: 665.6 g/kWh
+
+
+def test_jsc() -> None:
+    assert close(a.operation_g(1000, 665.6), 0.18488888888888888)
+    assert close(a.operation_g(80, 665.6), 0.01479111111111111)
+    assert close(a.jsc_g(1000, 665.6, pue=1.08), 0.19968)  # printed: about 0.2
+
+
+def test_hardware_and_asc() -> None:
+    ec_g = a.hardware_g(10_000, 300, 3 * YEAR_S)
+    assert close(ec_g, 0.031709791983764585)  # printed: 0.031, truncated
+    assert close(a.jsc_g(1000, 665.6, pue=1.08) + ec_g, 0.23138979198376458)  # printed: about 0.231
+
+
+def test_platform_tax() -> None:
+    tax_g = a.platform_tax_g(50 / 60, 300, 1, 10)
+    assert close(tax_g, 25)
+    assert close(a.jsc_g(1000, 665.6, pue=1.08) + tax_g, 25.19968)
+
+
+def test_product_tax() -> None:
+    assert close(a.product_tax_g(1, 5 * DAY_S, 6 * YEAR_S, 10), 2.2831050228310502e-4)
+
+
+def test_a_parent_recovers_what_it_did_not_give_away() -> None:
+    parent = Product(id="bert", epc_own_ng=ng_from_g(1000))
+    child = Product(id="distil", epc_own_ng=0, parents={"bert": Fraction(1, 2)})
+    graph = {p.id: p for p in (parent, child)}
+    assert epc_parts(graph)["distil"] == (0, ng_from_g(500))
+    assert own_part("bert", graph.values()) * epc_parts(graph)["bert"][0] == ng_from_g(500)  # type: ignore[operator]
+
+
+def test_training_energy() -> None:
+    assert close(a.device_energy_kwh(1024, 300, DAY_S), 7372.8)  # printed: 737 (360 written for 3600)
+    assert close(a.device_energy_kwh(8, 250, 3.5 * DAY_S), 168)  # printed: 14.4 (same slip, and 3 days)
+
+
+def test_break_even() -> None:
+    assert close(a.break_even_jobs(168, 0, 0.015, 0.025), 16_800)
+    assert a.break_even_jobs(1, 0, 0.136, 0.005) == float("inf")
+    assert a.break_even_jobs(0, 1, 0.005, 0.136) == 0
+
+
+def test_live_accrual_is_exact_to_a_nanogram() -> None:
+    price = a.Price.of(a.mix_intensity(MIX.items()), 1.08)
+    values = [0] * SLOTS
+    whole_uj, parts = uj_from_j(1000), 7001
+    for i in range(parts):
+        a.accrue_energy(values, whole_uj // parts + (i < whole_uj % parts), price)
+    assert values[TERM_SLOT["operation"]] == 184_888_888  # floor of 0.18488888888888888 g
+    assert values[TERM_SLOT["cooling"]] == 14_791_111
+
+
+def test_live_platform_tax_is_exact_to_a_nanogram() -> None:
+    rate = SharedRate(rate_from_g_per_min(50), 0)
+    for i in range(10):
+        rate.enter(f"job-{i}", 1, 0)
+    owed = dict.fromkeys((f"job-{i}" for i in range(10)), 0)
+    for second in range(1, 301):
+        for job, owed_ng in rate.settle(second * NS_PER_S).items():
+            owed[job] += owed_ng
+    assert all(abs(owed_ng - ng_from_g(25)) <= 1 for owed_ng in owed.values())
+
+
+def test_each_moment_is_paid_at_its_own_rate() -> None:
+    """1 g/s for 10 s, then 9 g/s: consecutive jobs owe 10 and 90, not 50 and 50."""
+    rate = SharedRate(rate_from_g_per_min(60), 0)
+    rate.enter("a", 1, 0)
+    rate.set_rate(rate_from_g_per_min(540), 10 * NS_PER_S)
+    assert rate.leave("a", 10 * NS_PER_S) == ng_from_g(10)
+    rate.enter("b", 1, 10 * NS_PER_S)
+    assert rate.leave("b", 20 * NS_PER_S) == ng_from_g(90)
