@@ -4,9 +4,10 @@ Names are 1..128 printable characters of UTF-8 without a leading `_` (those are 
 Standard library without I/O: a training script pays for this import.
 """
 
-import hashlib
 from collections.abc import Mapping
 
+# As in core/model.py, which a training script would pay 10 ms for.
+ROLES = ("use", "platform", "retraining", "creation")
 NAME_CHARS = 128
 LABEL_CHARS = 256
 WEIGHT_MAX = NODES_MAX = 1_000_000
@@ -38,6 +39,8 @@ def fit(name: str) -> str:
     trimmed = name.strip()
     if problem(trimmed) is None:
         return trimmed
+    import hashlib  # seldom
+
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:8]
     kept = "".join(char if char.isprintable() else "?" for char in trimmed[:NAME_CHARS]).lstrip("_")
     return f"{kept[: NAME_CHARS - 9]}-{digest}" if kept else f"unnamed-{digest}"

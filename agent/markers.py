@@ -7,6 +7,8 @@ be shared by machines and containers, where numbers mean other processes). Linux
 import contextlib
 import os
 import stat
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -23,12 +25,14 @@ def start_ticks(pid: int, proc: Path = Path("/proc")) -> int | None:
 
 
 def own_process(proc: Path = Path("/proc")) -> str:
-    """This process's name for good, on every machine and across boots: boot id, pid namespace, pid, start."""
+    """This process's name for good, on every machine and across boots: `<boot id>-<pid namespace>/<pid>-<start>`."""
     try:
-        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()[:13]
+        boot = (proc / "sys/kernel/random/boot_id").read_text().strip()
         space = (proc / "self/ns/pid").readlink().name.strip("pid:[]")
-    except OSError:
-        return f"unknown-{os.getpid()}"
+    except OSError:  # not Linux: by machine and moment
+        import platform
+
+        return f"{platform.node()}/{os.getpid()}-{time.time_ns()}"
     return f"{boot}-{space}/{os.getpid()}-{start_ticks(os.getpid(), proc)}"
 
 
@@ -43,10 +47,16 @@ class Markers:
 
     @classmethod
     def of(cls, environment: Mapping[str, str], state_dir: Path | None, process: str) -> "Markers | None":
-        """The user's markers, in the runtime directory, else among the state; None where there is no place."""
+        """The user's markers, in the runtime directory, else among the state; None where there is no place for them.
+
+        `process` is this one by `own_process`.
+        """
         runtime = environment.get("XDG_RUNTIME_DIR", "")
         place = Path(runtime, "wattribute") if runtime and os.access(runtime, os.W_OK) else state_dir
-        return None if place is None or process.startswith("unknown") else cls(place / "inprocess", process)
+        if place is None or sys.platform != "linux":
+            return None
+        space, _, name = process.partition("/")
+        return cls(place / "inprocess" / space, name)
 
     def raise_own(self) -> None:
         """From here on other processes of this user leave this one's tree to it."""
@@ -67,7 +77,9 @@ class Markers:
                 return set()
             if state.st_mtime_ns != self._listed_ns:
                 names = os.listdir(self._path.parent)  # noqa: PTH208 - once a second, names only
-                self._listed_ns = state.st_mtime_ns
+                # A file made within the same clock tick wouldn't move the time again: look once more then.
+                fresh = time.time_ns() - state.st_mtime_ns < 100_000_000
+                self._listed_ns = -1 if fresh else state.st_mtime_ns
                 self._others = {found for name in names if (found := _parsed(name)) and name != self._path.name}
         except OSError:
             return set()

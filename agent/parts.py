@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from wattribute.agent.core.model import QUALITIES, TERMS
-from wattribute.agent.receipts import SUMS, blank
+from wattribute.agent.core.model import QUALITIES
+from wattribute.agent.receipts import SUMS, TERMS, blank
 
 Part = Mapping[str, Any]
 _MIXED = "mixed"

@@ -1,0 +1,318 @@
+"""job(): a stretch of a program's work as a job. Asks the agent; without one, measures inside this process.
+
+Whatever happens to the agent, the sensors or the disk, the user's code goes on: no exception of ours reaches it, a
+missing agent costs at most 50 ms and a stuck one 200 ms, once, and the receipt says what it is based on.
+"""
+
+import contextvars
+import itertools
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from wattribute.agent import identity
+from wattribute.agent.client import AgentRefused, AgentUnreachable, Client, configured_path
+from wattribute.agent.core.errors import WattributeError
+from wattribute.agent.process import Used, here, reaped_cpu_ns, used_here
+from wattribute.agent.receipts import Receipt, blank
+
+_current: contextvars.ContextVar["Job | None"] = contextvars.ContextVar("wattribute_job", default=None)
+_tokens = itertools.count(1)
+_STUCK_S = 30.0
+
+
+@contextmanager
+def _harmless(doing: str) -> Iterator[None]:
+    """The one place where everything is caught: a defect of ours must not end a training run of weeks."""
+    try:
+        yield
+    except Exception:  # noqa: BLE001 - see above; it is told with its traceback
+        here().say_once(f"defect {doing}", "an error of wattribute's own while %s", doing, exc_info=True)
+
+
+class Job:
+    """A job of this process: a context manager, or `start()` and `stop()`.
+
+    While it runs, a second start does nothing; nor does a stop while it doesn't run. Started again after its end, it
+    goes on with the same totals. Copies that a fork leaves in a child are inert: the job is the parent's.
+    """
+
+    def __init__(self, job_id: str, fields: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        self.id = job_id
+        self._fields = dict(fields)
+        self._environment = environment
+        self._pid = os.getpid()
+        self._lock = threading.RLock()
+        self._running = False
+        self._outer: Job | None = None
+        self._client: Client | None = None
+        self._measured_here = False
+        self._member = ""
+        self._wait_s = 2.0
+        self._notes: list[str] = []
+        self._began: Used | None = None
+        self._ended: Used | None = None
+        self._settled: Receipt | None = None
+
+    def start(self) -> Self:
+        """Begins. Returns itself."""
+        if os.getpid() != self._pid:  # its lock may have been held at the fork
+            return self
+        with self._lock, _harmless("starting a job"):
+            if not self._running:
+                self._running, self._settled, self._ended = True, None, None
+                self._outer = running_job()
+                _current.set(self)
+                self._begin()
+        return self
+
+    def stop(self) -> None:
+        """Ends; the receipt is there afterwards, in `receipt`."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock, _harmless("ending a job"):
+            if self._running:
+                self._running = False
+                if _current.get() is self:
+                    _current.set(self._outer)
+                self._end()
+
+    @property
+    def running(self) -> bool:
+        """Whether it has been started and not stopped, in this process."""
+        return self._running and os.getpid() == self._pid
+
+    @property
+    def so_far(self) -> Receipt:
+        """What has been used until now."""
+        return self._read(wait=False)
+
+    @property
+    def receipt(self) -> Receipt:
+        """The receipt: after the end, with the closing read (two intervals of waiting at most); before, `so_far`.
+
+        Terms that are settled later come by reading it again. Raises WattributeError where it was never started.
+        """
+        if self._began is None:
+            raise WattributeError(f"job {self.id!r} has no receipt: it was never started")
+        return self._read(wait=not self._running)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def __repr__(self) -> str:
+        return f"<wattribute job {self.id!r}, {'running' if self.running else 'not running'}>"
+
+    def _begin(self) -> None:
+        self._began = used_here()
+        self._member = f"{self._pid}-{next(_tokens)}-{os.urandom(4).hex()}"
+        fields = dict(self._fields)
+        around = self._environment.get("WATTRIBUTE_JOB_ID", "")
+        parent = self._outer.id if self._outer else identity.fit(around) if around else self.id
+        if parent != self.id:
+            fields["parent_job_id"] = parent
+        fields.update(job_id=self.id, member=self._member, **_reaped())
+        self._client, self._measured_here = self._ask_agent(fields), False
+        if self._client is None:
+            self._measure_here(fields)
+
+    def _ask_agent(self, fields: Mapping[str, Any]) -> Client | None:
+        """The agent that has taken the job on, or None."""
+        client = None if here().stuck_until_s > time.monotonic() else Client.find(self._environment)
+        if client is None:
+            named = configured_path(self._environment)
+            where = f"no agent answers at {named}" if named else "no agent runs on this machine"
+            here().say_once("missing", "%s; jobs of this process are measured in-process", where)
+            return None
+        try:
+            answer = client.call("job.start", **fields)
+        except AgentUnreachable as error:
+            here().stuck_until_s = time.monotonic() + _STUCK_S
+            here().say_once("missing", "%s; jobs of this process are measured in-process", error)
+            self._notes.append(f"{error}: measured in-process")
+            return None
+        except AgentRefused as error:
+            here().say_once(
+                f"refused {error}", "the agent refused job %r: %s; it is measured in-process", self.id, error
+            )
+            self._notes.append(f"the agent refused the job: {error}")
+            return None
+        self._wait_s = 2.0 * float(answer.get("interval_s", 1.0))
+        return client
+
+    def _measure_here(self, fields: Mapping[str, Any]) -> None:
+        from wattribute.agent.requests import JobStart
+
+        try:
+            here().engine(self._environment).ask(JobStart(id=0, **{**fields, "uses": tuple(fields.get("uses", ()))}))
+            self._measured_here = True
+        except WattributeError as error:
+            here().say_once(f"unmeasured {error}", "job %r can't be measured: %s", self.id, error)
+            self._notes.append(f"not measured: {error}")
+
+    def _end(self) -> None:
+        self._ended = used_here()
+        if self._client is not None:
+            try:
+                self._client.call("job.end", job_id=self.id, member=self._member, **_reaped())
+            except (AgentUnreachable, AgentRefused) as error:
+                here().say_once(
+                    "lost", "%s, while job %r ended; its receipt has what this process knows", error, self.id
+                )
+                self._notes.append(f"the agent was lost while the job ran ({error})")
+                self._client = None
+        elif self._measured_here:
+            from wattribute.agent.requests import JobEnd
+
+            here().engine(self._environment).ask(
+                JobEnd(id=0, job_id=self.id, member=self._member, reaped_cpu_ns=reaped_cpu_ns())
+            )
+
+    def _read(self, *, wait: bool) -> Receipt:
+        if self._settled is not None and wait:
+            return self._settled
+        found: Mapping[str, Any] | None = None
+        if os.getpid() == self._pid:
+            with self._lock, _harmless("reading a receipt"):
+                found = self._asked(wait) if self._client else self._measured() if self._measured_here else None
+        receipt = Receipt(self._known() if found is None else found)
+        if wait and receipt.settled:
+            self._settled = receipt
+        return receipt
+
+    def _asked(self, wait: bool) -> Mapping[str, Any] | None:
+        assert self._client is not None
+        try:
+            timeout_s = self._wait_s + 0.2 if wait else 0.2
+            answer = self._client.call("job.receipt", timeout_s, job_id=self.id, wait=wait)
+        except (AgentUnreachable, AgentRefused) as error:
+            here().say_once("lost", "%s; the receipt of job %r has what this process knows", error, self.id)
+            self._notes = [*self._notes[-3:], f"no receipt from the agent ({error})"]
+            return None
+        receipt = answer.get("receipt")
+        return receipt if isinstance(receipt, dict) else None
+
+    def _measured(self) -> Mapping[str, Any] | None:
+        receipt = here().engine(self._environment).receipt(self.id)
+        return None if receipt is None else {**receipt, "notes": [*receipt["notes"], *self._notes]}
+
+    def _known(self) -> dict[str, Any]:
+        """A receipt without any agent: times of this process, and no claim about energy."""
+        fields = self._fields
+        notes = list(dict.fromkeys(self._notes))
+        if os.getpid() != self._pid:
+            notes.append(f"this is a fork's copy of the job; its receipt is in process {self._pid}")
+        known: dict[str, Any] = {
+            "product_id": fields.get("product_id", "default"),
+            "uses": list(fields.get("uses", ())),
+            "role": fields.get("role", "use"),
+            "phase": fields.get("phase", ""),
+            "expected_nodes": fields.get("nodes", 1),
+            "labels": dict(fields.get("labels", {})),
+            "notes": [*notes, "no energy is known: only this process's CPU time"],
+        }
+        if self._began is not None:
+            known.update((self._ended or used_here()).since(self._began, ended=self._ended is not None))
+        return blank(self.id, **known)
+
+
+def running_job() -> Job | None:
+    """The innermost job that this thread or task is in."""
+    job = _current.get()
+    while job is not None and not job._running:
+        job = job._outer
+    return job
+
+
+@contextmanager
+def inside(job: Job) -> Iterator[None]:
+    """For one step of a suspended function: jobs opened now are inside `job`."""
+    before = _current.get()
+    _current.set(job)
+    try:
+        yield
+    finally:
+        _current.set(before)
+
+
+@contextmanager
+def stepwise(job: Job) -> Iterator[None]:
+    """Runs a job whose function is suspended now and then: its caller isn't inside of it."""
+    before = _current.get()
+    job.start()
+    _current.set(before)
+    try:
+        yield
+    finally:
+        job.stop()
+
+
+def _reaped() -> dict[str, int]:
+    reaped_ns = reaped_cpu_ns()
+    return {} if reaped_ns is None else {"reaped_cpu_ns": reaped_ns}
+
+
+def job(
+    id: str | None = None,
+    *,
+    product: str | None = None,
+    uses: Iterable[str] = (),
+    role: str = "use",
+    phase: str = "",
+    weight: int = 1,
+    nodes: int | None = None,
+    labels: Mapping[str, str] | None = None,
+) -> Job:
+    """A job, not yet started: use it in a `with`, or call `start()` and `stop()`.
+
+    Without an id it is the one it runs inside of (`wattribute run`, Slurm, torchrun), else it gets one of its own.
+    `weight` (1 or more) is the job's part in the taxes of its products, `nodes` on how many machines it runs.
+    Raises ValueError for a role or number that can't be; an id or name that can't be is made fit, with a warning.
+    """
+    environment = os.environ
+    if role not in identity.ROLES:
+        raise ValueError(f"role must be one of {', '.join(identity.ROLES)}, not {role!r}")
+    if not 1 <= int(weight) <= identity.WEIGHT_MAX or int(weight) != weight:
+        raise ValueError(f"weight must be a whole number from 1 to {identity.WEIGHT_MAX:,}, not {weight!r}")
+    count = identity.nodes(environment) if nodes is None else nodes
+    if not 1 <= int(count) <= identity.NODES_MAX or int(count) != count:
+        raise ValueError(f"nodes must be a whole number from 1 to {identity.NODES_MAX:,}, not {nodes!r}")
+    if id is None:
+        id = identity.job_id(environment, sys.argv, time.strftime("%Y%m%dT%H%M%S"), os.urandom(2).hex())
+    names = [uses] if isinstance(uses, str) else list(uses)
+    tags = {**identity.labels(environment), **(labels or {})}
+    fields = {
+        "product_id": _fit("product", product) if product else None,
+        "uses": [_fit("product", name) for name in names],
+        "role": None if role == "use" else role,
+        "phase": identity.fit_text(str(phase), identity.NAME_CHARS),
+        "weight": None if weight == 1 else int(weight),
+        "nodes": None if count == 1 else int(count),
+        "labels": {_fit("label", key): identity.fit_text(str(value)) for key, value in tags.items()},
+    }
+    return Job(_fit("job id", id), {key: value for key, value in fields.items() if value}, environment)
+
+
+def _fit(what: str, name: object) -> str:
+    text = str(name)
+    wrong = identity.problem(text)
+    if wrong is None:
+        return text
+    fitted = identity.fit(text)
+    here().say_once(
+        f"name {text[:200]}", "%s %s can't be used as it is: %s; %r is used", what, ascii(text)[:80], wrong, fitted
+    )
+    return fitted
+
+
+__all__ = ["Job", "inside", "job", "running_job", "stepwise"]
