@@ -19,7 +19,7 @@ FOLDERS = {
 }
 IMPURE = {"os", "io", "time", "socket", "subprocess", "threading", "logging", "pathlib", "random"}
 HEAVY = {"codecarbon", "matplotlib", "numpy", "pyRAPL", "sqlalchemy"}
-WIRING = ("wattribute.agent.daemon", "wattribute.agent.cli", "wattribute.agent.session")
+WIRING = tuple(f"wattribute.agent.{name}" for name in ("daemon", "cli", "session", "track"))
 # Third-party packages that are the grammar of a whole folder rather than one file's tool.
 FOLDER_WIDE = {"click": "wattribute.agent.cli", "msgspec": "wattribute.agent"}
 

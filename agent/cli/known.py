@@ -1,0 +1,56 @@
+"""The receipts that the command line can find: the agent's, and those that processes without an agent have left."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from wattribute.agent.client import AgentRefused, AgentUnreachable, Client
+from wattribute.agent.config import load
+from wattribute.agent.core.errors import WattributeError
+from wattribute.agent.identity import user_state_dir
+from wattribute.agent.parts import merge
+from wattribute.agent.receipts import blank
+from wattribute.agent.stored import stored
+
+PATIENCE_S = 5.0  # someone waits at a terminal, not a training script
+_KEYS = blank("").keys()
+
+Receipt = dict[str, Any]
+
+
+def receipts(environment: Mapping[str, str] = os.environ) -> list[Receipt]:
+    """One receipt per job, oldest first. Raises WattributeError where an agent is there but doesn't answer."""
+    by_job: dict[str, list[Receipt]] = {}
+    for part in [*_of_agent(environment, "jobs"), *_stored(environment)]:
+        by_job.setdefault(part["job_id"], []).append(part)
+    return sorted((merge(parts) for parts in by_job.values()), key=lambda receipt: receipt["started_at"] or "")
+
+
+def receipt(job_id: str, environment: Mapping[str, str] = os.environ) -> Receipt:
+    """One job's receipt. Raises WattributeError where nobody knows the job."""
+    parts = _of_agent(environment, "job.receipt", job_id=job_id)
+    parts += [part for part in _stored(environment) if part["job_id"] == job_id]
+    if not parts:
+        raise WattributeError(f"no job {job_id!r} is known here. See: wattribute jobs")
+    return merge(parts)
+
+
+def _of_agent(environment: Mapping[str, str], op: str, **fields: str) -> list[Receipt]:
+    client = Client.find(environment)
+    if client is None:
+        return []
+    try:
+        answer = client.call(op, PATIENCE_S, **fields)
+    except AgentRefused:  # it doesn't know the job: perhaps a file does
+        return []
+    except AgentUnreachable as error:
+        raise AgentUnreachable(f"{error}. See: wattribute doctor") from error
+    found: list[Receipt] = answer["jobs"] if op == "jobs" else [answer["receipt"]]
+    return found
+
+
+def _stored(environment: Mapping[str, str]) -> list[Receipt]:
+    own = user_state_dir(environment)
+    state_dirs = [Path(load(None, environment, {}).config.agent.state_dir), *([Path(own)] if own else [])]
+    return [part for part in stored(state_dirs) if part.keys() >= _KEYS]
