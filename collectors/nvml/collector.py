@@ -1,0 +1,177 @@
+"""All GPUs of the node in one NVML session, which outlives lost GPUs and driver reloads.
+
+What fails is cut as small as it is: a call that a GPU lacks, a GPU, the session. A lost GPU is retried with back-off
+while the others go on; a session that the driver ended is opened again, with new handles by UUID. One session is
+held all the time, because without persistence mode the last client's exit powers the GPU's state down.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from wattribute.agent.core.errors import SensorUnavailable
+from wattribute.agent.core.model import Domain, Fault, ProcessId, Reading
+from wattribute.agent.core.units import NS_PER_S
+from wattribute.collectors.nvml.gpu import Gpu
+from wattribute.collectors.nvml.library import LIBRARY, load, why
+
+RELIST_NS: Final = 60 * NS_PER_S
+"""How often new GPUs are looked for."""
+
+_FIRST_DELAY_NS: Final = NS_PER_S
+_LAST_DELAY_NS: Final = 60 * NS_PER_S
+
+
+@dataclass(slots=True)
+class _Trouble:
+    """A GPU that failed: when to try again, and what was last said of it."""
+
+    retry_ns: int
+    delay_ns: int
+    code: int
+
+
+class NvmlCollector:
+    """Energy, processes and SM time of every NVIDIA GPU, keyed by UUID (Collector).
+
+    Constructing it loads the driver's library and pynvml but talks to no driver; the first `read` does, and each may
+    block for as long as the driver hangs. Not thread-safe: one thread reads, releases and closes.
+
+    `clock` gives CLOCK_BOOTTIME in ns, `identify` the process behind a pid of our pid namespace, or None. `library`
+    is a soname or a path, for drivers outside the loader's search path. Raises SensorUnavailable without library.
+    """
+
+    name = "nvml"
+
+    def __init__(
+        self, *, clock: Callable[[], int], identify: Callable[[int], ProcessId | None], library: str = LIBRARY
+    ) -> None:
+        self._nvml = load(library)
+        self._clock = clock
+        self._identify = identify
+        self._gpus: dict[str, Gpu] = {}
+        self._troubles: dict[str, _Trouble] = {}
+        self._refused: set[int] = set()  # indices that can't even be looked up
+        self._identities: dict[int, ProcessId | None] = {}  # of one read: a process may hold contexts on all GPUs
+        self._listed_ns: int | None = None  # None: no session
+
+    def read(self) -> list[Reading]:
+        """What all GPUs read now, a Fault for each that can't be; SensorUnavailable where there is no driver or GPU."""
+        had_session = self._listed_ns is not None
+        try:
+            return self._read()
+        except self._nvml.NVMLError as error:
+            self.release()
+            if not had_session or error.value == self._nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
+                raise SensorUnavailable(*why(self._nvml, error.value)) from None
+        try:  # the driver ended our session: once more with a new one
+            return self._read()
+        except self._nvml.NVMLError as error:
+            self.release()
+            raise SensorUnavailable(*why(self._nvml, error.value)) from None
+
+    def release(self) -> None:
+        """Lets go of NVML, so that GPUs can be reset, repartitioned or unbound. The next `read` takes it up again."""
+        if self._listed_ns is None:
+            return
+        self._listed_ns = None
+        for gpu in self._gpus.values():
+            gpu.drop_handle(driver_changed=True)
+        with suppress(self._nvml.NVMLError):  # a driver that is gone has no session to end
+            self._nvml.nvmlShutdown()
+
+    def close(self) -> None:
+        """Gives the NVML session back; may be called twice."""
+        self.release()
+
+    def _read(self) -> list[Reading]:
+        now_ns = self._clock()
+        if self._listed_ns is None:
+            self._nvml.nvmlInit()
+            self._listed_ns = now_ns
+            self._refused.clear()
+            readings = self._list(now_ns)
+        elif now_ns - self._listed_ns >= RELIST_NS:
+            self._listed_ns = now_ns
+            readings = self._list(now_ns)
+        else:
+            readings = []
+        asked = unknown = 0
+        self._identities.clear()
+        for uuid, gpu in list(self._gpus.items()):
+            trouble = self._troubles.get(uuid)
+            if trouble is not None and now_ns < trouble.retry_ns:
+                continue
+            asked += 1
+            try:
+                readings += gpu.read()
+            except self._nvml.NVMLError as error:
+                self._raise_if_session_over(error)
+                if error.value == self._nvml.NVML_ERROR_NOT_FOUND:
+                    readings.append(self._fault(uuid, "the GPU was taken out of the node", "", now_ns))
+                    del self._gpus[uuid]
+                    self._troubles.pop(uuid, None)
+                    continue
+                unknown += error.value == self._nvml.NVML_ERROR_UNKNOWN
+                readings += self._set_aside(gpu, error.value, now_ns)
+            else:
+                self._troubles.pop(uuid, None)
+        if asked and unknown == asked:
+            # One GPU may answer UNKNOWN by itself; if all do, it is the driver.
+            self._troubles.clear()
+            raise self._nvml.NVMLError(self._nvml.NVML_ERROR_UNKNOWN)
+        return readings
+
+    def _list(self, now_ns: int) -> list[Reading]:
+        """Finds the GPUs there are; a Fault, once, for each that can't be looked up."""
+        nvml = self._nvml
+        count = nvml.nvmlDeviceGetCount()
+        if count == 0:
+            self.release()
+            raise SensorUnavailable("the NVIDIA driver shows no GPU here", "in a container: docker run --gpus all")
+        faults: list[Reading] = []
+        for index in range(count):
+            try:
+                uuid = nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))
+            except nvml.NVMLError as error:
+                self._raise_if_session_over(error)
+                if index not in self._refused and not self._troubles:  # a known GPU in trouble was told of already
+                    self._refused.add(index)
+                    cause, fix = why(nvml, error.value)
+                    # There is no hardware identity to be had; no reading ever carries this one.
+                    faults.append(self._fault(f"unidentified-{index}", cause, fix, now_ns))
+                continue
+            self._refused.discard(index)
+            if uuid not in self._gpus:
+                self._gpus[uuid] = Gpu(nvml, uuid, self._clock, self._identify_once)
+        return faults
+
+    def _identify_once(self, pid: int) -> ProcessId | None:
+        if pid not in self._identities:
+            self._identities[pid] = self._identify(pid)
+        return self._identities[pid]
+
+    def _raise_if_session_over(self, error: Exception) -> None:
+        nvml = self._nvml
+        over = (
+            nvml.NVML_ERROR_UNINITIALIZED,
+            nvml.NVML_ERROR_DRIVER_NOT_LOADED,
+            nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+        )
+        if getattr(error, "value", None) in over:
+            raise error
+
+    def _set_aside(self, gpu: Gpu, code: int, now_ns: int) -> list[Reading]:
+        """Notes a GPU's failure, to be retried later and later; a refusal is told once, a loss at each try."""
+        gpu.drop_handle(driver_changed=False)
+        before = self._troubles.get(gpu.domain.id)
+        delay_ns = _FIRST_DELAY_NS if before is None else min(2 * before.delay_ns, _LAST_DELAY_NS)
+        self._troubles[gpu.domain.id] = _Trouble(now_ns + delay_ns, delay_ns, code)
+        if before is not None and before.code == code == self._nvml.NVML_ERROR_NO_PERMISSION:
+            return []
+        cause, fix = why(self._nvml, code)
+        return [self._fault(gpu.domain.id, cause, fix, now_ns)]
+
+    def _fault(self, gpu_id: str, cause: str, fix: str, now_ns: int) -> Fault:
+        return Fault(domain=Domain(kind="gpu", id=gpu_id), at_ns=now_ns, cause=cause, fix=fix)
