@@ -75,7 +75,7 @@ def print_table(rows: Sequence[Sequence[str]], *, width: int, wrap_last: bool = 
     indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
     room = max(width - indent, 24)
     for row in rows:
-        last = textwrap.wrap(row[-1], room) if wrap_last else [row[-1]]
+        last = textwrap.wrap(row[-1], room, break_long_words=False, break_on_hyphens=False) if wrap_last else [row[-1]]
         cells = [text.ljust(size) for text, size in zip(row[:-1], widths[:-1], strict=True)]
         click.echo("  ".join([*cells, *(last[:1] or [""])]).rstrip())
         for line in last[1:]:

@@ -16,8 +16,6 @@ from wattribute.agent.client import AgentUnreachable, Client
 from wattribute.agent.config import Config, listen_address, load
 from wattribute.agent.core.model import Finding
 
-ROOM = 60  # columns of the table's last column in a terminal of unknown width
-
 
 @click.command()
 @click.option(
@@ -143,10 +141,9 @@ def look_at_port(listen: str, *, agent_runs: bool) -> Finding:
 
 def show(findings: list[Finding]) -> None:
     """A table of what was found, then the steps that would mend what is wrong."""
-    rows = [("SOURCE", "STATE", "QUALITY", "PATH", "WHAT WAS FOUND")]
-    for finding in findings:
-        rows.append((finding.source, "ok" if finding.ok else "no", finding.quality or "", finding.path, _what(finding)))
-    print_table(rows, width=shutil.get_terminal_size((max(map(_fixed_width, rows)) + ROOM, 24)).columns)
+    rows = [("SOURCE", "STATE", "QUALITY", "WHAT WAS FOUND")]
+    rows += [(one.source, "ok" if one.ok else "no", one.quality or "", _what(one)) for one in findings]
+    print_table(rows, width=shutil.get_terminal_size((120, 24)).columns)
     fixes = dict.fromkeys((finding.source, finding.fix) for finding in findings if finding.fix and not finding.ok)
     if fixes:
         click.echo("\nTo mend it:")
@@ -154,10 +151,7 @@ def show(findings: list[Finding]) -> None:
             click.echo(f"  {source}: {fix}")
 
 
-def _fixed_width(row: tuple[str, ...]) -> int:
-    return sum(len(cell) + 2 for cell in row[:-1])
-
-
 def _what(finding: Finding) -> str:
     wrap = f"wraps at {finding.wraps_at_uj / 1e6:,.0f} J" if finding.wraps_at_uj else ""
-    return "; ".join(part for part in (finding.why, finding.value, finding.resolution, wrap) if part)
+    found = "; ".join(part for part in (finding.why, finding.value, finding.resolution, wrap) if part)
+    return f"{finding.path}: {found}" if finding.path else found

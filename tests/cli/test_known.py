@@ -1,0 +1,69 @@
+"""`jobs` and `receipt` on a machine without an agent: what processes have left in the state directory."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from wattribute.agent.cli import main
+from wattribute.agent.receipts import blank
+from wattribute.agent.stored import ReceiptFiles
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def invoke(state: Path, *words: str) -> Result:
+    env = {
+        "HOME": str(state.parent),
+        "XDG_STATE_HOME": None,
+        "WATTRIBUTE_CONFIG": None,
+        "WATTRIBUTE_AGENT__STATE_DIR": str(state),
+        "WATTRIBUTE_AGENT__SOCKET": str(state / "agent.sock"),
+        "COLUMNS": "200",
+    }
+    return CliRunner(env=env).invoke(main, words)
+
+
+def leave(state: Path, job_id: str, process: str, started_at: str, energy_uj: int) -> None:
+    used = {"started_at": started_at, "ended_at": started_at, "duration_s": 1.0, "energy_uj": energy_uj}
+    assert ReceiptFiles(state, process).save(blank(job_id, **used))
+
+
+def test_no_jobs_yet(state: Path) -> None:
+    result = invoke(state, "jobs")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert "wattribute run" in result.stderr
+    assert invoke(state, "jobs", "--json").stdout == "[]\n"
+
+
+def test_jobs_are_listed_by_their_start(state: Path) -> None:
+    leave(state, "second", "1", "2026-01-02T00:00:00Z", 3_000_000)
+    leave(state, "first", "1", "2026-01-01T00:00:00Z", 2_000_000)
+    lines = invoke(state, "jobs").output.splitlines()
+    assert [line.split()[0] for line in lines] == ["JOB", "first", "second"]
+    assert [receipt["job_id"] for receipt in json.loads(invoke(state, "jobs", "--json").output)] == ["first", "second"]
+
+
+def test_the_parts_of_a_job_add_up(state: Path) -> None:
+    leave(state, "ranks", "1", "2026-01-01T00:00:00Z", 2_000_000)
+    leave(state, "ranks", "2", "2026-01-01T00:00:00Z", 3_000_000)
+    receipt = json.loads(invoke(state, "receipt", "ranks", "--json").output)
+    assert receipt["energy_uj"] == 5_000_000
+    assert "ranks" in invoke(state, "receipt", "ranks").output
+
+
+def test_an_unknown_job_is_exit_1(state: Path) -> None:
+    result = invoke(state, "receipt", "nobody")
+    assert result.exit_code == 1
+    assert result.stderr == "wattribute: error: no job 'nobody' is known here. See: wattribute jobs\n"
+
+
+def test_a_file_that_is_no_receipt_is_passed_over(state: Path) -> None:
+    (state / "receipts").mkdir(parents=True)
+    (state / "receipts" / "a.json").write_text('{"schema": "wattribute.receipt/1", "job_id": "half"}')
+    (state / "receipts" / "b.json").write_text("not JSON")
+    assert invoke(state, "jobs", "--json").stdout == "[]\n"
