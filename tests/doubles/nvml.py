@@ -162,8 +162,7 @@ class GpuDouble:
     @property
     def energy_uj(self) -> int:
         """What the counter holds at this moment, before it is rounded to millijoules and to its refresh."""
-        elapsed_ns = max(0, self._double.now_ns() - self._raw.base_ns)
-        return int(self._raw.base_uj + self._raw.power_mw * elapsed_ns // 1_000_000)
+        return self._energy_at(self._double.now_ns())
 
     @energy_uj.setter
     def energy_uj(self, energy_uj: int) -> None:
@@ -215,7 +214,11 @@ class GpuDouble:
             self._raw.limit_mw, self._raw.mig = round(limit_w * 1000), int(mig)
 
     def _settle(self) -> None:
-        self._raw.base_uj, self._raw.base_ns = self.energy_uj, self._double.now_ns()
+        now_ns = self._double.now_ns()
+        self._raw.base_uj, self._raw.base_ns = self._energy_at(now_ns), now_ns
+
+    def _energy_at(self, now_ns: int) -> int:
+        return int(self._raw.base_uj + self._raw.power_mw * max(0, now_ns - self._raw.base_ns) // 1_000_000)
 
 
 class NvmlDouble:
