@@ -5,7 +5,7 @@ import os
 import shutil
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +14,8 @@ import click
 from wattribute.agent.cli import print_table
 from wattribute.agent.client import AgentUnreachable, Client
 from wattribute.agent.config import Config, listen_address, load
-from wattribute.agent.core.model import Finding
+from wattribute.agent.core.errors import SensorUnavailable
+from wattribute.agent.core.model import Collector, EnergyReading, Finding
 
 
 @click.command()
@@ -59,9 +60,9 @@ def examine(config: Config) -> Iterator[Finding]:
     if config.collectors.rapl == "off":
         yield _switched_off("rapl")
     elif config.collectors.rapl == "pyrapl":
-        from wattribute.collectors.pyrapl import probe as probe_pyrapl
+        from wattribute.collectors.pyrapl import PyRaplCollector
 
-        yield from probe_pyrapl()
+        yield from read_once("rapl", "pyRAPL", lambda: PyRaplCollector(time.monotonic_ns))
     else:
         from wattribute.collectors.rapl import probe as probe_rapl
 
@@ -87,6 +88,30 @@ def _switched_off(source: str) -> Finding:
 
 def _computed(config: Config) -> Iterator[Finding]:
     return iter(())
+
+
+def read_once(source: str, path: str, start: Callable[[], Collector]) -> Iterator[Finding]:
+    """One Finding per energy counter of a collector that has no probe of its own."""
+    try:
+        collector = start()
+        try:
+            readings = collector.read()
+        finally:
+            collector.close()
+    except SensorUnavailable as error:
+        yield Finding(source=source, path=path, ok=False, why=error.cause, fix=error.fix)
+        return
+    for reading in readings:
+        if isinstance(reading, EnergyReading):
+            yield Finding(
+                source=source,
+                path=path,
+                ok=True,
+                why=f"{reading.domain.kind} {reading.domain.id}: readable",
+                wraps_at_uj=reading.wraps_at_uj,
+                value=f"{reading.energy_uj} uJ",
+                quality=reading.quality,
+            )
 
 
 def look_at_state(state_dir: Path) -> Finding:
