@@ -20,6 +20,21 @@ from pathlib import Path
 
 from tests.doubles.powerlaws import STEP_S, CpuLaw, Law, Writer, node_cpu_ns, pids_cpu_ns
 
+__all__ = [
+    "AMD_RANGE_UJ",
+    "INTEL_RANGE_UJ",
+    "NOBODY",
+    "CpuLaw",
+    "Law",
+    "Package",
+    "PowercapTree",
+    "Writer",
+    "Zone",
+    "node_cpu_ns",
+    "pids_cpu_ns",
+    "unprivileged",
+]
+
 INTEL_RANGE_UJ = 262_143_328_850  # 2**32 - 1 units of 61 uJ
 AMD_RANGE_UJ = 65_532_610_987  # 2**32 - 1 units of 15.3 uJ
 NOBODY = 65_534
@@ -159,6 +174,7 @@ class Zone:
             self._open()
 
     def _open(self) -> None:
+        self.path.unlink(missing_ok=True)  # of an earlier run, read-only for its owner too
         self._fd = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o444)
         os.ftruncate(self._fd, 0)
         self.energy_uj = self._energy_uj
