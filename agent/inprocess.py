@@ -49,7 +49,6 @@ class Engine:
         markers: Markers | None,
         interval_s: float,
         version: str,
-        socket_path: Path | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.pid = os.getpid()
@@ -71,9 +70,6 @@ class Engine:
         self._dispatch = Dispatch(node, interval_s=interval_s, version=version, clock=clock)
         self._server: ControlServer | None = None
         self._next_expiry_s = _NEVER
-        if socket_path is not None:
-            self._server = ControlServer(self._selector, socket_path, self._handle, mode=0o600, clock=clock)
-            self._next_expiry_s = clock()
         self._thread = threading.Thread(target=self._run, name="wattribute", daemon=True)
         self._thread.start()
         atexit.register(self.close)
@@ -95,6 +91,13 @@ class Engine:
                 self._tick()
         self._wake_up()
         return answer
+
+    def serve(self, socket_path: Path) -> None:
+        """Lets this user's other processes join, as they would with the daemon. Raises WattributeError."""
+        with self._lock:
+            self._server = ControlServer(self._selector, socket_path, self._handle, mode=0o600, clock=self._clock)
+            self._next_expiry_s = self._clock()
+        self._wake_up()
 
     def receipt(self, job_id: str) -> dict[str, Any] | None:
         """What the job has used until now; its closing read, once it has ended. None for a job unknown here."""
@@ -194,7 +197,7 @@ class Engine:
                     self._next_save_s = now_s + AUTOSAVE_S
 
 
-def open_engine(environment: Mapping[str, str], *, version: str, socket_path: Path | None = None) -> Engine:
+def open_engine(environment: Mapping[str, str], *, version: str) -> Engine:
     """An Engine by the user's configuration. Raises WattributeError where that is wrong."""
     from wattribute.agent.config import load
     from wattribute.agent.identity import user_state_dir
@@ -213,7 +216,6 @@ def open_engine(environment: Mapping[str, str], *, version: str, socket_path: Pa
         markers=Markers.of(environment, state_dir, process),
         interval_s=loaded.config.agent.interval_s,
         version=version,
-        socket_path=socket_path,
     )
 
 

@@ -43,6 +43,10 @@ class Process:
             self._said.add(key)
             _log.warning(text, *values, exc_info=exc_info)
 
+    def hush(self, key: str) -> None:
+        """Takes a warning as given: whoever calls says it in their own way."""
+        self._said.add(key)
+
     def forked(self) -> "Process":
         """A child's: it measures itself afresh, and doesn't say again what has been said."""
         child = Process()

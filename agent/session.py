@@ -26,6 +26,11 @@ _tokens = itertools.count(1)
 _STUCK_S = 30.0
 
 
+_ALONE = "jobs of this process are measured in-process"
+_WAIT_MAX_S = 5.0
+_NOTE_CHARS = 256
+
+
 @contextmanager
 def _harmless(doing: str) -> Iterator[None]:
     """The one place where everything is caught: a defect of ours must not end a training run of weeks."""
@@ -51,7 +56,7 @@ class Job:
         self._running = False
         self._outer: Job | None = None
         self._client: Client | None = None
-        self._measured_here = False
+        self.measured_here = False
         self._member = ""
         self._wait_s = 2.0
         self._notes: list[str] = []
@@ -102,6 +107,10 @@ class Job:
             raise WattributeError(f"job {self.id!r} has no receipt: it was never started")
         return self._read(wait=not self._running)
 
+    def note(self, text: str) -> None:
+        """Adds a line to the notes of the receipt, before the job's end."""
+        self._notes.append(text[:_NOTE_CHARS])
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -122,7 +131,7 @@ class Job:
         if parent != self.id:
             fields["parent_job_id"] = parent
         fields.update(job_id=self.id, member=self._member, **_reaped())
-        self._client, self._measured_here = self._ask_agent(fields), False
+        self._client, self.measured_here = self._ask_agent(fields), False
         if self._client is None:
             self._measure_here(fields)
 
@@ -131,23 +140,26 @@ class Job:
         client = None if here().stuck_until_s > time.monotonic() else Client.find(self._environment)
         if client is None:
             named = configured_path(self._environment)
-            where = f"no agent answers at {named}" if named else "no agent runs on this machine"
-            here().say_once("missing", "%s; jobs of this process are measured in-process", where)
+            if named:
+                here().say_once("missing", "no agent answers at %s; %s", named, _ALONE)
+                self.note(f"no agent answers at {named}")
+            else:
+                here().say_once("no agent", "no agent runs on this machine; %s", _ALONE)
             return None
         try:
             answer = client.call("job.start", **fields)
         except AgentUnreachable as error:
             here().stuck_until_s = time.monotonic() + _STUCK_S
-            here().say_once("missing", "%s; jobs of this process are measured in-process", error)
-            self._notes.append(f"{error}: measured in-process")
+            here().say_once("missing", "%s; %s", error, _ALONE)
+            self.note(f"{error}: measured in-process")
             return None
         except AgentRefused as error:
             here().say_once(
                 f"refused {error}", "the agent refused job %r: %s; it is measured in-process", self.id, error
             )
-            self._notes.append(f"the agent refused the job: {error}")
+            self.note(f"the agent refused the job: {error}")
             return None
-        self._wait_s = 2.0 * float(answer.get("interval_s", 1.0))
+        self._wait_s = min(2.0 * float(answer.get("interval_s", 1.0)), _WAIT_MAX_S)
         return client
 
     def _measure_here(self, fields: Mapping[str, Any]) -> None:
@@ -155,23 +167,23 @@ class Job:
 
         try:
             here().engine(self._environment).ask(JobStart(id=0, **{**fields, "uses": tuple(fields.get("uses", ()))}))
-            self._measured_here = True
+            self.measured_here = True
         except WattributeError as error:
             here().say_once(f"unmeasured {error}", "job %r can't be measured: %s", self.id, error)
-            self._notes.append(f"not measured: {error}")
+            self.note(f"not measured: {error}")
 
     def _end(self) -> None:
         self._ended = used_here()
         if self._client is not None:
             try:
-                self._client.call("job.end", job_id=self.id, member=self._member, **_reaped())
+                self._client.call("job.end", job_id=self.id, member=self._member, notes=self._notes, **_reaped())
             except (AgentUnreachable, AgentRefused) as error:
                 here().say_once(
                     "lost", "%s, while job %r ended; its receipt has what this process knows", error, self.id
                 )
-                self._notes.append(f"the agent was lost while the job ran ({error})")
+                self.note(f"the agent was lost while the job ran ({error})")
                 self._client = None
-        elif self._measured_here:
+        elif self.measured_here:
             from wattribute.agent.requests import JobEnd
 
             here().engine(self._environment).ask(
@@ -184,27 +196,33 @@ class Job:
         found: Mapping[str, Any] | None = None
         if os.getpid() == self._pid:
             with self._lock, _harmless("reading a receipt"):
-                found = self._asked(wait) if self._client else self._measured() if self._measured_here else None
+                found = self._asked(wait) if self._client else self._measured() if self.measured_here else None
         receipt = Receipt(self._known() if found is None else found)
         if wait and receipt.settled:
             self._settled = receipt
         return receipt
 
     def _asked(self, wait: bool) -> Mapping[str, Any] | None:
+        """The agent's receipt, with the closing read if that comes in time; None where the agent is lost."""
         assert self._client is not None
         try:
-            timeout_s = self._wait_s + 0.2 if wait else 0.2
-            answer = self._client.call("job.receipt", timeout_s, job_id=self.id, wait=wait)
+            try:
+                timeout_s = self._wait_s + 0.2 if wait else 0.2
+                answer = self._client.call("job.receipt", timeout_s, job_id=self.id, wait=wait)
+            except AgentUnreachable:
+                if not wait:
+                    raise
+                answer = self._client.call("job.receipt", job_id=self.id, wait=False)
         except (AgentUnreachable, AgentRefused) as error:
             here().say_once("lost", "%s; the receipt of job %r has what this process knows", error, self.id)
-            self._notes = [*self._notes[-3:], f"no receipt from the agent ({error})"]
+            self.note(f"no receipt from the agent ({error})")
             return None
         receipt = answer.get("receipt")
         return receipt if isinstance(receipt, dict) else None
 
     def _measured(self) -> Mapping[str, Any] | None:
         receipt = here().engine(self._environment).receipt(self.id)
-        return None if receipt is None else {**receipt, "notes": [*receipt["notes"], *self._notes]}
+        return None if receipt is None else {**receipt, "notes": list(dict.fromkeys([*receipt["notes"], *self._notes]))}
 
     def _known(self) -> dict[str, Any]:
         """A receipt without any agent: times of this process, and no claim about energy."""
