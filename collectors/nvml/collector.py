@@ -45,7 +45,7 @@ class NvmlCollector:
     name = "nvml"
 
     def __init__(
-        self, *, clock: Callable[[], int], identify: Callable[[int], ProcessId | None], library: str = LIBRARY
+        self, clock: Callable[[], int], identify: Callable[[int], ProcessId | None], *, library: str = LIBRARY
     ) -> None:
         self._nvml = load(library)
         self._clock = clock

@@ -14,9 +14,6 @@ from wattribute.agent.core.model import ProcessId, UsageReading
 SAMPLE_PERIOD_US = 1_000_000
 """The driver averages over 1/6 s to 1 s, by product: what a first sample may reach back beyond the read before."""
 
-FORGET_READS = 60
-"""A consumer that left is remembered for this many reads, in case it comes back."""
-
 HIDDEN = -1
 """Start time of a process that can't be identified: outside our pid namespace, or gone. It belongs to no job."""
 
@@ -30,12 +27,11 @@ class Sample(NamedTuple):
 
 
 class _Account:
-    __slots__ = ("absent_reads", "busy_ns", "since_ns")
+    __slots__ = ("busy_ns", "since_ns")
 
     def __init__(self, since_ns: int) -> None:
         self.since_ns = since_ns
         self.busy_ns = 0
-        self.absent_reads = 0
 
 
 class SmTime:
@@ -57,7 +53,8 @@ class SmTime:
     def advance(self, at_ns: int, contexts: Mapping[int, int | None], samples: Iterable[Sample]) -> list[UsageReading]:
         """Books the samples and tells the use of every process that holds a context (pid -> bytes) or was sampled.
 
-        The first read only sets the clock: the driver's buffer reaches back before it.
+        The first read only sets the clock: the driver's buffer reaches back before it. A consumer starts at 0, and
+        anew after a read without it, so whoever takes differences may take an absent one for 0.
         """
         before, self._holders = self._holders, {}
         for pid in contexts:
@@ -75,13 +72,13 @@ class SmTime:
                 account.busy_ns = min(account.busy_ns + spent_ns, at_ns - account.since_ns)
             self.last_seen_us = max(sample.stamp_us for sample in new)
         self._read_ns = at_ns
-        self._forget(present)
+        self._accounts = {consumer: self._account(consumer, since_ns) for consumer in present}
         return [
             UsageReading(
                 domain_kind="gpu",
                 consumer=consumer,
                 at_ns=at_ns,
-                busy_ns=self._account(consumer, since_ns).busy_ns,
+                busy_ns=self._accounts[consumer].busy_ns,
                 memory_bytes=memory_bytes,
                 device=self._device,
             )
@@ -121,13 +118,3 @@ class SmTime:
         if account is None:
             account = self._accounts[consumer] = _Account(since_ns)
         return account
-
-    def _forget(self, present: Mapping[ProcessId, int | None]) -> None:
-        for consumer in [known for known in self._accounts if known not in present]:
-            account = self._accounts[consumer]
-            account.absent_reads += 1
-            if account.absent_reads > FORGET_READS:
-                del self._accounts[consumer]
-        for consumer in present:
-            if consumer in self._accounts:
-                self._accounts[consumer].absent_reads = 0
