@@ -6,7 +6,6 @@ Exit codes: 0 good, 1 what was asked for failed, 2 wrong usage or configuration.
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import click
@@ -18,13 +17,13 @@ COMMANDS = ("agent", "run", "jobs", "receipt", "doctor", "config")
 
 
 class Commands(click.Group):
-    """Finds a command in the module of its name; one without a module isn't listed."""
+    """Finds a command in the module of its name, when it is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [name for name in COMMANDS if find_spec(f"wattribute.agent.cli.{name}")]
+        return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"wattribute.agent.cli.{cmd_name}").command
         return command
@@ -32,11 +31,11 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        from difflib import get_close_matches
-
         name = args[0]
-        if not name.startswith("-") and name not in (known := self.list_commands(ctx)):
-            meant = get_close_matches(name, known, n=1)
+        if not name.startswith("-") and name not in COMMANDS:
+            from difflib import get_close_matches
+
+            meant = get_close_matches(name, COMMANDS, n=1)
             ctx.fail(f"No such command {name!r}." + (f" Did you mean {meant[0]!r}?" if meant else ""))
         return super().resolve_command(ctx, args)
 

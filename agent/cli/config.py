@@ -9,8 +9,9 @@ from typing import Any
 import click
 import msgspec
 
-from wattribute.agent.config import Config, Loaded, load
+from wattribute.agent.config import Config, Loaded, check_exposure, load
 from wattribute.agent.config.decode import LISTS, SECTIONS
+from wattribute.agent.core.errors import ConfigError
 
 FILE = click.Path(path_type=Path)
 
@@ -36,7 +37,12 @@ def check(file: Path) -> None:
     Example:
       wattribute config check wattribute.toml
     """
-    click.echo(f"{file}: ok ({summary(load(file, {}, {}).config)})")
+    config = load(file, {}, {}).config
+    click.echo(f"{file}: ok ({summary(config)})")
+    try:
+        check_exposure(config, allow_insecure=False)
+    except ConfigError as error:  # valid, but the agent will ask for a flag
+        click.echo(f"wattribute: warning: {error}", err=True)
 
 
 @command.command()

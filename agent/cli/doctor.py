@@ -12,9 +12,9 @@ from pathlib import Path
 import click
 
 from wattribute.agent.cli import print_table
-from wattribute.agent.client import AgentUnreachable, Client
+from wattribute.agent.client import Client
 from wattribute.agent.config import Config, listen_address, load
-from wattribute.agent.core.errors import SensorUnavailable
+from wattribute.agent.core.errors import SensorUnavailable, WattributeError
 from wattribute.agent.core.model import Collector, EnergyReading, Finding
 
 
@@ -135,14 +135,14 @@ def look_at_agent(path: str) -> Finding:
         return Finding(source="agent", path=path, ok=False, why=why, fix=fix)
     try:
         hello = Client(path).call("hello")
-    except AgentUnreachable as error:
+    except WattributeError as error:
         return Finding(source="agent", path=path, ok=False, why=str(error), fix="wattribute agent")
     return Finding(
         source="agent",
         path=path,
         ok=True,
         why=f"an agent answers, version {hello.get('version')}",
-        resolution=f"{hello.get('interval_s'):g} s",
+        resolution=f"every {hello.get('interval_s')} s",
     )
 
 

@@ -54,6 +54,14 @@ def test_check_judges_the_file_alone(tmp_path: Path) -> None:
     assert invoke("config", "check", str(path), env={"WATTRIBUTE_AGENT__INTERVALL_S": "1"}).exit_code == 0
 
 
+def test_check_warns_of_what_will_need_a_flag(tmp_path: Path) -> None:
+    path = tmp_path / "w.toml"
+    path.write_text('[agent]\nlisten = "0.0.0.0:19917"\n')
+    result = invoke("config", "check", str(path))
+    assert result.exit_code == 0
+    assert "--allow-insecure" in result.stderr
+
+
 def test_check_tells_every_mistake_in_a_line_and_exits_2(tmp_path: Path) -> None:
     path = tmp_path / "w.toml"
     path.write_text("[agent]\nintervall_s = 1\nlisten_on = 1\n")
