@@ -23,8 +23,10 @@ class GpuProcesses:
             by_device.setdefault(reading.device, []).append(reading)
         if not by_device:
             return
-        busy_before, self._busy_ns = self._busy_ns, {}
-        roots_before, self._roots = self._roots, {}
+        busy_before, roots_before = self._busy_ns, self._roots
+        # A GPU that wasn't read this time keeps its consumers: their time since comes when it is read again.
+        self._busy_ns = {key: ns for key, ns in busy_before.items() if key[0] not in by_device}
+        self._roots = {}
         for device, readings in by_device.items():
             jobs_ns: dict[str, int] = {}
             holders: list[str] = []
@@ -35,8 +37,10 @@ class GpuProcesses:
                     continue
                 used_ns = max(0, reading.busy_ns - busy_before.get((device, consumer), 0))
                 self._busy_ns[device, consumer] = reading.busy_ns
-                # A process that is gone by now belongs to whom it belonged to when it was last seen.
-                root = self._cpu.root_of(consumer.pid) or roots_before.get(consumer)
+                # A process that is gone by now belongs to whom it belonged to when it was last seen; one that isn't
+                # in our process namespace (start unknown) is nobody's: its pid may be somebody else's here.
+                known = consumer.start_ticks >= 0
+                root = (self._cpu.root_of(consumer.pid) or roots_before.get(consumer)) if known else None
                 jobs = self._registry.jobs_of(root) if root is not None else []
                 if root is not None:
                     self._roots[consumer] = root

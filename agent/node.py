@@ -7,7 +7,7 @@ books it; `start` and `end` only register, so that a caller is answered at once 
 import logging
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wattribute.agent.config.schema import Config
 from wattribute.agent.core.books import Books
@@ -28,11 +28,14 @@ from wattribute.agent.core.model import (
 from wattribute.agent.core.receipt import build
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.gpus import GpuProcesses
-from wattribute.agent.record import NoRecord, Record
 from wattribute.agent.registry import CpuTime, LiveJob, Registry
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
 from wattribute.agent.view import View, take
 from wattribute.agent.wiring import Sensors
+
+if TYPE_CHECKING:
+    from wattribute.agent.norecord import NoRecord
+    from wattribute.agent.record import Record
 
 log = logging.getLogger("wattribute")
 
@@ -55,7 +58,7 @@ class Node:
         sensors: Sensors,
         books: Books,
         registry: Registry,
-        record: Record | NoRecord,
+        record: "Record | NoRecord",
         intensity: CarbonIntensity,
         notes: Iterable[str],
         resident_bytes: Callable[[], int],
@@ -76,7 +79,7 @@ class Node:
         self._resident_bytes = resident_bytes
         self._gpus = GpuProcesses(cpu, registry)
         self._folds = record.folds
-        self._rows: dict[str, tuple[LiveJob, list[int]]] = {}
+        self._rows = {job_id: (live, list(live.entry.values)) for job_id, live in registry.jobs.items()}
         self._shown = View()
         self._taken: View | None = None
         self._seq = 0
@@ -88,6 +91,7 @@ class Node:
         self._agent_cpu_ns = 0
         self._gaps: list[tuple[int, Gap]] = []
         self._undeclared: set[str] = set()
+        self._foreign: set[ProcessId] = set()
 
     # What jobs ask for
 
@@ -225,6 +229,19 @@ class Node:
             agent_resident_bytes=self._resident_bytes(),
             agent_energy_uj=view.agent_energy_uj,
         )
+
+    def flush(self, patience_s: float = 5.0) -> None:
+        """Wait until what was booked is durable, and show it."""
+        self.record.flush(patience_s)
+        self.show()
+
+    def foreign(self, roots: set[ProcessId]) -> None:
+        """Process trees inside ours that measure themselves: what they use is theirs."""
+        for root in roots - self._foreign:
+            self._cpu.watch(root)
+        for root in self._foreign - roots:
+            self._cpu.unwatch(root)
+        self._foreign = roots
 
     def close(self) -> None:
         """Give the sensors back and write the rest down."""

@@ -95,7 +95,10 @@ class Registry:
         live = self.jobs.get(request.job_id) or known
         if live is None:
             live = self._new(request, peer, at_ns, unix_ns)
+            live.folded = len(self.jobs) >= self._max_jobs
         else:
+            if live is known:
+                live.folded = len(self.jobs) >= self._max_jobs
             self._rejoin(live, request, peer)
             if request.member in live.members:
                 raise Refused(f"member {request.member!r} of job {request.job_id!r} is open already")
@@ -182,14 +185,11 @@ class Registry:
         """The root processes of all open members."""
         return self._roots.keys()
 
-    def adopt(
-        self, live: LiveJob, members: Mapping[str, tuple[ProcessId, str | None, int]], *, fresh_cpu: bool
-    ) -> None:
+    def adopt(self, live: LiveJob, members: Mapping[str, tuple[ProcessId, str | None, int]]) -> None:
         """After a restart: go on with a job whose members (token -> process, parent, tree_ns) are alive."""
-        self.jobs[live.entry.job.id] = live
         for token, (process, parent, tree_ns) in members.items():
             if process not in self._roots:
-                self._cpu.watch(process, since_ns=None if fresh_cpu else tree_ns)
+                self._cpu.watch(process, since_ns=tree_ns)
                 self._roots[process] = _Root()
             self._roots[process].members[token] = live.entry.job.id
             live.members[token] = process
@@ -225,9 +225,7 @@ class Registry:
             labels=request.labels,
             started_unix_ns=unix_ns,
         )
-        live = LiveJob(Entry(job, at_ns), peer.uid)
-        live.folded = len(self.jobs) >= self._max_jobs
-        return live
+        return LiveJob(Entry(job, at_ns), peer.uid)
 
     @staticmethod
     def _rejoin(live: LiveJob, request: JobStart, peer: Peer) -> None:

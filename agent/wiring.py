@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("wattribute")
 
 DEADLINE_NS = NS_PER_S
+FIRST_READ_NS = 5 * NS_PER_S  # without persistence mode the first call wakes the GPU: 1 to 3 s each
 GENERIC_SERVER_KG, GENERIC_SERVER_YEARS = 1200.0, 4.0  # formulas.md and reference: 634 .. 2,102 kg
 GENERIC_GPU_KG = 164.0  # one of eight on an HGX H100 baseboard, cradle to gate: NVIDIA's product carbon footprint
 
@@ -85,21 +86,30 @@ def _idle_words(idle_w: IdleW) -> str:
     return "idle not learnt (counted as 0 W)" if idle_w == "learn" else f"idle {idle_w:g} W configured"
 
 
-def _try(sensors: Sensors, seen: set[DomainKind], start: Callable[[], Collector], clock: Clock, *, named: bool) -> str:
-    """Open one collector and read it once; returns why it isn't there, or what it lacks."""
+def _try(
+    sensors: Sensors, seen: set[DomainKind], start: Callable[[], Collector], clock: Clock, *, named: bool
+) -> str:
+    """Open one collector and read it once, within a deadline; returns why it isn't there, or what it lacks."""
     try:
         collector = start()
-        readings = collector.read()
     except SensorUnavailable as error:
         if named:
             raise
         log.info("%s", error)
         return str(error)
-    energy = [r for r in readings if isinstance(r, EnergyReading | PowerReading)]
+    source = Source(collector, clock, deadline_ns=DEADLINE_NS)
+    source.request()
+    energy = [r for r in source.collect(FIRST_READ_NS) if isinstance(r, EnergyReading | PowerReading)]
+    if not energy and named:
+        source.close()
+        raise SensorUnavailable(f"{source.name}: {source.why or 'no answer'}", source.fix)
+    if not energy and not source.up:
+        source.close()
+        return source.why
     seen.update(r.domain.kind for r in energy)
     sensors.first += energy
-    sensors.sources.append(Source(collector, clock, deadline_ns=DEADLINE_NS))
-    return f"{collector.name} has no such zone"
+    sensors.sources.append(source)
+    return f"{source.name} has no such zone" if energy else f"{source.name} doesn't answer"
 
 
 def _rapl(config: Config, clock: Clock) -> Collector:

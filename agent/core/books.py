@@ -221,8 +221,13 @@ class Books:
         """Take the ended and settled jobs off the books; the caller keeps their totals."""
         done = [entry for entry in self.jobs.values() if entry.ended_ns is not None and self.settled(entry)]
         for entry in done:
+            entry.changed = True
             del self.jobs[entry.job.id]
         return done
+
+    def holds(self, entry: Entry) -> bool:
+        """Whether a job can still be billed: it runs, or ended and hasn't settled."""
+        return entry.job.id in self.jobs
 
     def _advance(self, reading: EnergyReading | PowerReading, use: Use) -> tuple[Gap | Interval, Use]:
         meter = self._meters.get(reading.domain)

@@ -56,6 +56,11 @@ def build(
         quality: sum(values[energy_slot(kind, share, quality)] for kind in DOMAIN_KINDS for share in SHARE_KINDS)
         for quality in QUALITIES
     }
+    energy_j: dict[str, dict[str, float] | None] = {
+        kind: {share: j_of(uj) for share, uj in energy_uj[kind].items()} if kind in included else None
+        for kind in DOMAIN_KINDS
+        if kind in included or kind != "rest"
+    }
     whole_uj = sum(by_quality.values())
     terms_ng = {term: values[TERM_SLOT[term]] for term in TERMS}
     end_unix_ns = job.ended_unix_ns or now_unix_ns
@@ -76,11 +81,7 @@ def build(
         "cpu_s": values[CPU_NS_SLOT] / NS_PER_S,
         "gpu_sm_s": values[SM_NS_SLOT] / NS_PER_S if "gpu" in included else None,
         "energy_uj": whole_uj if included else None,
-        "energy_j": {
-            kind: {share: j_of(uj) for share, uj in energy_uj[kind].items()} if kind in included else None
-            for kind in ("cpu", "dram", "gpu")
-        }
-        | ({"rest": {share: j_of(uj) for share, uj in energy_uj["rest"].items()}} if "rest" in included else {}),
+        "energy_j": energy_j,
         "quality": {quality: uj / whole_uj if whole_uj else 0.0 for quality, uj in by_quality.items()},
         "method": common["method"],
         "boundary": {

@@ -1,0 +1,145 @@
+"""The daemon: one loop that ticks, answers jobs and serves `/metrics`; the only owner of a clock.
+
+Everything that may block has a thread of its own (sensors, the ledger's disk), so that a job's start and a scrape
+are answered at once.
+"""
+
+import contextlib
+import gc
+import logging
+import math
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from wattribute import __version__
+from wattribute.agent.config import Loaded
+from wattribute.agent.control import ControlServer
+from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.dispatch import Dispatch
+from wattribute.agent.node import Node
+from wattribute.agent.opening import open_daemon_node
+from wattribute.agent.site import Site
+from wattribute.exporters.web import WebServer
+
+log = logging.getLogger("wattribute")
+
+LATE_S = 0.005
+"""A tick that begins this much after its time (and a tenth of an interval) is counted as late."""
+
+
+def serve(loaded: Loaded, *, once: bool) -> int:
+    """Run until SIGTERM or SIGINT; returns the exit code. Raises WattributeError where it can't start."""
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="wattribute: %(levelname)s: %(message)s")
+    node = open_daemon_node(loaded)
+    try:
+        return _measure_once(node, loaded) if once else _serve(node, loaded)
+    finally:
+        node.close()
+
+
+def _measure_once(node: Node, loaded: Loaded) -> int:
+    node.tick(patience_ns=NS_PER_S)
+    time.sleep(loaded.config.agent.interval_s)
+    node.tick(patience_ns=NS_PER_S)
+    node.flush()
+    sys.stdout.buffer.write(Site(node).metrics_text())
+    return 0
+
+
+def _serve(node: Node, loaded: Loaded) -> int:
+    config = loaded.config
+    host, _, port = config.agent.listen.rpartition(":")
+    interval_s = min(config.agent.interval_s, 1.0) if node.wants_power_samples else config.agent.interval_s
+    with contextlib.ExitStack() as stack:
+        selector = stack.enter_context(selectors.DefaultSelector())
+        stopping = stack.enter_context(_signals(selector))
+        dispatch = Dispatch(node, interval_s=interval_s, version=__version__)
+        control = ControlServer(selector, Path(config.agent.socket), dispatch)
+        stack.callback(control.close)
+        site = Site(node, interval_s=interval_s)
+        web = WebServer(selector, host.strip("[]"), int(port), site.routes())
+        stack.callback(web.close)
+        wakeup_fd = node.record.wakeup_fd
+        if wakeup_fd is not None:
+            selector.register(wakeup_fd, selectors.EVENT_READ, lambda mask: _drain(wakeup_fd))
+        log.info("listening on http://%s and %s", config.agent.listen, config.agent.socket)
+        gc.collect()
+        gc.freeze()  # what start-up made lives for good: never walk it again
+        _loop(node, dispatch, control, web, selector, stopping, interval_s)
+        node.tick()
+        node.flush()
+    log.info("stopped")
+    return 0
+
+
+def _loop(
+    node: Node,
+    dispatch: Dispatch,
+    control: ControlServer,
+    web: WebServer,
+    selector: selectors.BaseSelector,
+    stopping: list[int],
+    interval_s: float,
+) -> None:
+    next_tick_s = _now_s()
+    next_expiry_s = next_tick_s + 1.0
+    while not stopping:
+        wait_s = min(next_tick_s, _edge_s(node), next_expiry_s) - _now_s()
+        for key, mask in selector.select(max(0.0, wait_s)):
+            key.data(mask)
+        now_s = _now_s()
+        if now_s >= next_tick_s:
+            node.tick(late=now_s - next_tick_s > max(LATE_S, 0.1 * interval_s))
+            # Ticks that were missed altogether aren't made up for: the next window is simply longer.
+            next_tick_s += interval_s * max(1, math.ceil((_now_s() - next_tick_s) / interval_s))
+        elif now_s >= _edge_s(node):
+            node.tick()
+        if node.show():
+            dispatch.settle()
+        if now_s >= next_expiry_s:
+            next_expiry_s = now_s + 1.0
+            control.expire(time.monotonic())
+            web.expire(time.monotonic())
+            node.refused = control.refused
+
+
+def _now_s() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _edge_s(node: Node) -> float:
+    edge_ns = node.edge_due_ns()
+    return math.inf if edge_ns is None else edge_ns / NS_PER_S
+
+
+@contextlib.contextmanager
+def _signals(selector: selectors.BaseSelector) -> Iterator[list[int]]:
+    """SIGTERM and SIGINT end up in a list, and wake the loop."""
+    stopping: list[int] = []
+    woken, wake = socket.socketpair()
+    with woken, wake:
+        woken.setblocking(False)
+        wake.setblocking(False)
+        selector.register(woken, selectors.EVENT_READ, lambda mask: woken.recv(64))
+        before = signal.set_wakeup_fd(wake.fileno())
+        handlers = {
+            number: signal.signal(number, lambda caught, frame: stopping.append(caught))
+            for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            yield stopping
+        finally:
+            signal.set_wakeup_fd(before)
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+
+def _drain(fd: int) -> None:
+    with contextlib.suppress(BlockingIOError):
+        os.read(fd, 4096)

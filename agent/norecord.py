@@ -1,0 +1,52 @@
+"""What a node without a ledger has in its place: nothing is kept, so everything counts as kept at once."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from wattribute.agent.core.books import Books
+from wattribute.agent.core.model import Account, Gap, ProcessId, SourceHealth
+from wattribute.agent.folds import Folds
+from wattribute.agent.registry import CpuTime, LiveJob, Registry
+
+
+class NoRecord:
+    """The ledger of a process that measures itself: its sessions keep the receipts."""
+
+    wakeup_fd = None
+    committed = 2**63
+    registry_hash = ""
+
+    def __init__(self, created_unix_ns: int) -> None:
+        self.created_unix_ns = created_unix_ns
+        self.folds = Folds()
+
+    def resume_at_ns(self, now_ns: int) -> int:
+        return now_ns
+
+    def restore(self, books: Books, registry: Registry, cpu: CpuTime, accounts_ns: Mapping[Account, int]) -> None:
+        """There is nothing to go on from."""
+
+    def finished(self, job_id: str) -> LiveJob | None:
+        """Nobody remembers jobs that left the table."""
+
+    def retire(self, live: LiveJob) -> None:
+        """The job leaves the table; its receipt is the session's to keep."""
+
+    def write(
+        self,
+        seq: int,
+        unix_ns: int,
+        changed: Sequence[LiveJob],
+        books: Books,
+        gaps: Sequence[tuple[int, Gap]],
+        trees: Mapping[ProcessId, int],
+    ) -> None:
+        """Nothing to write to."""
+
+    def flush(self, patience_s: float) -> None:
+        """Nothing to wait for."""
+
+    def health(self) -> Iterable[SourceHealth]:
+        return ()
+
+    def close(self) -> None:
+        """Nothing to close."""

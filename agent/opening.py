@@ -1,0 +1,177 @@
+"""Opens a Node for the daemon (with the ledger) or inside a process (without)."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from wattribute import __version__
+from wattribute.agent.config import Loaded, load
+from wattribute.agent.config.schema import Config
+from wattribute.agent.core.books import Books
+from wattribute.agent.core.hardware import Hardware
+from wattribute.agent.core.model import Account, Clock, ProcessId, UsageReading
+from wattribute.agent.core.taxes import Taxes
+from wattribute.agent.node import Node
+from wattribute.agent.norecord import NoRecord
+from wattribute.agent.registry import CpuTime, Registry
+from wattribute.agent.requests import Basis
+from wattribute.agent.wiring import boot_id, components, intensity, node_id, open_sensors, products, rules
+
+if TYPE_CHECKING:
+    from wattribute.agent.record import Record
+
+
+class SystemClock:
+    """CLOCK_BOOTTIME, which counts suspend, where the system has it; else the monotonic clock."""
+
+    if sys.platform == "linux":
+
+        def monotonic_ns(self) -> int:
+            return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    else:
+
+        def monotonic_ns(self) -> int:
+            return time.monotonic_ns()
+
+    def time_ns(self) -> int:
+        return time.time_ns()
+
+
+def open_daemon_node(loaded: Loaded) -> Node:
+    """The daemon's node, gone on from where its ledger ends. Raises SensorUnavailable, LedgerError."""
+    from wattribute.agent.record import Record, hash_of_products
+
+    clock = SystemClock()
+    identity = node_id(loaded.config)
+    boot = boot_id(Path(loaded.config.paths.proc))
+    # The ledger first: its lock is what keeps a second agent from counting the same node.
+    record = Record.open(
+        Path(loaded.config.agent.state_dir),
+        node_id=identity,
+        boot=boot,
+        clock=clock,
+        registry_hash=hash_of_products(products(loaded.config)),
+    )
+    try:
+        return _open(loaded, "daemon", identity, clock, record)
+    except BaseException:
+        record.close()
+        raise
+
+
+def open_in_process(environment: Mapping[str, str]) -> Node:
+    """A node for jobs of this process alone: no ledger, no socket. Raises ConfigError, SensorUnavailable."""
+    loaded = load(None, environment, {})
+    clock = SystemClock()
+    return _open(loaded, "in-process", node_id(loaded.config), clock, NoRecord(clock.time_ns()))
+
+
+def _open(loaded: Loaded, basis: Basis, identity: str, clock: Clock, record: "Record | NoRecord") -> Node:
+    from wattribute.collectors.host import host_facts, resident_bytes
+
+    config = loaded.config
+    cpu = _cpu_time(config, clock, basis)
+    accounts = _accounts(cpu.read())
+    sensors = open_sensors(config, clock, cpu, lambda: _accounts(cpu.read())["node"])
+    facts = host_facts()
+    gpus = len({r.domain.id for r in sensors.first if r.domain.kind == "gpu"})
+    hardware, hardware_note = components(config, gpus)
+    chosen = not loaded.is_default("carbon.intensity_g_per_kwh") or config.carbon.mix is not None
+    notes = [hardware_note] if hardware_note else []
+    if not chosen:
+        notes.append("carbon intensity defaulted to 480 g/kWh, the world's average: set [carbon] to your grid's")
+    if loaded.is_default("carbon.pue"):
+        notes.append("PUE defaulted to 1.0: cooling and power loss are left out until [carbon] pue is set")
+    at_ns = record.resume_at_ns(clock.monotonic_ns())
+    books = Books(
+        rules(config, sensors, facts.cpus, facts.memory_bytes),
+        Hardware(hardware),
+        Taxes(products(config), at_ns),
+        at_ns,
+    )
+    registry = Registry(
+        books,
+        cpu,
+        max_jobs=config.export.max_jobs,
+        owner_of=_labeller(config),
+        owns=_ownership(config, basis),
+        privileged=lambda uid: uid == 0 or uid in config.agent.scheduler_uids,
+        uid_of=lambda pid: _uid_of(Path(config.paths.proc), pid),
+    )
+    record.restore(books, registry, cpu, accounts)
+    return Node(
+        config,
+        basis=basis,
+        node_id=identity,
+        version=__version__,
+        clock=clock,
+        cpu=cpu,
+        sensors=sensors,
+        books=books,
+        registry=registry,
+        record=record,
+        intensity=intensity(config, clock.time_ns(), configured=chosen),
+        notes=notes,
+        resident_bytes=resident_bytes,
+    )
+
+
+def _cpu_time(config: Config, clock: Clock, basis: Basis) -> CpuTime:
+    if sys.platform == "linux":
+        from wattribute.collectors.process import ProcessCollector
+
+        # In-process there is no platform to speak of: what isn't the job's is left to whoever measures the node.
+        overhead = config.attribution.overhead_cgroups if basis == "daemon" else ()
+        paths = config.paths
+        return ProcessCollector(Path(paths.proc), Path(paths.cgroup), clock.monotonic_ns, overhead, os.getpid())
+    from wattribute.collectors.host import PortableProcessCollector
+
+    return PortableProcessCollector(clock.monotonic_ns, os.getpid())
+
+
+def _accounts(readings: list[UsageReading]) -> dict[Account, int]:
+    return {r.consumer: r.busy_ns for r in readings if not isinstance(r.consumer, ProcessId)}
+
+
+def _labeller(config: Config) -> Callable[[int], str]:
+    """How a user is named on series: by name, uid, hash, or not at all."""
+    how = config.export.user_label
+    if how == "off":
+        return lambda uid: ""
+    if how == "uid":
+        return str
+    if how == "hash":
+        import hashlib
+
+        return lambda uid: hashlib.sha256(f"wattribute user {uid}".encode()).hexdigest()[:12]
+    return _user_name
+
+
+def _user_name(uid: int) -> str:
+    try:
+        import pwd
+
+        return pwd.getpwuid(uid).pw_name
+    except (ImportError, KeyError):
+        return str(uid)
+
+
+def _ownership(config: Config, basis: Basis) -> Callable[[str, int], bool]:
+    """Who may register roles and weights for a product; in one's own process, everybody."""
+    owners = {product.id: product.owners for product in config.product}
+
+    def owns(product_id: str, uid: int) -> bool:
+        allowed = owners.get(product_id, ())
+        return basis == "in-process" or uid == 0 or str(uid) in allowed or _user_name(uid) in allowed
+
+    return owns
+
+
+def _uid_of(proc: Path, pid: int) -> int | None:
+    try:
+        return (proc / str(pid)).stat().st_uid
+    except OSError:
+        return None

@@ -1,0 +1,222 @@
+"""Between the node and its ledger: what is saved each tick, and how a node goes on from there.
+
+The totals of a tick are handed over in one batch; what is shown waits until that batch is durable.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from wattribute.agent.core.books import Books
+from wattribute.agent.core.model import EXPORTED_SLOTS, Account, Clock, Gap, ProcessId, SourceHealth
+from wattribute.agent.core.products import Product
+from wattribute.agent.core.receipt import rfc3339
+from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.folds import FoldKey, Folds, fold_name
+from wattribute.agent.ledger.batch import Batch, Close, GapRow, JobRow, dump, merge
+from wattribute.agent.ledger.opening import Restored
+from wattribute.agent.ledger.writer import Ledger
+from wattribute.agent.registry import CpuTime, LiveJob, Registry
+from wattribute.agent.saved import describe, members_of, revive, totals_of, tree_key
+
+WINDOW_NS = 300 * NS_PER_S
+"""Closed rows span 300 s of wall time, or less where a job or the agent ended."""
+
+
+class Record:
+    """The node's side of its ledger. `folds` are the sums of the series that left the page."""
+
+    def __init__(self, ledger: Ledger, restored: Restored, boot: str, registry_hash: str) -> None:
+        self.folds = Folds()
+        self.registry_hash = registry_hash
+        self.created_unix_ns = restored.created_unix_ns
+        self._ledger = ledger
+        self._restored = restored
+        self._boot_id = boot
+        self._saved: dict[str, Any] = restored.state.get("books", {})
+        self._same_boot = restored.same_boot and bool(self._saved)
+        self._offered: Batch | None = None
+        self._retired: list[LiveJob] = []
+        self._changed_folds: set[FoldKey] = set()
+        self._window_end_unix_ns: dict[str, int] = {}
+        self._seq = 0
+
+    @classmethod
+    def open(cls, state_dir: Path, *, node_id: str, boot: str, clock: Clock, registry_hash: str) -> "Record":
+        """Open the ledger below `state_dir`. Raises LedgerError with the fix."""
+        ledger = Ledger.open(state_dir, node_id=node_id, boot_id=boot, clock_unix_ns=clock.time_ns)
+        return cls(ledger, ledger.restore(), boot, registry_hash)
+
+    @property
+    def committed(self) -> int:
+        """Sequence number of the last durable batch."""
+        return self._ledger.committed()
+
+    @property
+    def wakeup_fd(self) -> int | None:
+        """Becomes readable after each commit."""
+        return self._ledger.wakeup_fd
+
+    def resume_at_ns(self, now_ns: int) -> int:
+        """Where the books go on: at the last saved tick of the same boot, else now."""
+        return int(self._saved["at_ns"]) if self._same_boot else now_ns
+
+    def restore(self, books: Books, registry: Registry, cpu: CpuTime, accounts_ns: Mapping[Account, int]) -> None:
+        """Put the saved jobs back: those whose processes live go on, the others ended when the agent last looked."""
+        trees = self._restored.state.get("trees", {}) if self._same_boot else {}
+        stopped_unix_ns = self._restored.committed_unix_ns
+        for key, saved in self._restored.jobs.items():
+            if key.startswith("_"):
+                name, product_id, role = json.loads(key[1:])
+                self.folds.values[name, product_id, role] = list(saved.totals)
+                continue
+            live = revive(saved.meta, saved.totals)
+            registry.jobs[key] = live
+            if live.running:
+                self._go_on(live, saved.meta, trees, books, registry, cpu, stopped_unix_ns)
+        if self._saved:
+            books.restore(self._saved, same_boot=self._same_boot, accounts_ns=accounts_ns)
+        for live in registry.jobs.values():
+            if live.running and not live.members:
+                self._stop(live, books, stopped_unix_ns)
+        self._restored = replace(self._restored, jobs={}, state={})
+
+    def _go_on(
+        self,
+        live: LiveJob,
+        meta: Mapping[str, Any],
+        trees: Mapping[str, int],
+        books: Books,
+        registry: Registry,
+        cpu: CpuTime,
+        stopped_unix_ns: int,
+    ) -> None:
+        books.open(live.entry, first=False)
+        alive = {}
+        for token, (process, parent) in members_of(meta).items():
+            if self._same_boot and cpu.identify(process.pid) == process:
+                alive[token] = (process, parent, trees.get(tree_key(process), 0))
+        registry.adopt(live, alive)
+
+    def _stop(self, live: LiveJob, books: Books, stopped_unix_ns: int) -> None:
+        why = "its processes ended while the agent was away" if self._same_boot else "the machine restarted"
+        live.notes.setdefault(f"{why}: counted until {rfc3339(stopped_unix_ns)}")
+        live.entry.job = replace(live.entry.job, ended_unix_ns=stopped_unix_ns)
+        live.known_meta = False
+        books.end(live.entry, self.resume_at_ns(live.entry.started_ns))
+
+    def finished(self, job_id: str) -> LiveJob | None:
+        """A job that left the table, as the ledger has it."""
+        saved = self._ledger.job(job_id)
+        return None if saved is None else revive(saved.meta, saved.totals)
+
+    def retire(self, live: LiveJob) -> None:
+        """The job's series leave the page: its totals move to a fold in the same batch."""
+        entry = live.entry
+        shown = entry.values[:EXPORTED_SLOTS]
+        if live.folded_values is not None:
+            shown = [value - folded for value, folded in zip(shown, live.folded_values, strict=True)]
+        self._changed_folds.add(self.folds.add(fold_name(overflow=live.folded), entry.job, shown))
+        live.folded_values = entry.values[:EXPORTED_SLOTS]
+        live.folded = False
+        self._retired.append(live)
+        self._window_end_unix_ns.pop(entry.job.id, None)
+
+    def write(
+        self,
+        seq: int,
+        unix_ns: int,
+        changed: Sequence[LiveJob],
+        books: Books,
+        gaps: Sequence[tuple[int, Gap]],
+        trees: Mapping[ProcessId, int],
+    ) -> None:
+        """Hand a tick's totals to the ledger; what it can't take yet is offered again with the next."""
+        prices = json.dumps({"operation_ng_per_kwh": books.rules.price.operation, "cooling": books.rules.price.cooling})
+        jobs, closes = [], []
+        for live in [*changed, *self._retired]:
+            key = live.entry.job.id
+            totals = totals_of(live.entry)
+            meta = None if live.known_meta else describe(live, self._boot_id)
+            live.known_meta = True
+            jobs.append(JobRow.of(key, totals, meta, live.entry.job.started_unix_ns if meta else 0))
+            ended = not live.running and not books.holds(live.entry)
+            if ended or unix_ns >= self._window_end_unix_ns.setdefault(key, _window_end(unix_ns)):
+                self._window_end_unix_ns[key] = _window_end(unix_ns)
+                closes.append(Close.of(key, unix_ns, totals, prices))
+        for fold in self._changed_folds:
+            jobs.append(JobRow.of("_" + json.dumps(fold), self.folds.values[fold], {"fold": list(fold)}))
+        batch = Batch(
+            seq=seq,
+            at_unix_ns=unix_ns,
+            prices=prices,
+            jobs=jobs,
+            state={"books": dump(books.save()), "trees": dump({tree_key(p): ns for p, ns in trees.items()})},
+            closes=closes,
+            gaps=[_gap_row(start_unix_ns, gap) for start_unix_ns, gap in gaps],
+            forget=[live.entry.job.id for live in self._retired],
+        )
+        self._retired, self._changed_folds = [], set()
+        self._seq = seq
+        self._offer(batch if self._offered is None else merge(self._offered, batch))
+
+    def _offer(self, batch: Batch) -> None:
+        self._offered = None if self._ledger.submit(batch) else batch
+
+    def flush(self, patience_s: float) -> None:
+        """Wait until what was written is durable, or the disk fails."""
+        until_s = time.monotonic() + patience_s
+        while time.monotonic() < until_s and not self._ledger.failure:
+            if self._offered is not None:
+                self._offer(self._offered)
+            elif self._ledger.committed() >= self._seq:
+                return
+            time.sleep(0.001)
+
+    def health(self) -> Iterable[SourceHealth]:
+        """The ledger as a source: up while commits succeed."""
+        failure = self._ledger.failure
+        yield SourceHealth(
+            name="ledger",
+            up=failure is None,
+            read_ns=0,
+            last_read_unix_ns=None,
+            failures={},
+            gap_ns=0,
+            wraps=0,
+            resets=0,
+            why=failure or "",
+        )
+
+    def close(self) -> None:
+        """Write what is left and let the file go."""
+        if self._offered is not None:
+            self.flush(5.0)
+        self._ledger.close()
+
+
+def _window_end(unix_ns: int) -> int:
+    return (unix_ns // WINDOW_NS + 1) * WINDOW_NS
+
+
+def _gap_row(start_unix_ns: int, gap: Gap) -> GapRow:
+    return GapRow(
+        kind=gap.domain.kind,
+        id=gap.domain.id,
+        start_unix_ns=start_unix_ns,
+        end_unix_ns=start_unix_ns + gap.end_ns - gap.start_ns,
+        cause=gap.cause,
+        lower_uj=gap.lower_uj,
+        upper_uj=gap.upper_uj,
+        booked_uj=gap.lower_uj,
+    )
+
+
+def hash_of_products(products: Iterable[Product]) -> str:
+    """A name for the declared products, so that nodes with different declarations can be told apart."""
+    text = json.dumps(sorted(repr(product) for product in products))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,0 +1,322 @@
+"""The books against a node made up of numbers: conservation in every window, and who pays in each."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wattribute.agent.core.accounting import Price
+from wattribute.agent.core.books import Books, Entry, Rules
+from wattribute.agent.core.hardware import Component, Hardware
+from wattribute.agent.core.model import (
+    CPU_NS_SLOT,
+    ENERGY_SLOTS,
+    SM_NS_SLOT,
+    TERM_SLOT,
+    Domain,
+    EnergyReading,
+    Job,
+    Policy,
+    energy_slot,
+)
+from wattribute.agent.core.products import Product
+from wattribute.agent.core.taxes import Taxes
+from wattribute.agent.core.units import NS_PER_S, YEAR_S, g_of, ng_from_g, ng_from_kg, rate_from_g_per_min
+
+PACKAGE, DRAM = Domain(kind="cpu", id="package-0"), Domain(kind="dram", id="package-0-dram")
+GPU = Domain(kind="gpu", id="GPU-1")
+S = NS_PER_S
+
+
+class World:
+    """A node of 4 CPUs whose clocks and counters are set by hand."""
+
+    def __init__(
+        self,
+        *products: Product,
+        idle: Policy = "reserved",
+        idle_w: int = 0,
+        hardware: tuple[Component, ...] = (),
+        pue: float = 1.0,
+    ) -> None:
+        idle_uw = {("cpu", "measured"): idle_w * 1_000_000, ("gpu", "measured"): idle_w * 1_000_000}
+        rules = Rules(
+            idle=idle,
+            overhead="usage",
+            price=Price.of(Fraction(480), pue),
+            idle_uw=idle_uw,  # type: ignore[arg-type]
+            cpus=4,
+            memory_bytes=2**34,
+        )
+        self.books = Books(rules, Hardware(hardware), Taxes(products, 0), 0)
+        self.now_ns = 0
+        self.node_ns = self.overhead_ns = 0
+        self.counters = {PACKAGE: 0}
+        self.entries: dict[str, Entry] = {}
+        self.tick()
+
+    def job(self, job_id: str, **fields: object) -> Entry:
+        entry = Entry(Job(id=job_id, **fields), self.now_ns)  # type: ignore[arg-type]
+        self.books.open(entry, first=True)
+        self.entries[job_id] = entry
+        return entry
+
+    def end(self, entry: Entry) -> None:
+        self.books.end(entry, self.now_ns)
+
+    def work(self, entry: Entry, cpu_ns: int) -> None:
+        entry.values[CPU_NS_SLOT] += cpu_ns
+        self.node_ns += cpu_ns
+
+    def tick(self, seconds: float = 1.0, **energy_uj: int) -> None:
+        self.now_ns += round(seconds * S)
+        for domain in self.counters:
+            self.counters[domain] += energy_uj.get(domain.kind, 0)
+        self.books.tick(
+            self.now_ns,
+            {"node": self.node_ns, "overhead": self.overhead_ns, "agent": 0},
+            [
+                EnergyReading(domain=domain, at_ns=self.now_ns, energy_uj=uj, ceiling_uw=None)
+                for domain, uj in self.counters.items()
+            ],
+        )
+        self.check()
+
+    def check(self) -> None:
+        """Law 1: per domain, jobs + unattributed = the counter, in integer microjoules; grams per term likewise."""
+        for domain, uj in self.counters.items():
+            of_jobs = sum(
+                e.values[energy_slot(domain.kind, share, "measured")]
+                for e in self.entries.values()
+                for share in ("direct", "idle", "overhead")
+            )
+            nobodys = sum(u for (kind, _), u in self.books.unattributed_uj.items() if kind == domain.kind)
+            assert of_jobs + nobodys == uj == self.books.node_energy_uj.get((domain.kind, domain.id, "measured"), 0)
+        for term in ("operation", "cooling", "hardware"):
+            slot = TERM_SLOT[term]
+            of_jobs = sum(e.values[slot] for e in self.entries.values())
+            nobodys = sum(values[slot] for values in self.books.unattributed.values())
+            assert of_jobs + nobodys == self.books.node_co2e_ng[term]
+
+
+def uj_of(entry: Entry) -> int:
+    return sum(entry.values[:ENERGY_SLOTS])
+
+
+def test_two_jobs_and_the_rest_share_by_cpu_time() -> None:
+    world = World()
+    a, b = world.job("a"), world.job("b")
+    world.work(a, 2 * S)
+    world.work(b, S)
+    world.node_ns += S
+    world.tick(cpu=40_000_000)
+    assert (uj_of(a), uj_of(b)) == (20_000_000, 10_000_000)
+    assert world.books.unattributed_uj == {("cpu", "unregistered"): 10_000_000}
+
+
+def test_idle_falls_to_the_capacity_used_and_the_rest_to_nobody() -> None:
+    world = World(idle_w=20)
+    a = world.job("a")
+    world.work(a, S)
+    world.tick(cpu=50_000_000)
+    assert a.values[energy_slot("cpu", "direct", "measured")] == 30_000_000
+    assert a.values[energy_slot("cpu", "idle", "measured")] == 5_000_000  # one of four CPUs
+    assert world.books.unattributed_uj == {("cpu", "unreserved"): 15_000_000}
+
+
+def test_a_job_that_ends_within_a_window_keeps_what_it_used() -> None:
+    world = World()
+    a = world.job("a")
+    world.tick(0.2, cpu=1_000_000)
+    world.work(a, S // 10)
+    world.now_ns += S // 10
+    world.end(a)
+    world.tick(0.7, cpu=8_000_000)
+    assert uj_of(a) == 8_000_000
+    assert world.books.settled(a)
+    assert world.books.forget_settled() == [a]
+    world.tick(cpu=5_000_000)
+    assert uj_of(a) == 8_000_000
+
+
+def test_a_late_sensor_is_split_by_what_was_used_over_its_own_window() -> None:
+    """DRAM isn't read for two ticks; meanwhile only b works: its late interval still covers a's second too."""
+    world = World()
+    world.counters[DRAM] = 0
+    world.tick()
+    a, b = world.job("a"), world.job("b")
+    missing = world.counters.pop(DRAM)
+    world.work(a, S)
+    world.tick(cpu=10_000_000)
+    world.work(b, 3 * S)
+    world.tick(cpu=30_000_000)
+    world.counters[DRAM] = missing
+    world.tick(dram=8_000_000)
+    assert a.values[energy_slot("dram", "direct", "measured")] == 2_000_000
+    assert b.values[energy_slot("dram", "direct", "measured")] == 6_000_000
+
+
+def test_use_learnt_late_never_makes_a_share_negative() -> None:
+    world = World()
+    a = world.job("a")
+    world.node_ns += S  # a child of a's ran, but isn't known yet
+    world.tick(cpu=10_000_000)
+    assert uj_of(a) == 0
+    a.values[CPU_NS_SLOT] += S  # reaped: now it is, on a node that was otherwise idle
+    world.tick(cpu=10_000_000)
+    assert uj_of(a) == 10_000_000
+    world.node_ns += 2 * S
+    world.tick(cpu=20_000_000)
+    assert world.books.unattributed_uj["cpu", "unregistered"] == 30_000_000
+
+
+def test_a_gpu_falls_to_who_used_it_and_idle_to_who_holds_it() -> None:
+    world = World(idle_w=100)
+    world.counters = {GPU: 0}
+    world.tick()
+    a, b = world.job("a"), world.job("b")
+    world.books.see_gpu("GPU-1", {"a": 600, "b": 200}, 0, ["a", "b"], 0)
+    world.tick(gpu=300_000_000)
+    assert a.values[energy_slot("gpu", "direct", "measured")] == 150_000_000
+    assert a.values[energy_slot("gpu", "idle", "measured")] == 50_000_000
+    assert uj_of(b) == 100_000_000
+    assert (a.values[SM_NS_SLOT], b.values[SM_NS_SLOT]) == (600, 200)
+    # Held and not used: the holder pays for what it keeps awake.
+    world.books.see_gpu("GPU-1", {}, 0, ["b"], 0)
+    world.end(a)
+    world.tick(gpu=150_000_000)
+    assert uj_of(a) == 200_000_000
+    assert uj_of(b) == 250_000_000
+
+
+def test_a_gpu_that_strangers_use_is_not_the_jobs() -> None:
+    world = World()
+    world.counters = {GPU: 0}
+    world.tick()
+    a = world.job("a")
+    world.books.see_gpu("GPU-1", {"a": 100}, 300, ["a"], 1)
+    world.tick(gpu=40_000_000)
+    assert uj_of(a) == 10_000_000
+    assert world.books.unattributed_uj["gpu", "unregistered"] == 30_000_000
+
+
+def test_hardware_of_a_node_held_alone_is_the_papers_figure() -> None:
+    """5 minutes alone on 10,000 g over 3 years: 0.031709791983764585 g (printed: 0.031)."""
+    world = World(hardware=(Component(ng_from_g(10_000), 3 * YEAR_S),))
+    a = world.job("a")
+    a.memory_bytes = 2**34
+    for _ in range(300):
+        world.work(a, 4 * S)
+        world.tick(cpu=1)
+    assert g_of(a.values[TERM_SLOT["hardware"]]) == pytest.approx(0.031709791983764585, abs=1e-9)
+
+
+def test_hardware_of_a_gpu_node_falls_by_gpus_held() -> None:
+    parts = (Component(ng_from_kg(1), YEAR_S), Component(ng_from_kg(3), YEAR_S, gpu=True))
+    world = World(hardware=parts)
+    world.counters = {GPU: 0, Domain(kind="gpu", id="GPU-2"): 0}
+    a = world.job("a")
+    world.books.see_gpu("GPU-1", {}, 0, ["a"], 0)
+    world.books.see_gpu("GPU-2", {}, 0, [], 0)
+    world.now_ns += YEAR_S * S - S
+    world.tick()
+    assert a.values[TERM_SLOT["hardware"]] == pytest.approx(ng_from_kg(2), rel=1e-6)
+
+
+def test_a_declared_platform_is_taxed_over_the_declared_concurrency() -> None:
+    platform = Product(id="iks", kind="platform", overhead_rate=rate_from_g_per_min(50), concurrency_ppm=10_000_000)
+    world = World(platform)
+    a = world.job("a", uses=("iks",))
+    for _ in range(300):
+        world.tick()
+    assert g_of(a.values[TERM_SLOT["platform"]]) == pytest.approx(25, abs=2e-9)
+    assert a.taxes_ng["iks", "platform"] == a.values[TERM_SLOT["platform"]]
+    (totals,) = [p for p in world.books.taxes.totals() if p.id == "iks"]
+    assert totals.billed_ng["platform"] == a.values[TERM_SLOT["platform"]]
+    assert not totals.untaxed_ng
+
+
+def test_overhead_with_nobody_to_pay_is_untaxed() -> None:
+    platform = Product(id="iks", overhead_rate=rate_from_g_per_min(60))
+    world = World(platform)
+    for _ in range(9):
+        world.tick()
+    a = world.job("a", uses=("iks",))
+    for _ in range(10):
+        world.tick()
+    (totals,) = [p for p in world.books.taxes.totals() if p.id == "iks"]
+    assert totals.untaxed_ng["platform"] == ng_from_g(10)
+    assert totals.billed_ng["platform"] == a.values[TERM_SLOT["platform"]] == ng_from_g(10)
+
+
+def test_a_product_is_paid_once_however_it_is_reached_and_never_by_its_own_platform_jobs() -> None:
+    base = Product(id="base", overhead_rate=rate_from_g_per_min(60))
+    model = Product(id="model", runs_on=("base",))
+    world = World(base, model)
+    user = world.job("user", product_id="model", uses=("base",))
+    keeper = world.job("keeper", product_id="base", role="platform")
+    world.tick()
+    assert user.values[TERM_SLOT["platform"]] == ng_from_g(1)
+    assert keeper.values[TERM_SLOT["platform"]] == 0
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(["start", "end", "tick", "skip"]),
+        st.integers(0, 4),
+        st.integers(0, 4 * S),
+        st.integers(0, 10**9),
+    ),
+    max_size=30,
+)
+
+
+@settings(max_examples=60)
+@given(steps=STEPS, idle=st.sampled_from(["reserved", "equal", "usage", "unattributed"]), idle_w=st.integers(0, 300))
+def test_any_course_of_events_conserves(steps: list[tuple[str, int, int, int]], idle: Policy, idle_w: int) -> None:
+    platform = Product(id="iks", overhead_rate=rate_from_g_per_min(50))
+    world = World(platform, idle=idle, idle_w=idle_w, hardware=(Component(ng_from_kg(1200), 4 * YEAR_S),), pue=1.37)
+    world.counters[DRAM] = 0
+    world.tick()
+    for action, which, cpu_ns, uj in steps:
+        job_id = f"job-{which}"
+        entry = world.entries.get(job_id)
+        if action == "start":
+            if entry is None:
+                world.job(job_id, uses=("iks",))
+            elif entry.ended_ns is not None:
+                world.books.open(entry, first=False)
+        elif entry is not None and entry.ended_ns is None:
+            world.work(entry, cpu_ns)
+            if action == "end":
+                world.end(entry)
+        world.node_ns += cpu_ns // 3
+        if action != "skip":
+            world.tick(0.25, cpu=uj, dram=uj // 7)
+            world.books.forget_settled()
+    (totals,) = [p for p in world.books.taxes.totals() if p.id == "iks"]
+    billed = sum(e.values[TERM_SLOT["platform"]] for e in world.entries.values())
+    assert billed == totals.billed_ng.get("platform", 0)
+    whole = round(Fraction(rate_from_g_per_min(50) * world.now_ns, 10**18))
+    assert abs(billed + totals.untaxed_ng.get("platform", 0) - whole) <= len(world.entries) + 1
+
+
+def test_a_restart_goes_on_from_the_saved_counters() -> None:
+    world = World()
+    a = world.job("a")
+    world.work(a, S)
+    world.tick(cpu=10_000_000)
+    saved = world.books.save()
+    again = World()
+    again.books = Books(world.books.rules, Hardware(()), Taxes((), saved["at_ns"]), saved["at_ns"])
+    again.entries = {"a": a}
+    again.books.open(a, first=False)
+    again.now_ns, again.node_ns = world.now_ns, world.node_ns + 5 * S
+    again.books.restore(saved, same_boot=True, accounts_ns={"node": again.node_ns, "overhead": 7, "agent": 3})
+    again.counters = dict(world.counters)
+    again.overhead_ns = 7
+    a.values[CPU_NS_SLOT] += 4 * S  # while the agent was away
+    again.tick(60, cpu=50_000_000)
+    assert uj_of(a) == 10_000_000 + 40_000_000
+    assert again.books.unattributed_uj["cpu", "unregistered"] == 10_000_000
