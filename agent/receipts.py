@@ -129,10 +129,10 @@ class Receipt:
         ]
         lines += [(_NAMES[name], f"{_grams(self._grams(name)):>14}{self._made_of(name)}") for name in SUMS]
         lines.append(("carbon", self._carbon()))
-        lines += [("note", note) for note in self.notes[:_NOTES_SHOWN]]
-        more = len(self.notes) - _NOTES_SHOWN
-        if more > 0:
-            lines.append(("note", f"and {more} more in the receipt's JSON"))
+        shown = len(self.notes) if len(self.notes) <= _NOTES_SHOWN else _NOTES_SHOWN - 1
+        lines += [("note", note) for note in self.notes[:shown]]
+        if len(self.notes) > shown:
+            lines.append(("note", f"and {len(self.notes) - shown} more in the receipt's JSON"))
         return lines
 
     def _time(self) -> str:

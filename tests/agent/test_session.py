@@ -1,0 +1,388 @@
+"""job() and track(): with an agent, without one, with one that stops or dies, in threads, tasks and forks."""
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import AsyncIterator, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.doubles.agent_socket import AgentOnSocket
+from tests.doubles.fake_node import FakeNode
+
+import wattribute
+from wattribute.agent import process
+from wattribute.agent.client import Client
+from wattribute.agent.core.errors import WattributeError
+from wattribute.agent.inprocess import Engine
+from wattribute.agent.markers import Markers
+from wattribute.agent.process import Process
+from wattribute.agent.stored import ReceiptFiles, stored
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that has said nothing yet, on a machine without an agent."""
+    for name in list(os.environ):
+        if name.startswith(("WATTRIBUTE_", "SLURM_", "TORCHELASTIC_", "XDG_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("WATTRIBUTE_CONFIG", str(tmp_path / "none.toml"))
+    monkeypatch.setattr(process, "_here", Process())
+
+
+@pytest.fixture
+def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentOnSocket]:
+    monkeypatch.setenv("WATTRIBUTE_AGENT__SOCKET", str(tmp_path / "agent.sock"))
+    with AgentOnSocket(tmp_path / "agent.sock") as agent:
+        yield agent
+
+
+def an_engine(node: FakeNode, folder: Path, interval_s: float = 30.0) -> Engine:
+    files = ReceiptFiles(folder, "this")
+    return Engine(node, files=files, markers=None, interval_s=interval_s, version="0")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[FakeNode]:
+    """The node of an engine inside this process."""
+    node = FakeNode("in-process")
+    engine = process.here()._engine = an_engine(node, tmp_path)
+    yield node
+    engine.close()
+
+
+def test_with_an_agent_it_starts_ends_and_brings_the_receipt(
+    agent: AgentOnSocket, caplog: pytest.LogCaptureFixture
+) -> None:
+    with wattribute.job("a", product="p", uses=["q"], phase="training", weight=2, nodes=4, labels={"k": "v"}) as job:
+        assert job.running
+        assert job.so_far.basis == "daemon"
+    assert job.receipt.settled
+    assert job.receipt.energy_uj
+    (request, peer), (ended, _) = agent.node.starts[0], agent.node.ends[0]
+    assert (request.job_id, request.product_id, request.uses, request.phase) == ("a", "p", ("q",), "training")
+    assert (request.weight, request.nodes, request.labels) == (2, 4, {"k": "v"})
+    assert (request.origin, request.parent_job_id, request.reaped_cpu_ns is None) == ("api", None, False)
+    assert (peer.pid, ended.member) == (os.getpid(), request.member)
+    assert caplog.records == []
+
+
+def test_without_an_agent_it_is_measured_here_and_said_once(
+    node: FakeNode, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for _ in range(2):
+        with wattribute.job("a") as job:
+            assert job.so_far.energy_uj is not None
+        assert job.receipt.settled
+        assert job.receipt.basis == "in-process"
+    assert [record.getMessage() for record in caplog.records] == [
+        "no agent runs on this machine; jobs of this process are measured in-process"
+    ]
+    assert [part["job_id"] for part in stored([tmp_path])] == ["a"]
+
+
+def test_a_named_agent_that_isnt_there_is_in_the_receipt(node: FakeNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATTRIBUTE_AGENT__SOCKET", "/nowhere.sock")
+    with wattribute.job("a") as job:
+        pass
+    assert "no agent answers at /nowhere.sock" in job.receipt.notes
+
+
+def test_a_stuck_agent_costs_its_time_once(
+    agent: AgentOnSocket, node: FakeNode, caplog: pytest.LogCaptureFixture
+) -> None:
+    agent.frozen.set()
+    for _ in range(3):
+        with wattribute.job("a") as job:
+            pass
+    assert job.receipt.basis == "in-process"
+    assert len(caplog.records) == 1
+    assert "did not answer within 200 ms" in caplog.text
+
+
+def test_an_agent_that_dies_meanwhile_leaves_what_the_process_knows(
+    agent: AgentOnSocket, caplog: pytest.LogCaptureFixture
+) -> None:
+    with wattribute.job("a", product="p") as job:
+        agent.stop()
+        assert job.so_far.energy_uj is None
+    receipt = job.receipt.to_dict()
+    assert receipt["energy_uj"] is None
+    assert receipt["cpu_s"] is not None
+    assert receipt["product_id"] == "p"
+    assert any("the agent was lost while the job ran" in note for note in receipt["notes"])
+    assert len(caplog.records) == 1
+
+
+def test_an_agent_that_dies_after_the_end_too(agent: AgentOnSocket) -> None:
+    with wattribute.job("a") as job:
+        pass
+    agent.stop()
+    assert job.receipt.energy_uj is None
+    assert job.receipt.to_dict()["ended_at"] is not None
+
+
+def test_a_refusal_is_told_and_the_job_measured_here(
+    agent: AgentOnSocket, node: FakeNode, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with wattribute.job("a", product="forbidden") as job:
+        node.start = lambda request, peer: {}  # type: ignore[method-assign]
+    assert "the agent refused job 'a': job belongs to another user" in caplog.text
+    assert any("belongs to another user" in note for note in job.receipt.notes)
+
+
+def test_our_own_defects_never_reach_the_user(node: FakeNode, caplog: pytest.LogCaptureFixture) -> None:
+    def broken(*_: object) -> Any:
+        raise RuntimeError("a defect")
+
+    node.start = broken  # type: ignore[method-assign, assignment]
+    with wattribute.job("a") as job:
+        done = True
+    assert done
+    assert job.receipt.energy_uj is None
+    assert "a defect" in caplog.text
+
+
+def test_a_wrong_configuration_is_said_and_never_raised(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "none.toml").write_text("[agent]\nintervall_s = 1\n")
+    with wattribute.job("a") as job:
+        pass
+    assert "interval_s" in caplog.text
+    assert job.receipt.energy_uj is None
+
+
+@pytest.mark.parametrize("options", [{"role": "king"}, {"weight": 0}, {"weight": 1.5}, {"nodes": -1}])
+def test_options_that_cant_be_raise_early(options: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        wattribute.job("a", **options)
+    with pytest.raises(ValueError, match="must be"):
+        wattribute.track(**options)
+
+
+def test_names_that_cant_be_are_made_fit(caplog: pytest.LogCaptureFixture) -> None:
+    assert wattribute.job("job-7\n").id == "job-7"
+    assert len(wattribute.job("x" * 10_000).id) == 128
+    assert wattribute.job("_a").id.startswith("a-")
+    assert wattribute.job("\udc80").id.startswith("?-")
+    assert wattribute.job(42).id == "42"  # type: ignore[arg-type]
+    assert len(caplog.records) == 4
+
+
+def test_starting_and_stopping_twice_is_once_and_again_is_a_new_segment(agent: AgentOnSocket) -> None:
+    job = wattribute.job("a")
+    job.stop()
+    with pytest.raises(WattributeError, match="never started"):
+        _ = job.receipt
+    assert job.start() is job.start()
+    job.stop()
+    job.stop()
+    assert (len(agent.node.starts), len(agent.node.ends)) == (1, 1)
+    job.start()
+    assert not job.receipt.settled
+    job.stop()
+    assert job.receipt.settled
+    members = {request.member for request, _ in agent.node.starts}
+    assert len(members) == 2
+
+
+def test_inside_run_a_job_is_that_job_and_a_named_one_its_child(
+    agent: AgentOnSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATTRIBUTE_JOB_ID", "outer")
+    with wattribute.job(), wattribute.job("inner"), wattribute.job("innermost"):
+        pass
+    started = [(request.job_id, request.parent_job_id) for request, _ in agent.node.starts]
+    assert started == [("outer", None), ("inner", "outer"), ("innermost", "inner")]
+
+
+def test_ended_jobs_are_nobodys_parents_and_threads_have_none(agent: AgentOnSocket) -> None:
+    first, second = wattribute.job("first").start(), wattribute.job("second").start()
+    first.stop()
+    second.stop()
+    with wattribute.job("third"):
+        thread = threading.Thread(target=lambda: wattribute.job("thread").start().stop())
+        thread.start()
+        thread.join()
+    assert [request.parent_job_id for request, _ in agent.node.starts] == [None, "first", None, None]
+
+
+def test_coroutines_are_siblings(agent: AgentOnSocket) -> None:
+    @wattribute.track(id="task")
+    async def work() -> int:
+        await asyncio.sleep(0.01)
+        return 1
+
+    async def main() -> tuple[int, ...]:
+        with wattribute.job("all"):
+            return tuple(await asyncio.gather(work(), work(), work()))
+
+    assert asyncio.run(main()) == (1, 1, 1)
+    assert [request.parent_job_id for request, _ in agent.node.starts] == [None, "all", "all", "all"]
+    assert len(agent.node.ends) == 4
+
+
+def test_track_keeps_a_function_as_it_is(agent: AgentOnSocket) -> None:
+    @wattribute.track
+    def double(x: int) -> int:
+        """Twice."""
+        return 2 * x
+
+    @wattribute.track(id="fails")
+    def fails() -> None:
+        raise KeyError("mine")
+
+    assert double(4) == 8
+    assert (double.__name__, double.__doc__) == ("double", "Twice.")
+    with pytest.raises(KeyError, match="mine"):
+        fails()
+    double(4)
+    ids = [request.job_id for request, _ in agent.node.starts]
+    assert len(set(ids)) == 3
+    assert len(agent.node.ends) == 3
+
+
+def test_a_generators_job_runs_from_first_to_last_and_its_caller_isnt_inside(agent: AgentOnSocket) -> None:
+    @wattribute.track(id="steps")
+    def steps() -> Generator[Any, Any, str]:
+        got = yield "first"
+        try:
+            yield got
+        except KeyError:
+            with wattribute.job("within"):
+                yield "caught"
+        return "result"
+
+    generator: Any = steps()
+    assert agent.node.starts == []
+    assert next(generator) == "first"
+    with wattribute.job("callers"):
+        assert generator.send("sent") == "sent"
+        assert generator.throw(KeyError()) == "caught"
+    with pytest.raises(StopIteration) as stop:
+        next(generator)
+    assert stop.value.value == "result"
+    parents = {request.job_id: request.parent_job_id for request, _ in agent.node.starts}
+    assert parents == {"steps": None, "callers": None, "within": "steps"}
+    assert len(agent.node.ends) == 3
+    abandoned = steps()
+    next(abandoned)
+    abandoned.close()
+    assert len(agent.node.ends) == 4
+
+
+def test_an_async_generators_too(agent: AgentOnSocket) -> None:
+    seen: list[Any] = []
+
+    @wattribute.track(id="steps")
+    async def steps() -> AsyncIterator[Any]:
+        try:
+            seen.append((yield 1))
+            yield 2
+        except KeyError:
+            yield "caught"
+        finally:
+            seen.append("closed")
+
+    async def main() -> None:
+        generator: Any = steps()
+        assert await anext(generator) == 1
+        with wattribute.job("callers"):
+            assert await generator.asend("sent") == 2
+        assert await generator.athrow(KeyError()) == "caught"
+        assert [item async for item in generator] == []
+        other: Any = steps()
+        await anext(other)
+        await other.aclose()
+
+    asyncio.run(main())
+    assert seen == ["sent", "closed", "closed"]
+    assert [request.parent_job_id for request, _ in agent.node.starts] == [None, None, None]
+    assert len(agent.node.ends) == 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Unix")
+def test_in_a_forked_child_the_parents_job_is_inert(agent: AgentOnSocket) -> None:
+    with wattribute.job("a") as job:
+        child = os.fork()
+        if child == 0:
+            job.stop()
+            known = job.receipt.notes
+            os._exit(0 if not job.running and any("fork" in note for note in known) else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert agent.node.ends == []
+    assert len(agent.node.ends) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Unix")
+def test_a_forked_child_measures_itself_afresh(node: FakeNode) -> None:
+    with wattribute.job("a"):
+        parents = process.here()._engine
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if process.here()._engine is None and process.here()._said else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert process.here()._engine is parents
+
+
+def test_an_engine_reads_at_the_edges_keeps_what_runs_and_sleeps_when_idle(tmp_path: Path) -> None:
+    node = FakeNode("in-process")
+    process.here()._engine = engine = an_engine(node, tmp_path)
+    with wattribute.job("short"):
+        assert node.ticks == 1
+    job = wattribute.job("runs on").start()
+    engine.close()
+    engine.close()
+    assert node.closed
+    assert {part["job_id"]: part["ended_at"] is None for part in stored([tmp_path])} == {
+        "short": False,
+        "runs on": True,
+    }
+    assert job.receipt.energy_uj
+
+
+def test_an_engine_serves_other_processes_as_the_daemon_does(node: FakeNode, tmp_path: Path) -> None:
+    engine = process.here()._engine
+    assert engine is not None
+    path = tmp_path / "private.sock"
+    engine.serve(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    client = Client(str(path))
+    assert client.call("hello", timeout_s=5)["basis"] == "in-process"
+    client.call("job.start", timeout_s=5, job_id="a", member="m")
+    client.call("job.end", timeout_s=5, job_id="a", member="m")
+    assert client.call("job.receipt", timeout_s=5, job_id="a", wait=True)["receipt"]["settled"] is True
+    engine.close()
+    assert not path.exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+def test_markers_tell_of_living_others_and_drop_the_dead(tmp_path: Path) -> None:
+    proc = Path("/proc")
+    from wattribute.agent.markers import own_process, start_ticks
+
+    folder = tmp_path / "inprocess" / own_process().partition("/")[0]
+    mine = Markers.of({}, tmp_path, own_process())
+    assert mine is not None
+    assert Markers.of({}, None, own_process()) is None
+    mine.lower_own()
+    assert mine.others() == set()
+    mine.raise_own()
+    alive = (1, start_ticks(1, proc))
+    for name in (f"{alive[0]}-{alive[1]}", "1-7", f"{os.getpid()}-1", "junk", "99999999-1"):
+        (folder / name).touch()
+    assert mine.others() == {alive}
+    assert mine.others() == {alive}
+    assert set(os.listdir(folder)) == {f"{alive[0]}-{alive[1]}", own_process().partition("/")[2], "junk"}
+    mine.lower_own()
+    assert own_process().partition("/")[2] not in os.listdir(folder)
+
+
+def test_import_is_lazy_and_lists_what_there_is() -> None:
+    assert dir(wattribute) == ["Receipt", "__version__", "job", "track"]
+    with pytest.raises(AttributeError, match="no attribute 'jbo'"):
+        _ = wattribute.jbo
