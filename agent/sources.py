@@ -43,6 +43,7 @@ class Source:
         self._retry_at_ns = 0
         self._backoff_ns = FIRST_BACKOFF_NS
         self._gone = False
+        self._faults: dict[str, str] = {}
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self._requests: queue.SimpleQueue[bool] | None = None
         if threaded:
@@ -137,8 +138,9 @@ class Source:
         faults = [reading for reading in readings if isinstance(reading, Fault)]
         for fault in faults:
             self._failures["part"] = self._failures.get("part", 0) + 1
-            if fault.cause != self.why:
-                log.warning("%s: %s: %s", self.name, fault.domain.id, fault.cause)
+            if self._faults.get(fault.domain.id) != fault.cause:
+                log.warning("%s: %s: %s%s", self.name, fault.domain.id, fault.cause, _fix_words(fault.fix))
+        self._faults = {fault.domain.id: fault.cause for fault in faults}
         if not self.up:
             log.info("%s: reads again", self.name)
         self.up = len(faults) < len(readings) or not readings
@@ -161,5 +163,9 @@ class Source:
     def _fail(self, reason: str, why: str, fix: str) -> None:
         self._failures[reason] = self._failures.get(reason, 0) + 1
         if self.up or why != self.why:
-            log.warning("%s: %s%s", self.name, why, f". Fix: {fix}" if fix else "")
+            log.warning("%s: %s%s", self.name, why, _fix_words(fix))
         self.up, self.why, self.fix = False, why, fix
+
+
+def _fix_words(fix: str) -> str:
+    return f". Fix: {fix}" if fix else ""

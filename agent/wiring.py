@@ -69,10 +69,11 @@ def open_sensors(config: Config, clock: Clock, cpu: "CpuTime", node_cpu_ns: Call
         _try(sensors, seen, lambda: _nvml(clock, cpu.identify), clock, named="nvml" in required)
     elif "nvml" in required:
         raise SensorUnavailable("nvml is required and switched off", 'set collectors.nvml = "auto"')
+    backend = "pyRAPL" if config.collectors.rapl == "pyrapl" else "powercap"
     for kind, idle_w in (("cpu", config.attribution.cpu_idle_w), ("dram", config.attribution.dram_idle_w)):
         if kind in seen:
             proxy = " (as a proxy)" if kind == "dram" else ""
-            sensors.method[kind] = f"powercap, split by CPU time{proxy}, {_idle_words(idle_w)}"
+            sensors.method[kind] = f"{backend}, split by CPU time{proxy}, {_idle_words(idle_w)}"
     if "gpu" in seen:
         how = "energy counter" if any(isinstance(r, EnergyReading) for r in sensors.first) else "averaged power"
         idle = _idle_words(config.attribution.gpu_idle_w)
@@ -86,9 +87,7 @@ def _idle_words(idle_w: IdleW) -> str:
     return "idle not learnt (counted as 0 W)" if idle_w == "learn" else f"idle {idle_w:g} W configured"
 
 
-def _try(
-    sensors: Sensors, seen: set[DomainKind], start: Callable[[], Collector], clock: Clock, *, named: bool
-) -> str:
+def _try(sensors: Sensors, seen: set[DomainKind], start: Callable[[], Collector], clock: Clock, *, named: bool) -> str:
     """Open one collector and read it once, within a deadline; returns why it isn't there, or what it lacks."""
     try:
         collector = start()

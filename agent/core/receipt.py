@@ -63,6 +63,7 @@ def build(
     }
     whole_uj = sum(by_quality.values())
     terms_ng = {term: values[TERM_SLOT[term]] for term in TERMS}
+    sums_g = {name: g_of(ng) for name, ng in sums_ng(terms_ng).items()}
     end_unix_ns = job.ended_unix_ns or now_unix_ns
     return {
         "schema": SCHEMA,
@@ -91,7 +92,7 @@ def build(
         "policy": common["policy"],
         "pue": common["pue"],
         "intensity": common["intensity"],
-        "gco2e": {name: g_of(ng) for name, ng in {**terms_ng, **sums_ng(terms_ng)}.items()},
+        "gco2e": {**{str(term): g_of(ng) for term, ng in terms_ng.items()}, **sums_g},
         "taxes": [
             {"product_id": product_id, "term": term, "gco2e": g_of(ng)} for (product_id, term), ng in taxes_ng.items()
         ],
