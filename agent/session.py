@@ -58,6 +58,7 @@ class Job:
         self._client: Client | None = None
         self.measured_here = False
         self._member = ""
+        self._parent: str | None = None
         self._wait_s = 2.0
         self._notes: list[str] = []
         self._began: Used | None = None
@@ -128,8 +129,7 @@ class Job:
         fields = dict(self._fields)
         around = self._environment.get("WATTRIBUTE_JOB_ID", "")
         parent = self._outer.id if self._outer else identity.fit(around) if around else self.id
-        if parent != self.id:
-            fields["parent_job_id"] = parent
+        self._parent = fields["parent_job_id"] = None if parent == self.id else parent
         fields.update(job_id=self.id, member=self._member, **_reaped())
         self._client, self.measured_here = self._ask_agent(fields), False
         if self._client is None:
@@ -235,6 +235,7 @@ class Job:
             "uses": list(fields.get("uses", ())),
             "role": fields.get("role", "use"),
             "phase": fields.get("phase", ""),
+            "parent_job_id": self._parent,
             "expected_nodes": fields.get("nodes", 1),
             "labels": dict(fields.get("labels", {})),
             "notes": [*notes, "no energy is known: only this process's CPU time"],

@@ -66,7 +66,7 @@ def _writable(context: click.Context, parameter: click.Parameter, value: str | N
 
 @click.command(
     "run",
-    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+    context_settings={"allow_interspersed_args": False},
     short_help="Run a command as a job and print its receipt.",
 )
 @click.option(
