@@ -1,0 +1,192 @@
+"""Reads a ledger beside the agent that writes it, or after it: jobs, closed rows, and whether they add up."""
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from wattribute.agent.core.errors import LedgerError
+from wattribute.agent.core.model import EXPORTED_SLOTS
+from wattribute.agent.ledger.batch import unpack
+from wattribute.agent.ledger.files import DATABASE
+from wattribute.agent.ledger.opening import (
+    JOB_QUERY,
+    Damaged,
+    SavedJob,
+    check_version,
+    connect,
+    load_job,
+    load_state,
+)
+from wattribute.agent.ledger.schema import (
+    GAP_COLUMNS,
+    NO_HASH,
+    WINDOW_COLUMNS,
+    StoredGap,
+    WindowRow,
+    chained,
+    slot_names,
+)
+
+_Row = TypeVar("_Row", WindowRow, StoredGap)
+
+
+class Reader:
+    """A ledger open for reading; every call sees what is committed by then. Not thread-safe."""
+
+    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+        self._connection = connection
+        self._path = path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def jobs(self) -> dict[str, SavedJob]:
+        """The jobs that run or are still held, and the folded rows, by key. Raises LedgerError."""
+        return self._jobs("WHERE finished = 0")
+
+    def finished_jobs(self) -> dict[str, SavedJob]:
+        """The jobs that the agent has forgotten, oldest first, by key. Raises LedgerError."""
+        return self._jobs("WHERE finished = 1 ORDER BY job.id")
+
+    def job(self, key: str) -> SavedJob | None:
+        """One job, live or finished; None: never heard of. Raises LedgerError."""
+        return self._jobs("WHERE key = ?", key).get(key)
+
+    def windows(self) -> list[WindowRow]:
+        """Every closed row, in the order of the chain. Raises LedgerError."""
+        return [WindowRow(*row) for row in self._rows(f"SELECT {WINDOW_COLUMNS} FROM windows ORDER BY position")]
+
+    def gaps(self) -> list[StoredGap]:
+        """Every gap, in the order of the chain. Raises LedgerError."""
+        return [StoredGap(*row) for row in self._rows(f"SELECT {GAP_COLUMNS} FROM gaps ORDER BY position")]
+
+    def verify(self) -> list[str]:
+        """What is wrong, in words; nothing: pages, checksums and chains are sound, and closed rows add up to what
+        each job's totals say is closed. Reads everything, at one moment. Raises LedgerError.
+        """
+        try:
+            self._connection.execute("BEGIN")
+            try:
+                return list(self._problems())
+            finally:
+                self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _unreadable(self._path, error) from error
+
+    def close(self) -> None:
+        """Let go of the file; may be called twice."""
+        self._connection.close()
+
+    def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+        try:
+            return self._connection.execute(query, values).fetchall()
+        except sqlite3.Error as error:
+            raise _unreadable(self._path, error) from error
+
+    def _jobs(self, which: str, *values: str) -> dict[str, SavedJob]:
+        rows = self._rows(f"{JOB_QUERY} {which}", *values)
+        try:
+            return {row[0]: load_job(row) for row in rows}
+        except Damaged as error:
+            raise _unreadable(self._path, error) from error
+
+    def _problems(self) -> Iterator[str]:
+        for (text,) in self._connection.execute("PRAGMA integrity_check(10)"):
+            if text != "ok":
+                yield str(text)
+        try:
+            load_state(self._connection)
+        except Damaged as error:
+            yield str(error)
+        closed: dict[str, dict[tuple[str, str], int]] = {}
+        ends: dict[str, tuple[int, int]] = {}  # job -> start and end of its last window
+        for row in self._linked("windows", WINDOW_COLUMNS, WindowRow):
+            if isinstance(row, str):
+                yield row
+                continue
+            window = (row.window_start_unix_ns, row.window_end_unix_ns)
+            last = ends.get(row.job_id)
+            if window[0] >= window[1] or (last is not None and window != last and window[0] < last[1]):
+                yield f"the window of {row.job_id!r} from {window[0]} overlaps another"
+            ends[row.job_id] = window
+            sums = closed.setdefault(row.job_id, {})
+            for name, amount in json.loads(row.content).items():
+                sums[row.domain, name] = sums.get((row.domain, name), 0) + amount
+        for gap in self._linked("gaps", GAP_COLUMNS, StoredGap):
+            if isinstance(gap, str):
+                yield gap
+        yield from self._unbalanced(closed)
+        for key in closed:
+            yield f"job {key!r} has closed rows and no totals"
+
+    def _unbalanced(self, sums: dict[str, dict[tuple[str, str], int]]) -> Iterator[str]:
+        for row in self._connection.execute(JOB_QUERY):
+            key = row[0]
+            in_rows = sums.pop(key, {})
+            try:
+                job = load_job(row)
+            except Damaged as error:
+                yield str(error)
+                continue
+            closed = unpack(row[2])
+            names = slot_names(job.meta, len(closed))
+            for name, amount in zip(names, closed, strict=True):
+                found = in_rows.pop(name, 0)
+                if found != amount:
+                    yield f"job {key!r}: closed rows hold {found} of {name[0]} {name[1]}, its totals {amount}"
+            for (domain, name_), amount in in_rows.items():
+                if amount:
+                    yield f"job {key!r}: closed rows hold {amount} of {domain} {name_}, its totals nothing"
+            for (domain, name_), now, before in zip(names[:EXPORTED_SLOTS], job.totals, closed, strict=False):
+                if now < before:
+                    yield f"job {key!r}: {domain} {name_} fell from {before} to {now}"
+
+    def _linked(self, table: str, columns: str, kind: type[_Row]) -> Iterator[_Row | str]:
+        """The rows of a chain, and a text at each break."""
+        count, end = self._connection.execute(f"SELECT {table}, {table}_head FROM meta").fetchone()
+        head, expected = NO_HASH, 0
+        for *values, position, kept in self._connection.execute(
+            f"SELECT {columns}, position, hash FROM {table} ORDER BY position"
+        ):
+            expected += 1
+            row = kind(*values)
+            head = chained(head, row)
+            if position != expected or head != kept:
+                yield f"the chain of {table} breaks at position {position}"
+                head, expected = kept, position
+            yield row
+        if (expected, head) != (count, end):
+            yield f"the chain of {table} ends at {expected} of {count} rows"
+
+
+def read_only(state_dir: Path) -> Reader:
+    """The ledger in a state directory, whether its agent runs or not. Raises LedgerError."""
+    path = state_dir / DATABASE
+    if not path.is_file():
+        raise LedgerError(f"there is no ledger in {state_dir}. Fix: give the --state-dir of the agent that ran here")
+    try:
+        connection = connect(path, writing=False)
+        try:
+            if not check_version(connection, path):
+                raise Damaged("it is empty")
+        except BaseException:
+            connection.close()
+            raise
+    except (sqlite3.Error, Damaged) as error:
+        raise _unreadable(path, error) from error
+    return Reader(connection, path)
+
+
+def _unreadable(path: Path, error: Exception) -> LedgerError:
+    return LedgerError(
+        f"the ledger {path} can't be read: {error}. Fix: read it as the user that the agent runs as; a damaged one is "
+        "moved aside when the agent starts"
+    )

@@ -1,0 +1,177 @@
+"""The tables of the ledger, the names of what a window row holds, and the bytes that its hash is made of.
+
+A job's description and what its windows hold already are in `job`, which changes seldom; its totals are in `total`,
+dense, since every tick rewrites them. `windows` and `gaps` are only ever added to.
+"""
+
+import hashlib
+import json
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from wattribute.agent.core.model import (
+    CARRY_SLOT,
+    CPU_NS_SLOT,
+    DOMAIN_KINDS,
+    QUALITIES,
+    SHARE_KINDS,
+    SLOTS,
+    SM_NS_SLOT,
+    TERM_SLOT,
+    energy_slot,
+)
+
+SCHEMA_VERSION = 1  # PRAGMA user_version
+APPLICATION_ID = 0x77617474  # "watt"
+NO_HASH = bytes(32)  # what the first row of a chain follows
+
+WINDOW_KEY = "node_id, epoch, window_start_unix_ns, job_id, domain"
+WINDOW_COLUMNS = f"{WINDOW_KEY}, window_end_unix_ns, content, prices"
+GAP_KEY = "node_id, epoch, kind, id, start_unix_ns, end_unix_ns, cause"
+GAP_COLUMNS = f"{GAP_KEY}, lower_uj, upper_uj, booked_uj"
+
+TABLES = (
+    """CREATE TABLE meta (
+  only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
+  node_id TEXT NOT NULL,
+  boot_id TEXT NOT NULL,
+  generation INTEGER NOT NULL,
+  created_unix_ns INTEGER NOT NULL,
+  commits INTEGER NOT NULL,
+  committed_unix_ns INTEGER NOT NULL,
+  prices TEXT NOT NULL,
+  windows INTEGER NOT NULL,
+  windows_head BLOB NOT NULL,
+  gaps INTEGER NOT NULL,
+  gaps_head BLOB NOT NULL
+)""",
+    """CREATE TABLE job (
+  id INTEGER PRIMARY KEY,
+  key TEXT NOT NULL UNIQUE,
+  meta TEXT NOT NULL,
+  closed BLOB NOT NULL,
+  window_start_unix_ns INTEGER NOT NULL,
+  finished INTEGER NOT NULL,
+  crc INTEGER NOT NULL
+)""",
+    "CREATE INDEX job_live ON job (finished) WHERE finished = 0",
+    "CREATE TABLE total (id INTEGER PRIMARY KEY, packed BLOB NOT NULL, crc INTEGER NOT NULL)",
+    "CREATE TABLE state (name TEXT PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL)",
+    f"""CREATE TABLE windows (
+  position INTEGER PRIMARY KEY,
+  node_id TEXT NOT NULL,
+  epoch TEXT NOT NULL,
+  window_start_unix_ns INTEGER NOT NULL,
+  job_id TEXT NOT NULL,
+  domain TEXT NOT NULL,
+  window_end_unix_ns INTEGER NOT NULL,
+  content TEXT NOT NULL,
+  prices TEXT NOT NULL,
+  hash BLOB NOT NULL,
+  UNIQUE ({WINDOW_KEY})
+)""",
+    f"""CREATE TABLE gaps (
+  position INTEGER PRIMARY KEY,
+  node_id TEXT NOT NULL,
+  epoch TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  id TEXT NOT NULL,
+  start_unix_ns INTEGER NOT NULL,
+  end_unix_ns INTEGER NOT NULL,
+  cause TEXT NOT NULL,
+  lower_uj INTEGER NOT NULL,
+  upper_uj INTEGER,
+  booked_uj INTEGER NOT NULL,
+  hash BLOB NOT NULL,
+  UNIQUE ({GAP_KEY})
+)""",
+    *(
+        f"CREATE TRIGGER {table}_never_{verb} BEFORE {verb} ON {table}"
+        f" BEGIN SELECT RAISE(ABORT, '{table} are only ever added to'); END"
+        for table in ("windows", "gaps")
+        for verb in ("UPDATE", "DELETE")
+    ),
+)
+
+
+class WindowRow(NamedTuple):
+    """What one job used of one domain in one window. `content` is a JSON object of integers by name.
+
+    The row with domain "" holds what belongs to no domain: nanograms by term and tax, busy time, and the remainders
+    below a nanogram (`carry`, which can fall). Only that row has the prices.
+    """
+
+    node_id: str
+    epoch: str
+    window_start_unix_ns: int
+    job_id: str
+    domain: str
+    window_end_unix_ns: int
+    content: str
+    prices: str
+
+
+class StoredGap(NamedTuple):
+    """A gap as a row: uJ, Unix nanoseconds."""
+
+    node_id: str
+    epoch: str
+    kind: str
+    id: str
+    start_unix_ns: int
+    end_unix_ns: int
+    cause: str
+    lower_uj: int
+    upper_uj: int | None
+    booked_uj: int
+
+
+def chained(prev: bytes, row: WindowRow | StoredGap) -> bytes:
+    """SHA-256 of the hash before and the row's canonical bytes.
+
+    Canonical: the columns in their order, without position and hash, as one JSON array without spaces, in ASCII with
+    \\u escapes, integers in decimal, no bound as null.
+    """
+    return hashlib.sha256(prev + json.dumps(row, separators=(",", ":")).encode()).digest()
+
+
+def described_crc(key: str, meta: str, closed: bytes, window_start_unix_ns: int) -> int:
+    """CRC-32 of the parts of a job that change seldom; SQLite itself doesn't notice a flipped bit in a value."""
+    return zlib.crc32(b"%d" % window_start_unix_ns, zlib.crc32(closed, zlib.crc32(f"{key}\n{meta}".encode())))
+
+
+def _fixed_names() -> tuple[tuple[str, str], ...]:
+    names = [("", "")] * SLOTS
+    for kind in DOMAIN_KINDS:
+        for share in SHARE_KINDS:
+            for quality in QUALITIES:
+                names[energy_slot(kind, share, quality)] = (kind, f"{share}.{quality}")
+    for term, slot in TERM_SLOT.items():
+        names[slot] = ("", term)
+    names[CPU_NS_SLOT], names[SM_NS_SLOT] = ("", "cpu_ns"), ("", "sm_ns")
+    for term, slot in CARRY_SLOT.items():
+        names[slot] = ("", f"carry.{term}")
+    return tuple(names)
+
+
+FIXED_NAMES = _fixed_names()
+
+
+def slot_names(meta: Mapping[str, Any], slots: int) -> list[tuple[str, str]]:
+    """(domain, name) of each of a job's totals; `taxes` in its description names those past the fixed ones."""
+    taxes = [("", f"tax.{term}.{product_id}") for product_id, term in meta.get("taxes", ())]
+    names = [*FIXED_NAMES, *taxes]
+    return [*names, *(("", f"unnamed.{slot}") for slot in range(len(names), slots))][:slots]
+
+
+def contents(totals: Sequence[int], closed: Sequence[int], meta: Mapping[str, Any]) -> dict[str, dict[str, int]]:
+    """What was used since the last close, by domain and name; what didn't change isn't in it."""
+    slots = max(len(totals), len(closed))
+    found: dict[str, dict[str, int]] = {}
+    for slot, (domain, name) in enumerate(slot_names(meta, slots)):
+        now = totals[slot] if slot < len(totals) else 0
+        before = closed[slot] if slot < len(closed) else 0
+        if now != before:
+            found.setdefault(domain, {})[name] = now - before
+    return found

@@ -1,0 +1,162 @@
+"""The agent's ledger: takes a batch without waiting, and commits it in a thread of its own."""
+
+import contextlib
+import logging
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from wattribute.agent.core.errors import LedgerError
+from wattribute.agent.ledger.batch import Batch, merge
+from wattribute.agent.ledger.files import StateLock
+from wattribute.agent.ledger.opening import Restored, SavedJob, is_damage, open_ledger
+from wattribute.agent.ledger.reader import Reader, read_only
+from wattribute.agent.ledger.store import Store
+
+log = logging.getLogger("wattribute")
+
+
+class Ledger:
+    """The durable record of one state directory, held by one agent at a time.
+
+    All methods are for one thread (the agent's loop). A batch that can't be committed is kept, and tried again
+    merged with the next one: a disk that was full for a while costs nothing but the wait.
+    """
+
+    def __init__(self, store: Store, restored: Restored, state_dir: Path) -> None:
+        self._store = store
+        self._restored: Restored | None = restored
+        self._state_dir = state_dir
+        self._reader: Reader | None = None
+        self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._busy = False
+        self._committed = 0
+        self._failure: str | None = None
+        self._held: Batch | None = None
+        self._closed = False
+        self.wakeup_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        """Becomes readable after each try to commit."""
+        self._thread = threading.Thread(target=self._write, name="wattribute-ledger", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(cls, state_dir: Path, *, node_id: str, boot_id: str, clock_unix_ns: Callable[[], int]) -> Self:
+        """Take a state directory, make or take up its ledger, close the windows that an earlier run left open.
+
+        Raises LedgerError, with the fix: not writable, in use by another agent, written by a newer version. A damaged
+        ledger is moved aside with a warning, and a new generation begins.
+        """
+        lock = StateLock(state_dir)
+        try:
+            opened = open_ledger(state_dir, lock, node_id=node_id, boot_id=boot_id, clock_unix_ns=clock_unix_ns)
+        except BaseException:
+            lock.close()
+            raise
+        store = Store(opened, lock)
+        try:
+            store.take_over(node_id, boot_id, opened.open_windows)
+        except sqlite3.Error as error:
+            store.close()
+            raise LedgerError(
+                f"the ledger in {state_dir} can't be written: {error}. Fix: make room on the disk, or give another "
+                "--state-dir"
+            ) from error
+        except BaseException:
+            store.close()
+            raise
+        return cls(store, opened.restored, state_dir)
+
+    def restore(self) -> Restored:
+        """What an earlier run left; can be asked for once."""
+        restored, self._restored = self._restored, None
+        if restored is None:
+            raise LedgerError("what the ledger had was taken already")
+        return restored
+
+    @property
+    def epoch(self) -> str:
+        """Names the run of time in which a window's key is unique: boot id and ledger generation."""
+        return self._store.epoch
+
+    def submit(self, batch: Batch) -> bool:
+        """Hand over a batch; False where the one before is still being written: merge it and offer it again."""
+        if self._busy or not self._thread.is_alive():
+            return False
+        self._busy = True
+        self._inbox.put(batch)
+        return True
+
+    def committed(self) -> int:
+        """Sequence number of the last durable batch of this run; 0: none yet."""
+        return self._committed
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last try to commit failed; None once one succeeds again."""
+        if not self._closed and not self._thread.is_alive():
+            return "the ledger's thread has died: its traceback is in the log. Fix: restart the agent"
+        return self._failure
+
+    def job(self, key: str) -> SavedJob | None:
+        """One job, live or finished, as committed; None: never heard of. Raises LedgerError."""
+        return self._read().job(key)
+
+    def finished_jobs(self) -> dict[str, SavedJob]:
+        """The forgotten jobs by key, oldest first. Raises LedgerError."""
+        return self._read().finished_jobs()
+
+    def verify(self) -> list[str]:
+        """What is wrong with the record, in words: see Reader.verify. Raises LedgerError."""
+        return self._read().verify()
+
+    def close(self) -> None:
+        """Write what is still held, end the thread, give the directory free. May be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._inbox.put(None)
+        self._thread.join()
+        if self._reader is not None:
+            self._reader.close()
+        self._store.close()
+        os.close(self.wakeup_fd)
+
+    def _read(self) -> Reader:
+        if self._reader is None:
+            self._reader = read_only(self._state_dir)
+        return self._reader
+
+    def _write(self) -> None:
+        while (batch := self._inbox.get()) is not None:
+            self._commit(batch if self._held is None else merge(self._held, batch))
+            self._busy = False
+            # Full only after 2**64 - 2 commits that nobody looked at.
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_write(self.wakeup_fd, 1)
+        if self._held is not None:
+            self._commit(self._held)
+            if self._held is not None:
+                log.error("the last totals, since batch %d, are lost: %s", self._committed, self._failure)
+
+    def _commit(self, batch: Batch) -> None:
+        try:
+            self._store.apply(batch)
+        except (sqlite3.Error, LedgerError) as error:
+            self._held = batch
+            if self._failure is None:
+                log.warning("the ledger can't be written, and keeps trying: %s", error)
+            fix = "restart the agent: it moves the file aside" if _damaged(error) else "make room on its disk"
+            self._failure = f"{error}. Fix: {fix}" if isinstance(error, sqlite3.Error) else str(error)
+        else:
+            if self._held is not None:
+                log.warning("the ledger can be written again; nothing was lost")
+            self._held = self._failure = None
+            self._committed = batch.seq
+
+
+def _damaged(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and is_damage(error)
