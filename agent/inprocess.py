@@ -24,6 +24,7 @@ from wattribute.agent.stored import ReceiptFiles
 
 AUTOSAVE_S = 30.0
 EDGE_S = 0.05  # a reading younger than this serves another start or end too
+KEPT = 256  # receipts of ended jobs that the node has let go of, for whoever reads them late
 _NEVER = float("inf")
 
 
@@ -59,6 +60,7 @@ class Engine:
         self._clock = clock
         self._lock = threading.RLock()
         self._open: set[str] = set()  # jobs whose closing read isn't in, or isn't on disk
+        self._kept: dict[str, dict[str, Any]] = {}  # the latest last
         self._ticked_s = -_NEVER
         self._next_tick_s = self._next_save_s = _NEVER
         self._closed = False
@@ -103,11 +105,12 @@ class Engine:
         """What the job has used until now; its closing read, once it has ended. None for a job unknown here."""
         with self._lock:
             fresh = self._clock() - self._ticked_s < EDGE_S
-            ended = self._node.receipt(job_id)
-            if ended is None or self._closed or self._node.settled(job_id):
-                return ended
-            if not fresh or ended["ended_at"] is not None:
-                self._tick()
+            known = self._node.receipt(job_id)
+            if known is None:
+                return self._kept.get(job_id)
+            if self._closed or self._node.settled(job_id) or (fresh and known["ended_at"] is None):
+                return known
+            self._tick()
             return self._node.receipt(job_id)
 
     def close(self) -> None:
@@ -156,18 +159,25 @@ class Engine:
         self._dispatch.settle()
         done = {job_id for job_id in self._open if self._node.settled(job_id)}
         if done:
-            self._save(done)
+            self._keep(self._save(done))
             self._open -= done
         if not self._open:
             self._next_tick_s = self._next_save_s = _NEVER
             if self._markers is not None:
                 self._markers.lower_own()
 
-    def _save(self, job_ids: set[str]) -> None:
-        for job_id in job_ids:
-            receipt = self._node.receipt(job_id)
-            if receipt is not None:
-                self._files.save(receipt)
+    def _save(self, job_ids: set[str]) -> list[dict[str, Any]]:
+        receipts = [receipt for job_id in job_ids if (receipt := self._node.receipt(job_id)) is not None]
+        for receipt in receipts:
+            self._files.save(receipt)
+        return receipts
+
+    def _keep(self, receipts: list[dict[str, Any]]) -> None:
+        for receipt in receipts:
+            self._kept.pop(receipt["job_id"], None)
+            self._kept[receipt["job_id"]] = receipt
+        while len(self._kept) > KEPT:
+            del self._kept[next(iter(self._kept))]
 
     def _wake_up(self) -> None:
         with contextlib.suppress(OSError):  # full: it will wake anyway
@@ -210,11 +220,13 @@ def open_engine(environment: Mapping[str, str], *, version: str) -> Engine:
     if not loaded.is_default("agent.state_dir"):
         state_dir = Path(loaded.config.agent.state_dir)
     process = own_process()
+    node = open_in_process(environment)
+    interval_s = loaded.config.agent.interval_s
     return Engine(
-        open_in_process(environment),
+        node,
         files=ReceiptFiles(state_dir, process),
         markers=Markers.of(environment, state_dir, process),
-        interval_s=loaded.config.agent.interval_s,
+        interval_s=min(interval_s, 1.0) if node.wants_power_samples else interval_s,
         version=version,
     )
 

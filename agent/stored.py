@@ -45,7 +45,9 @@ class ReceiptFiles:
             if self._folder is None:
                 raise FileNotFoundError("no home directory; set XDG_STATE_HOME")
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            name = hashlib.sha256(f"{receipt['job_id']}\0{self._process}".encode()).hexdigest()[:32]
+            # By its start, too: an id that comes back after the process has let go of it is another part.
+            key = "\0".join((receipt["job_id"], self._process, str(receipt["started_at"])))
+            name = hashlib.sha256(key.encode()).hexdigest()[:32]
             write_atomic(self._folder / f"{name}.json", json.dumps(receipt) + "\n", 0o600)
         except OSError as error:
             if not self._warned:

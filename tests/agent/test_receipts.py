@@ -160,11 +160,13 @@ def test_processes_leave_one_file_each_and_never_by_the_jobs_name(tmp_path: Path
         files = ReceiptFiles(tmp_path, process)
         assert files.save(part(job_id="../../etc/passwd", energy_uj=1))
         assert files.save(part(job_id="../../etc/passwd", energy_uj=2))
+        assert files.save(part(job_id="../../etc/passwd", energy_uj=3, started_at="2026-08-01T10:00:00Z"))
     names = os.listdir(tmp_path / "receipts")
-    assert len(names) == 2
+    assert len(names) == 4
     assert all(name.removesuffix(".json").isalnum() for name in names)
     assert {(tmp_path / "receipts" / name).stat().st_mode & 0o777 for name in names} == {0o600}
-    assert [part["energy_uj"] for part in stored([tmp_path, tmp_path, tmp_path / "none"])] == [2, 2]
+    parts = stored([tmp_path, tmp_path, tmp_path / "none"])
+    assert sorted(part["energy_uj"] for part in parts) == [2, 2, 3, 3]
 
 
 def test_what_isnt_a_receipt_is_passed_over(tmp_path: Path) -> None:

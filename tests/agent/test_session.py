@@ -345,6 +345,16 @@ def test_an_engine_reads_at_the_edges_keeps_what_runs_and_sleeps_when_idle(tmp_p
     assert job.receipt.energy_uj
 
 
+def test_a_receipt_may_be_read_after_the_node_has_let_go_of_the_job(node: FakeNode) -> None:
+    with wattribute.job("a") as job:
+        pass
+    used_uj = job.receipt.energy_uj
+    again = wattribute.job("b").start()
+    again.stop()
+    node.receipt = lambda job_id: None  # type: ignore[method-assign]
+    assert job.receipt.energy_uj == used_uj
+
+
 def test_an_engine_serves_other_processes_as_the_daemon_does(node: FakeNode, tmp_path: Path) -> None:
     engine = process.here()._engine
     assert engine is not None

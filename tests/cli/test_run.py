@@ -92,6 +92,19 @@ def test_the_exit_code_is_the_commands(
     assert "Traceback" not in done.stderr
 
 
+def test_with_an_agent_nothing_heavy_is_loaded(agent: AgentOnSocket, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "wattribute", "run", "--", "true"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "click" in loaded
+    assert loaded.isdisjoint({"msgspec", "numpy", "psutil", "pynvml", "prometheus_client", "subprocess"})
+
+
 def test_options_of_the_command_are_its_own(agent: AgentOnSocket, environment: dict[str, str]) -> None:
     done = run(environment, "echo", "--product", "x", "--", "-y")
     assert done.stdout == "--product x -- -y\n"
