@@ -10,8 +10,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
 NOT_FOUND = 127
 NOT_EXECUTABLE = 126
@@ -50,27 +49,25 @@ def find(command: str, environment: Mapping[str, str]) -> str:
 
 
 class Reaper:
-    """While it is entered, signals wait for the command instead of ending this process; threads started then, too."""
+    """From its making on, signals wait for the command instead of ending this process, in threads started later too.
 
-    def __enter__(self) -> Self:
+    They are never given back: the process ends with its command, and a late signal must not change the exit code.
+    """
+
+    def __init__(self) -> None:
         # An inherited "ignore" would let the kernel reap, and the exit code would be lost.
-        self._chld = signal.signal(signal.SIGCHLD, lambda number, frame: None)
+        signal.signal(signal.SIGCHLD, lambda number, frame: None)
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _forwarded() | {signal.SIGCHLD})
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        signal.pthread_sigmask(signal.SIG_SETMASK, self._mask)
-        signal.signal(signal.SIGCHLD, self._chld)
 
     def run(self, path: str, argv: Sequence[str], environment: Mapping[str, str]) -> Outcome:
         """Runs a program to its end; returns at once then, whatever it left behind. Raises CannotRun."""
         become_subreaper()
+        missed: set[int] = {*signal.sigpending()}  # the terminal told its group before the command was in it
         child = self._spawn(path, list(argv), environment)
         while (status := _reap(child)) is None:
             number, from_terminal = _next_signal()
-            if number != signal.SIGCHLD and not from_terminal:
+            if number != signal.SIGCHLD and (number in missed or not from_terminal):
+                missed.discard(number)
                 os.kill(child, number)  # not waited for yet, so the number is still its own
         ended = os.waitstatus_to_exitcode(status)
         return Outcome(128 - ended if ended < 0 else ended, _left_running())
@@ -105,7 +102,7 @@ def become_subreaper() -> bool:
     return bool(ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
 
 
-def _forwarded() -> set[signal.Signals]:
+def _forwarded() -> set[int]:
     """Every signal that is the command's: all but those about this process itself, and job control's stops."""
     own = "KILL STOP CHLD TSTP TTIN TTOU CONT SEGV BUS FPE ILL ABRT TRAP SYS EMT PIPE XFSZ XCPU"
     names = {f"SIG{name}" for name in own.split()}
@@ -139,6 +136,8 @@ def _reap(child: int) -> int | None:
 
 def _left_running(proc: Path = Path("/proc")) -> tuple[str, ...]:
     """Names and numbers of the descendants that outlive the command (their own children not counted)."""
+    if sys.platform != "linux":
+        return ()
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:

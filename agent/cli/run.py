@@ -133,18 +133,18 @@ def _run(job: Job, cmd: tuple[str, ...], environment: dict[str, str], file: Path
         return _run_plainly(job, cmd, environment, file)
     from wattribute.agent.reaper import CannotRun, Reaper, find
 
-    with Reaper() as reaper:
-        try:
-            path = find(cmd[0], environment)
-            with job, _children_join(job, environment) as theirs:
-                outcome = reaper.run(path, cmd, theirs)
-                if outcome.left_running:
-                    job.note(f"still running, and not billed from here on: {', '.join(outcome.left_running)}")
-        except CannotRun as error:
-            _say(f"wattribute: {error}")
-            return error.code
-        _deliver(job, file)
-        return outcome.code
+    reaper = Reaper()
+    try:
+        path = find(cmd[0], environment)
+        with job, _children_join(job, environment) as theirs:
+            outcome = reaper.run(path, cmd, theirs)
+            if outcome.left_running:
+                job.note(f"still running, and not billed from here on: {', '.join(outcome.left_running)}")
+    except CannotRun as error:
+        _say(f"wattribute: {error}")
+        return error.code
+    _deliver(job, file)
+    return outcome.code
 
 
 def _run_plainly(job: Job, cmd: tuple[str, ...], environment: dict[str, str], file: Path | None) -> int:
