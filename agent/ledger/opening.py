@@ -15,7 +15,7 @@ from zlib import crc32
 
 from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.ledger.batch import unpack
-from wattribute.agent.ledger.files import DATABASE, Mark, StateLock, create_private, move_aside
+from wattribute.agent.ledger.files import DATABASE, Mark, StateLock, create_private
 from wattribute.agent.ledger.schema import (
     APPLICATION_ID,
     NO_HASH,
@@ -26,7 +26,6 @@ from wattribute.agent.ledger.schema import (
 
 log = logging.getLogger("wattribute")
 
-NS_PER_S = 1_000_000_000
 CHECKED_WHOLE_BYTES = 64 << 20
 """Up to this size the whole file is checked at start (about 0.1 s); past it, all but the closed rows."""
 
@@ -67,53 +66,33 @@ class Opened:
     commits: int
 
 
-def open_ledger(
+def take_up(
     state_dir: Path, lock: StateLock, *, node_id: str, boot_id: str, clock_unix_ns: Callable[[], int]
 ) -> Opened:
-    """The ledger of a state directory whose lock is held. Raises LedgerError."""
+    """The ledger of a state directory whose lock is held, new where there is none.
+
+    Raises Damaged, sqlite3.Error, OSError, and LedgerError for one of a newer version.
+    """
     path = state_dir / DATABASE
+    create_private(path)
+    connection = connect(path, writing=True)
     try:
-        create_private(path)
-        connection = connect(path, writing=True)
-        try:
-            try:
-                return _take_up(connection, path, lock.mark(), node_id, boot_id, clock_unix_ns())
-            except Damaged as damage:
-                cause = str(damage)
-            except sqlite3.DatabaseError as error:
-                if not is_damage(error):
-                    raise
-                cause = str(error)
-            aside = move_aside(path, clock_unix_ns() // NS_PER_S)
-        except BaseException:
-            connection.close()
-            raise
-        # Only now: closing it under its old name would fold its log into the evidence and delete it.
+        known = check_version(connection, path)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA journal_size_limit = 4194304")
+        if known:
+            return _go_on(connection, path, lock.mark(), node_id, boot_id)
+        return _create(connection, lock.mark(), node_id, boot_id, clock_unix_ns())
+    except BaseException:
         connection.close()
-        log.warning(
-            "the ledger %s is damaged (%s): moved to %s, and a new one was begun. Counters start again from 0",
-            path,
-            cause,
-            aside,
-        )
-        create_private(path)
-        connection = connect(path, writing=True)
-        try:
-            return _take_up(connection, path, lock.mark(), node_id, boot_id, clock_unix_ns())
-        except BaseException:
-            connection.close()
-            raise
-    except Damaged as error:
-        raise LedgerError(f"a new ledger in {state_dir} can't be read back: {error}. Fix: check the disk") from error
-    except (sqlite3.Error, OSError) as error:
-        raise LedgerError(
-            f"the ledger {path} can't be opened: {error}. Fix: check that the disk is writable and has room, or "
-            "give another --state-dir"
-        ) from error
+        raise
 
 
-def is_damage(error: sqlite3.Error) -> bool:
-    """Whether SQLite says that the file itself is bad."""
+def is_damage(error: Exception) -> bool:
+    """Whether an error says that the file itself is bad, and not its disk or its rights."""
+    if isinstance(error, Damaged):
+        return True
     code = getattr(error, "sqlite_errorcode", None)
     return code is not None and code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
@@ -184,14 +163,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return value
 
 
-def _take_up(
-    connection: sqlite3.Connection, path: Path, mark: Mark, node_id: str, boot_id: str, now_unix_ns: int
-) -> Opened:
-    connection.execute("PRAGMA synchronous = FULL")
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA journal_size_limit = 4194304")
-    if not check_version(connection, path):
-        return _create(connection, mark, node_id, boot_id, now_unix_ns)
+def _go_on(connection: sqlite3.Connection, path: Path, mark: Mark, node_id: str, boot_id: str) -> Opened:
     _check_pages(connection, path)
     meta = connection.execute(
         "SELECT node_id, boot_id, generation, created_unix_ns, commits, committed_unix_ns FROM meta"

@@ -62,11 +62,11 @@ class Reader:
 
     def windows(self) -> list[WindowRow]:
         """Every closed row, in the order of the chain. Raises LedgerError."""
-        return [WindowRow(*row) for row in self._rows(f"SELECT {WINDOW_COLUMNS} FROM windows ORDER BY position")]
+        return [WindowRow(*row) for row in self._rows(_query("windows", WINDOW_COLUMNS))]
 
     def gaps(self) -> list[StoredGap]:
         """Every gap, in the order of the chain. Raises LedgerError."""
-        return [StoredGap(*row) for row in self._rows(f"SELECT {GAP_COLUMNS} FROM gaps ORDER BY position")]
+        return [StoredGap(*row) for row in self._rows(_query("gaps", GAP_COLUMNS))]
 
     def verify(self) -> list[str]:
         """What is wrong, in words; nothing: pages, checksums and chains are sound, and closed rows add up to what
@@ -138,8 +138,8 @@ class Reader:
                 continue
             closed = unpack(row[2])
             names = slot_names(job.meta, len(closed))
-            for name, amount in zip(names, closed, strict=True):
-                found = in_rows.pop(name, 0)
+            for slot, (name, amount) in enumerate(zip(names, closed, strict=True)):
+                found = in_rows.pop(name, 0) + in_rows.pop(("", f"unnamed.{slot}"), 0)  # it got its name later
                 if found != amount:
                     yield f"job {key!r}: closed rows hold {found} of {name[0]} {name[1]}, its totals {amount}"
             for (domain, name_), amount in in_rows.items():
@@ -153,9 +153,7 @@ class Reader:
         """The rows of a chain, and a text at each break."""
         count, end = self._connection.execute(f"SELECT {table}, {table}_head FROM meta").fetchone()
         head, expected = NO_HASH, 0
-        for *values, position, kept in self._connection.execute(
-            f"SELECT {columns}, position, hash FROM {table} ORDER BY position"
-        ):
+        for *values, position, kept in self._connection.execute(_query(table, f"{columns}, position, hash")):
             expected += 1
             row = kind(*values)
             head = chained(head, row)
@@ -183,6 +181,11 @@ def read_only(state_dir: Path) -> Reader:
     except (sqlite3.Error, Damaged) as error:
         raise _unreadable(path, error) from error
     return Reader(connection, path)
+
+
+def _query(table: str, columns: str) -> str:
+    columns = columns.removeprefix("epoch_id, ")
+    return f"SELECT node_id, epoch, {columns} FROM {table} JOIN epochs USING (epoch_id) ORDER BY position"
 
 
 def _unreadable(path: Path, error: Exception) -> LedgerError:

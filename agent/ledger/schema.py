@@ -26,9 +26,10 @@ SCHEMA_VERSION = 1  # PRAGMA user_version
 APPLICATION_ID = 0x77617474  # "watt"
 NO_HASH = bytes(32)  # what the first row of a chain follows
 
-WINDOW_KEY = "node_id, epoch, window_start_unix_ns, job_id, domain"
+# A row's node and epoch are long and the same for months: rows hold a number for both.
+WINDOW_KEY = "epoch_id, window_start_unix_ns, job_id, domain"
 WINDOW_COLUMNS = f"{WINDOW_KEY}, window_end_unix_ns, content, prices"
-GAP_KEY = "node_id, epoch, kind, id, start_unix_ns, end_unix_ns, cause"
+GAP_KEY = "epoch_id, kind, id, start_unix_ns, end_unix_ns, cause"
 GAP_COLUMNS = f"{GAP_KEY}, lower_uj, upper_uj, booked_uj"
 
 TABLES = (
@@ -58,10 +59,15 @@ TABLES = (
     "CREATE INDEX job_live ON job (finished) WHERE finished = 0",
     "CREATE TABLE total (id INTEGER PRIMARY KEY, packed BLOB NOT NULL, crc INTEGER NOT NULL)",
     "CREATE TABLE state (name TEXT PRIMARY KEY, body TEXT NOT NULL, crc INTEGER NOT NULL)",
-    f"""CREATE TABLE windows (
-  position INTEGER PRIMARY KEY,
+    """CREATE TABLE epochs (
+  epoch_id INTEGER PRIMARY KEY,
   node_id TEXT NOT NULL,
   epoch TEXT NOT NULL,
+  UNIQUE (node_id, epoch)
+)""",
+    f"""CREATE TABLE windows (
+  position INTEGER PRIMARY KEY,
+  epoch_id INTEGER NOT NULL,
   window_start_unix_ns INTEGER NOT NULL,
   job_id TEXT NOT NULL,
   domain TEXT NOT NULL,
@@ -73,8 +79,7 @@ TABLES = (
 )""",
     f"""CREATE TABLE gaps (
   position INTEGER PRIMARY KEY,
-  node_id TEXT NOT NULL,
-  epoch TEXT NOT NULL,
+  epoch_id INTEGER NOT NULL,
   kind TEXT NOT NULL,
   id TEXT NOT NULL,
   start_unix_ns INTEGER NOT NULL,
@@ -89,7 +94,7 @@ TABLES = (
     *(
         f"CREATE TRIGGER {table}_never_{verb} BEFORE {verb} ON {table}"
         f" BEGIN SELECT RAISE(ABORT, '{table} are only ever added to'); END"
-        for table in ("windows", "gaps")
+        for table in ("epochs", "windows", "gaps")
         for verb in ("UPDATE", "DELETE")
     ),
 )

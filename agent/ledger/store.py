@@ -32,16 +32,24 @@ class _Described(NamedTuple):
 class _Chain:
     """The end of an insert-only table, within one transaction: how many rows it has, and the hash of the last."""
 
-    def __init__(self, connection: sqlite3.Connection, table: Literal["windows", "gaps"]) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, table: Literal["windows", "gaps"], node_id: str, epoch: str
+    ) -> None:
         self._connection = connection
         self._table = table
+        connection.execute(
+            "INSERT INTO epochs (node_id, epoch) VALUES (?1, ?2) ON CONFLICT DO NOTHING", (node_id, epoch)
+        )
+        found = connection.execute("SELECT epoch_id FROM epochs WHERE node_id = ? AND epoch = ?", (node_id, epoch))
+        (self._epoch_id,) = found.fetchone()
         self._columns, self._key = (WINDOW_COLUMNS, WINDOW_KEY) if table == "windows" else (GAP_COLUMNS, GAP_KEY)
         self._count, self._head = connection.execute(f"SELECT {table}, {table}_head FROM meta").fetchone()
 
     def append(self, row: WindowRow | StoredGap) -> None:
         """Add a row; one that is there already changes nothing. Raises LedgerError where it says something else."""
         head = chained(self._head, row)
-        values = (*row, self._count + 1, head)
+        stored = (self._epoch_id, *row[2:])
+        values = (*stored, self._count + 1, head)
         marks = ", ".join("?" * len(values))
         added = self._connection.execute(
             f"INSERT INTO {self._table} ({self._columns}, position, hash) VALUES ({marks})"
@@ -53,7 +61,7 @@ class _Chain:
             self._head = head
             return
         same = " AND ".join(f"{column} IS ?" for column in self._columns.split(", "))
-        if not self._connection.execute(f"SELECT 1 FROM {self._table} WHERE {same}", row).fetchone():
+        if not self._connection.execute(f"SELECT 1 FROM {self._table} WHERE {same}", stored).fetchone():
             raise LedgerError(f"{self._table} has another row under the key of {row}")
 
     def keep(self) -> None:
@@ -64,7 +72,7 @@ class _Chain:
 
 
 class Store:
-    """A ledger open for writing. Not thread-safe; owns the connection and the lock."""
+    """A ledger open for writing. Not thread-safe; owns the connection, and marks its commits in the lock."""
 
     def __init__(self, opened: Opened, lock: StateLock) -> None:
         self._connection = opened.connection
@@ -117,9 +125,8 @@ class Store:
         self._committed()
 
     def close(self) -> None:
-        """Close the file and give the directory free."""
+        """Close the file."""
         self._connection.close()
-        self._lock.close()
 
     def _committed(self) -> None:
         self._commits += 1
@@ -213,7 +220,7 @@ class Store:
     # Rows that are only ever added
 
     def _close(self, closes: Sequence[Close]) -> None:
-        chain = _Chain(self._connection, "windows")
+        chain = _Chain(self._connection, "windows", self._node_id, self.epoch)
         for close in closes:
             row_id = self._id(close.key)
             known = self._described(row_id)
@@ -243,7 +250,7 @@ class Store:
         chain.keep()
 
     def _write_gaps(self, gaps: Sequence[GapRow]) -> None:
-        chain = _Chain(self._connection, "gaps")
+        chain = _Chain(self._connection, "gaps", self._node_id, self.epoch)
         for gap in gaps:
             chain.append(
                 StoredGap(

@@ -8,12 +8,12 @@ import sqlite3
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Self
 
 from wattribute.agent.core.errors import LedgerError
+from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.ledger.batch import Batch, merge
-from wattribute.agent.ledger.files import StateLock
-from wattribute.agent.ledger.opening import Restored, SavedJob, is_damage, open_ledger
+from wattribute.agent.ledger.files import DATABASE, StateLock, move_aside
+from wattribute.agent.ledger.opening import Damaged, Restored, SavedJob, is_damage, take_up
 from wattribute.agent.ledger.reader import Reader, read_only
 from wattribute.agent.ledger.store import Store
 
@@ -27,8 +27,9 @@ class Ledger:
     merged with the next one: a disk that was full for a while costs nothing but the wait.
     """
 
-    def __init__(self, store: Store, restored: Restored, state_dir: Path) -> None:
+    def __init__(self, store: Store, lock: StateLock, restored: Restored, state_dir: Path) -> None:
         self._store = store
+        self._lock = lock
         self._restored: Restored | None = restored
         self._state_dir = state_dir
         self._reader: Reader | None = None
@@ -44,31 +45,47 @@ class Ledger:
         self._thread.start()
 
     @classmethod
-    def open(cls, state_dir: Path, *, node_id: str, boot_id: str, clock_unix_ns: Callable[[], int]) -> Self:
+    def open(cls, state_dir: Path, *, node_id: str, boot_id: str, clock_unix_ns: Callable[[], int]) -> "Ledger":
         """Take a state directory, make or take up its ledger, close the windows that an earlier run left open.
 
         Raises LedgerError, with the fix: not writable, in use by another agent, written by a newer version. A damaged
         ledger is moved aside with a warning, and a new generation begins.
         """
         lock = StateLock(state_dir)
+
+        def begin() -> "Ledger":
+            opened = take_up(state_dir, lock, node_id=node_id, boot_id=boot_id, clock_unix_ns=clock_unix_ns)
+            store = Store(opened, lock)
+            try:
+                store.take_over(node_id, boot_id, opened.open_windows)
+            except BaseException:
+                store.close()
+                raise
+            return cls(store, lock, opened.restored, state_dir)
+
         try:
-            opened = open_ledger(state_dir, lock, node_id=node_id, boot_id=boot_id, clock_unix_ns=clock_unix_ns)
+            try:
+                return begin()
+            except (Damaged, sqlite3.DatabaseError) as error:
+                if not is_damage(error):
+                    raise
+                aside = move_aside(state_dir / DATABASE, clock_unix_ns() // NS_PER_S)
+                log.warning(
+                    "the ledger in %s is damaged (%s): moved to %s, and a new one begun. Counters start again from 0",
+                    state_dir,
+                    error,
+                    aside.name,
+                )
+                return begin()
+        except (Damaged, sqlite3.Error, OSError) as error:
+            lock.close()
+            raise LedgerError(
+                f"the ledger in {state_dir} can't be opened: {error}. Fix: check that the disk is writable and has "
+                "room, or give another --state-dir"
+            ) from error
         except BaseException:
             lock.close()
             raise
-        store = Store(opened, lock)
-        try:
-            store.take_over(node_id, boot_id, opened.open_windows)
-        except sqlite3.Error as error:
-            store.close()
-            raise LedgerError(
-                f"the ledger in {state_dir} can't be written: {error}. Fix: make room on the disk, or give another "
-                "--state-dir"
-            ) from error
-        except BaseException:
-            store.close()
-            raise
-        return cls(store, opened.restored, state_dir)
 
     def restore(self) -> Restored:
         """What an earlier run left; can be asked for once."""
@@ -123,6 +140,7 @@ class Ledger:
         if self._reader is not None:
             self._reader.close()
         self._store.close()
+        self._lock.close()
         os.close(self.wakeup_fd)
 
     def _read(self) -> Reader:
@@ -149,14 +167,10 @@ class Ledger:
             self._held = batch
             if self._failure is None:
                 log.warning("the ledger can't be written, and keeps trying: %s", error)
-            fix = "restart the agent: it moves the file aside" if _damaged(error) else "make room on its disk"
+            fix = "restart the agent: it moves the file aside" if is_damage(error) else "make room on its disk"
             self._failure = f"{error}. Fix: {fix}" if isinstance(error, sqlite3.Error) else str(error)
         else:
             if self._held is not None:
                 log.warning("the ledger can be written again; nothing was lost")
             self._held = self._failure = None
             self._committed = batch.seq
-
-
-def _damaged(error: Exception) -> bool:
-    return isinstance(error, sqlite3.Error) and is_damage(error)
