@@ -62,12 +62,13 @@ def _serve(node: Node, loaded: Loaded) -> int:
         dispatch = Dispatch(node, interval_s=interval_s, version=__version__)
         control = ControlServer(selector, Path(config.agent.socket), dispatch)
         stack.callback(control.close)
-        site = Site(node, interval_s=interval_s)
-        web = WebServer(selector, host.strip("[]"), int(port), site.routes())
+        web = WebServer(selector, host.strip("[]"), int(port), Site(node).routes())
         stack.callback(web.close)
         wakeup_fd = node.record.wakeup_fd
         if wakeup_fd is not None:
             selector.register(wakeup_fd, selectors.EVENT_READ, lambda mask: _drain(wakeup_fd))
+        node.tick(patience_ns=NS_PER_S)
+        node.flush()
         log.info("listening on http://%s and %s", config.agent.listen, config.agent.socket)
         gc.collect()
         gc.freeze()  # what start-up made lives for good: never walk it again

@@ -5,6 +5,7 @@ books it; `start` and `end` only register, so that a caller is answered at once 
 """
 
 import logging
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -41,6 +42,8 @@ log = logging.getLogger("wattribute")
 
 PATIENCE_NS = 20_000_000
 EDGE_NS = 50_000_000
+UNCOMMITTED_VIEWS = 4
+"""A disk that stands still holds back what is shown, not what is measured: no more than these wait for it."""
 
 
 class Node:
@@ -81,7 +84,9 @@ class Node:
         self._folds = record.folds
         self._rows = {job_id: (live, list(live.entry.values)) for job_id, live in registry.jobs.items()}
         self._shown = View()
-        self._taken: View | None = None
+        self._taken: deque[tuple[int, View]] = deque()
+        self._aging: deque[tuple[int, View]] = deque()
+        self._export_age_ns = round(config.export.export_age_s * NS_PER_S)
         self._seq = 0
         self._last_tick_ns = 0
         self._edge = False
@@ -197,12 +202,28 @@ class Node:
         self._late_ticks += late
         self._tick_ns = self._clock.monotonic_ns() - began_ns
 
+    @property
+    def version_shown(self) -> tuple[int, int]:
+        """Changes whenever a snapshot would: the view's number (0: nothing measured yet) and the tick's."""
+        return self._shown.seq, self._ticks
+
     def show(self) -> bool:
-        """Put up what the record has by now; True where the view changed."""
-        if self._taken is None or self.record.committed < self._taken.seq:
-            return False
-        self._shown, self._taken = self._taken, None
-        return True
+        """Put up what the record has by now and is old enough to be shown; True where there was news."""
+        news = False
+        now_ns = self._clock.monotonic_ns()
+        while self._taken and self._taken[0][1].seq <= self.record.committed:
+            self._aging.append(self._taken.popleft())
+            news = True
+        while self._aging and now_ns - self._aging[0][0] >= self._export_age_ns:
+            self._shown = self._aging.popleft()[1]
+        return news
+
+    def problem(self) -> str:
+        """Why the node isn't healthy, in words; "" where it is."""
+        down = [
+            h for h in self._health() if not h.up and (h.name in self._config.collectors.require or h.name == "ledger")
+        ]
+        return "; ".join(f"{h.name}: {h.why}" for h in down)
 
     def snapshot(self) -> Snapshot:
         """The last view that the ledger has, with the sources' present health."""
@@ -281,7 +302,8 @@ class Node:
             rows[live.entry.job.id] = (live, list(live.entry.values))
         self._rows = rows
         self._seq += 1
-        self._taken = take(self._seq, self.books, rows, self._folds)
+        if len(self._taken) < UNCOMMITTED_VIEWS:
+            self._taken.append((now_ns, take(self._seq, self.books, rows, self._folds)))
         trees = {p: self._cpu.tree_ns(p) for p in self.registry.roots()}
         self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, trees)
         self._gaps = []

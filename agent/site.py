@@ -1,0 +1,44 @@
+"""What the daemon serves over HTTP; a page is made when it is asked for, at most once per tick."""
+
+from collections.abc import Callable, Mapping
+
+from wattribute.agent.node import Node
+from wattribute.exporters.messages import RequestHead, Response
+from wattribute.exporters.page import pages
+from wattribute.exporters.prometheus import PrometheusPage
+
+Route = Callable[[RequestHead], Response]
+
+
+class Site:
+    """The pages of one node."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._page = PrometheusPage()
+        self._shown = (-1, -1)
+
+    def routes(self) -> Mapping[str, Route]:
+        """Path -> page."""
+        return {path: self._current(route) for path, route in pages(self._page, self._problem).items()}
+
+    def metrics_text(self) -> bytes:
+        """The metrics page as it is now, in text format 0.0.4."""
+        self._refresh()
+        return self._page.text()
+
+    def _current(self, route: Route) -> Route:
+        def show(request: RequestHead) -> Response:
+            self._refresh()
+            return route(request)
+
+        return show
+
+    def _refresh(self) -> None:
+        shown = self._node.version_shown
+        if shown != self._shown and shown[0]:
+            self._shown = shown
+            self._page.publish(self._node.snapshot())
+
+    def _problem(self) -> str:
+        return self._node.problem()
