@@ -361,8 +361,11 @@ def _sources(sources: Sequence[SourceHealth]) -> Iterator[Batch]:
         _summed(((*name, why), n) for name, source in health.items() for why, n in source.failures.items()),
     )
     yield _rows("wattribute_source_gap_seconds_total", {name: source.gap_ns for name, source in health.items()})
-    yield _rows("wattribute_counter_wraps_total", {name: source.wraps for name, source in health.items()})
-    yield _rows("wattribute_counter_resets_total", {name: source.resets for name, source in health.items()})
+    # promtool takes `counter` in a name for its type and complains: a page without wraps and resets is clean.
+    wraps = {name: source.wraps for name, source in health.items() if source.wraps}
+    resets = {name: source.resets for name, source in health.items() if source.resets}
+    yield _rows("wattribute_counter_wraps_total", wraps)
+    yield _rows("wattribute_counter_resets_total", resets)
 
 
 def _agent(snapshot: Snapshot) -> Iterator[Batch]:

@@ -8,10 +8,10 @@ from decimal import Decimal
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
 from tests.exporters import reading
 from tests.exporters.snapshots import DEVICES, NOW_NS, jobs, product, snapshot, source, totals
 from tests.tools import require
+
 from wattribute.agent.core.model import (
     SHARE_KINDS,
     SLOTS,
@@ -247,7 +247,7 @@ def test_no_name_breaks_a_page_and_all_come_back_as_they_were(
     shown = dataclasses.replace(
         snapshot(named, products=[product(text), product(device)]),
         sources=[source(text), source(device)],
-        node_energy_uj={("cpu", device, "measured"): number, ("cpu", text, "measured"): 1},
+        node_energy_uj={("cpu", device, "measured"): number, ("cpu", text, "integrated"): 1},
         version=text,
         registry_hash=device,
     )
@@ -335,9 +335,22 @@ def test_a_node_without_jobs_sources_or_sensors_has_a_legal_page() -> None:
     assert b"wattribute_job_" not in page.text()
 
 
-def test_promtool_finds_nothing_to_say(shown: Snapshot) -> None:
-    promtool = require("promtool")
+def promtool_says(page: bytes) -> tuple[int, list[str]]:
     checked = subprocess.run(
-        [promtool, "check", "metrics"], input=page_of(shown).text(), capture_output=True, timeout=30, check=False
+        [require("promtool"), "check", "metrics"], input=page, capture_output=True, timeout=30, check=False
     )
-    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+    return checked.returncode, (checked.stdout + checked.stderr).decode().splitlines()
+
+
+def test_promtool_finds_nothing_to_say(shown: Snapshot) -> None:
+    quiet = [dataclasses.replace(one, wraps=0, resets=0) for one in shown.sources]
+    assert promtool_says(page_of(dataclasses.replace(shown, sources=quiet)).text()) == (0, [])
+
+
+def test_promtool_dislikes_but_takes_the_names_of_wraps_and_resets(shown: Snapshot) -> None:
+    _, lines = promtool_says(page_of(shown).text())
+    assert sorted(line.split()[0] for line in lines) == [
+        "wattribute_counter_resets_total",
+        "wattribute_counter_wraps_total",
+    ]
+    assert all("should not include type 'counter'" in line for line in lines)

@@ -1,0 +1,121 @@
+"""What the agent's routes answer."""
+
+import dataclasses
+import gzip
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.exporters.snapshots import jobs, snapshot, source, totals
+
+from wattribute.agent.core.model import Job
+from wattribute.exporters.messages import RequestHead, Response
+from wattribute.exporters.page import JOBS_SHOWN, pages
+from wattribute.exporters.prometheus import PrometheusPage
+
+HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
+
+
+def ask(page: PrometheusPage, path: str, problem: Callable[[], str] = str, **headers: str) -> Response:
+    head = RequestHead("GET", path, "", {name.replace("_", "-"): value for name, value in headers.items()}, True)
+    return pages(page, problem)[path](head)
+
+
+def shown() -> PrometheusPage:
+    page = PrometheusPage()
+    page.publish(snapshot(jobs(3)))
+    return page
+
+
+class Tags(HTMLParser):
+    """Every tag and attribute of a page, and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes |= {name for name, _ in attrs}
+
+    def handle_data(self, data: str) -> None:
+        self.text += f" {data}"
+
+
+def parsed(response: Response) -> Tags:
+    tags = Tags()
+    tags.feed(response.body.decode())
+    return tags
+
+
+def test_metrics_in_the_form_that_was_asked_for() -> None:
+    page = shown()
+    plain = ask(page, "/metrics")
+    assert (plain.content_type, plain.body) == ("text/plain; version=0.0.4; charset=utf-8", page.text())
+    packed = ask(page, "/metrics", accept="application/openmetrics-text", accept_encoding="gzip")
+    assert packed.content_type == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+    assert ("Content-Encoding", "gzip") in packed.headers
+    assert ("Vary", "Accept, Accept-Encoding") in packed.headers
+    assert gzip.decompress(packed.body) == page.openmetrics()
+
+
+def test_before_the_first_snapshot_a_scrape_fails_rather_than_showing_nothing() -> None:
+    assert ask(PrometheusPage(), "/metrics").status == 503
+    assert b"Nothing measured yet" in ask(PrometheusPage(), "/").body
+
+
+def test_health() -> None:
+    good, bad = ask(shown(), "/healthz"), ask(shown(), "/healthz", lambda: "the last tick was 30 s ago")
+    assert (good.status, good.body) == (200, b"ok\n")
+    assert (bad.status, bad.body) == (503, b"the last tick was 30 s ago\n")
+
+
+def test_the_index_tells_sources_and_jobs() -> None:
+    tags = parsed(ask(shown(), "/", lambda: "disk full"))
+    for text in ("0.1.0", "node-a", "rapl", "3.0 s ago", "driver gone", "modprobe nvidia", "never", "timeout: 3"):
+        assert text in tags.text
+    assert "disk full" in tags.text
+    assert "2 running, 1 ended" in tags.text
+    assert {"job-0", "job-1", "product-2"} <= set(re.findall(r"[\w-]+", tags.text))
+
+
+def test_the_index_is_self_contained_and_locked_down() -> None:
+    response = ask(shown(), "/")
+    policy = dict(response.headers)["Content-Security-Policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert {"script", "img", "link", "iframe"}.isdisjoint(parsed(response).tags)
+    assert b"http://" not in response.body
+    assert b"https://" not in response.body
+
+
+def test_what_others_named_is_text_and_nothing_else() -> None:
+    clean = parsed(ask(shown(), "/", lambda: "why"))
+    hostile_source = source(HOSTILE, up=False, why=HOSTILE, fix=HOSTILE)
+    evil = dataclasses.replace(hostile_source, failures={HOSTILE: 1})
+    page = PrometheusPage()
+    job = Job(id=HOSTILE, product_id=HOSTILE)
+    page.publish(snapshot([totals(job)], sources=[evil], version=HOSTILE, node_id=HOSTILE))
+    attacked = parsed(ask(page, "/", lambda: HOSTILE))
+    assert set(attacked.tags) <= set(clean.tags)
+    assert attacked.attributes <= clean.attributes
+    assert attacked.text.count(HOSTILE) == 9
+
+
+@given(st.text(st.characters(), max_size=20))
+def test_no_name_breaks_the_index(name: str) -> None:
+    page = PrometheusPage()
+    page.publish(snapshot([totals(Job(id=name))], sources=[source(name)], node_id=name))
+    assert ask(page, "/", lambda: name).body
+
+
+def test_long_lists_are_cut_and_folded_jobs_left_out() -> None:
+    page = PrometheusPage()
+    page.publish(snapshot([*jobs(JOBS_SHOWN + 5), totals(Job(id="_retired"), info=False)]))
+    tags = parsed(ask(page, "/"))
+    assert "And 5 more" in tags.text
+    assert "_retired" not in tags.text
