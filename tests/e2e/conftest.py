@@ -15,7 +15,7 @@ def package(tmp_path: Path) -> Iterator[Zone]:
     """One package of IDLE_W + W_PER_CORE per busy core, whose counter advances until the test's end."""
     with PowercapTree(tmp_path / "sys") as tree:
         zone = tree.add_zone("package-0", limits_uw=(200_000_000,))
-        with tree.running({zone: CpuLaw(IDLE_W, W_PER_CORE, node_cpu_ns)}):
+        with tree.running({zone: CpuLaw(IDLE_W, W_PER_CORE, node_cpu_ns())}):
             yield zone
 
 
