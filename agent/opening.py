@@ -75,7 +75,7 @@ def _open(loaded: Loaded, basis: Basis, identity: str, clock: Clock, record: "Re
     config = loaded.config
     cpu = _cpu_time(config, clock, basis)
     accounts = _accounts(cpu.read())
-    sensors = open_sensors(config, clock, cpu, lambda: _accounts(cpu.read())["node"])
+    sensors = open_sensors(config, clock, cpu)
     facts = host_facts()
     gpus = len({r.domain.id for r in sensors.first if r.domain.kind == "gpu"})
     hardware, hardware_note = components(config, gpus)

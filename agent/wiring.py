@@ -50,7 +50,7 @@ class Sensors:
     modelled_idle_uw: dict[DomainKind, int] = field(default_factory=dict)
 
 
-def open_sensors(config: Config, clock: Clock, cpu: "CpuTime", node_cpu_ns: Callable[[], int]) -> Sensors:
+def open_sensors(config: Config, clock: Clock, cpu: "CpuTime") -> Sensors:
     """Open what the configuration asks for and the machine has.
 
     Raises SensorUnavailable where a source that is named or required can't be opened; one found automatically is a
@@ -79,7 +79,7 @@ def open_sensors(config: Config, clock: Clock, cpu: "CpuTime", node_cpu_ns: Call
         idle = _idle_words(config.attribution.gpu_idle_w)
         sensors.method["gpu"] = f"NVML {how}, split by SM time, {idle}"
     if config.collectors.modelled == "auto" and not {"cpu", "dram"} <= seen:
-        _add_modelled(sensors, seen, config, clock, node_cpu_ns, why_modelled)
+        _add_modelled(sensors, seen, config, clock, cpu.node_ns, why_modelled)
     return sensors
 
 
@@ -168,7 +168,7 @@ def _add_modelled(
     if model_dram:
         sensors.method["dram"] = f"modelled: {per_gib_w:g} W per GiB of the host's memory"
         sensors.notes.append("dram energy is modelled, not measured: no DRAM sensor")
-        sensors.modelled_idle_uw["dram"] = uw_from_w(per_gib_w) * facts.memory_bytes // 2**30
+        sensors.modelled_idle_uw["dram"] = uw_from_w(per_gib_w) * facts.memory_bytes // 2**30 + 1  # all of it: the model knows no use
 
 
 def rules(config: Config, sensors: Sensors, cpus: int, memory_bytes: int) -> Rules:
