@@ -1,0 +1,134 @@
+"""Who used the CPU: one cumulative reading per watched process tree, and the node's, the overhead's and our own."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from wattribute.agent.core.following import Follower
+from wattribute.agent.core.model import Account, ProcessId, UsageReading
+from wattribute.collectors.process.ends import Ends
+from wattribute.collectors.process.node import NodeTime
+from wattribute.collectors.process.overhead import OverheadTime
+from wattribute.collectors.process.procfs import ProcFs
+
+
+class ProcessCollector:
+    """CPU time of watched roots' trees (innermost root wins), in nanoseconds. Read inline: it never blocks.
+
+    A root's `busy_ns` starts at 0 at the watch and never falls; each nanosecond is billed to one root, and the sum
+    over roots is at most what was used (see core/trees.py for the proof, core/following.py for the order of reading).
+    `clock` is CLOCK_BOOTTIME in ns. Raises SensorUnavailable without a /proc of our own process namespace.
+    """
+
+    name = "process"
+
+    def __init__(
+        self, proc: Path, cgroup: Path, clock: Callable[[], int], overhead_cgroups: Sequence[str], own_pid: int
+    ) -> None:
+        self._clock = clock
+        self._own_pid = own_pid
+        self._kernel = ProcFs(proc)
+        self._follower = Follower(self._kernel, clock)
+        self._node = NodeTime(proc, cgroup, self._kernel, clock)
+        self.node_method = self._node.method
+        self._overhead = OverheadTime(proc, cgroup, overhead_cgroups, clock)
+        self._ends = Ends()
+        self._untold: set[ProcessId] = set()
+        self._own_inside = self._overhead.holds(own_pid)
+        self._own_seen_ns = 0
+        self._own_used_ns = 0
+
+    def read(self) -> list[UsageReading]:
+        """One reading per root, then `node`, `overhead` (the agent's own time in it, once) and `agent`."""
+        trees = self._follower.read()
+        at_ns = self._clock()
+        readings = [
+            UsageReading(
+                domain_kind="cpu",
+                consumer=tree.root,
+                at_ns=at_ns,
+                busy_ns=tree.billed_ns,
+                memory_bytes=tree.memory_bytes,
+            )
+            for tree in trees
+        ]
+        own_ns = self._own_ns()
+        overhead_ns = self._overhead.read_ns(trees) + (0 if self._own_inside else own_ns)
+        accounts: list[tuple[Account, int]] = [
+            ("node", self._node.read_ns()),
+            ("overhead", overhead_ns),
+            ("agent", own_ns),
+        ]
+        readings += [
+            UsageReading(domain_kind="cpu", consumer=account, at_ns=at_ns, busy_ns=busy_ns)
+            for account, busy_ns in accounts
+        ]
+        return readings
+
+    def node_ns(self) -> int:
+        """All CPU time of the node until now, cumulative."""
+        return self._node.read_ns()
+
+    def identify(self, pid: int) -> ProcessId | None:
+        """Who has this pid now; None where nobody has, or nobody that we may see."""
+        return self._follower.identify(pid)
+
+    def watch(self, root: ProcessId, since_ns: int | None = None, reaped_ns: int | None = None) -> None:
+        """Follow a process and what descends from it, from 0.
+
+        `reaped_ns` is the root's own getrusage(RUSAGE_CHILDREN) now: a sharper base than the ticks of its stat line.
+        `since_ns`, after a restart, is what `tree_ns` told: the first read has the growth since. Watch all such roots
+        before that read. A root that isn't there any more reads 0 and is told by `gone`.
+        """
+        if root in self._follower.account.trees:
+            return
+        self._follower.watch(root, since_ns, reaped_ns)
+        self._overhead.enter(root)
+        if not self._ends.add(root):
+            self._untold.add(root)
+
+    def unwatch(self, root: ProcessId) -> None:
+        """Stop; what lives on of its tree falls to an enclosing watched root, if there is one."""
+        self._overhead.leave(root, self._follower.busy_ns(root))
+        self._follower.unwatch(root)
+        self._ends.discard(root)
+        self._untold.discard(root)
+
+    def busy_ns(self, root: ProcessId) -> int:
+        """Cumulative CPU time of a root's tree by the clocks of its known processes: cheap, for exact moments."""
+        return self._follower.busy_ns(root)
+
+    def tree_ns(self, root: ProcessId) -> int:
+        """Own and reaped time of the root's live subtree, as far as it is accounted for: to be saved for `since_ns`."""
+        return self._follower.tree_ns(root)
+
+    def settle_reaped(self, root: ProcessId, reaped_ns: int) -> bool:
+        """The root's exact getrusage(RUSAGE_CHILDREN), at its end: believed within what its ticks leave open."""
+        return self._follower.settle_reaped(root, reaped_ns)
+
+    def root_of(self, pid: int) -> ProcessId | None:
+        """The watched root that a process belongs to."""
+        return self._follower.root_of(pid)
+
+    def gone(self) -> list[ProcessId]:
+        """Watched roots that ended (zombies too), or whose pid is another's, since the last call."""
+        gone = dict.fromkeys(self._follower.gone())
+        gone.update(dict.fromkeys(self._ends.ended()))
+        for root in [root for root in self._untold if self._kernel.has_ended(root.pid)]:
+            self._untold.discard(root)
+            gone[root] = None
+        return list(gone)
+
+    def close(self) -> None:
+        """Give all files back; may be called twice."""
+        self._ends.close()
+        self._overhead.close()
+        self._node.close()
+        self._kernel.close()
+
+    def _own_ns(self) -> int:
+        """Our own CPU time while no job had us in its tree: in-process, all that we use is the job's."""
+        own_ns = self._kernel.clock_ns(self._kernel.clock_id(self._own_pid))
+        if self._own_pid not in self._follower.account.live:
+            self._own_used_ns += own_ns - self._own_seen_ns
+        self._own_seen_ns = own_ns
+        return self._own_used_ns
