@@ -14,7 +14,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from wattribute import __version__
@@ -58,7 +58,7 @@ def _serve(node: Node, loaded: Loaded) -> int:
     interval_s = min(config.agent.interval_s, 1.0) if node.wants_power_samples else config.agent.interval_s
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
-        stopping = stack.enter_context(_signals(selector))
+        stopping, wake = stack.enter_context(_signals(selector))
         dispatch = Dispatch(node, interval_s=interval_s, version=__version__)
         control = ControlServer(selector, Path(config.agent.socket), dispatch)
         stack.callback(control.close)
@@ -72,7 +72,7 @@ def _serve(node: Node, loaded: Loaded) -> int:
         log.info("listening on http://%s and %s", config.agent.listen, config.agent.socket)
         gc.collect()
         gc.freeze()  # what start-up made lives for good: never walk it again
-        _loop(node, dispatch, control, web, selector, stopping, interval_s)
+        _loop(node, dispatch, control, web, selector, stopping, wake, interval_s)
         node.tick()
         node.flush()
     log.info("stopped")
@@ -86,6 +86,7 @@ def _loop(
     web: WebServer,
     selector: selectors.BaseSelector,
     stopping: list[int],
+    wake: Callable[[], None],
     interval_s: float,
 ) -> None:
     next_tick_s = _now_s()
@@ -99,8 +100,8 @@ def _loop(
             node.tick(late=now_s - next_tick_s > max(LATE_S, 0.1 * interval_s))
             # Ticks that were missed altogether aren't made up for: the next window is simply longer.
             next_tick_s += interval_s * max(1, math.ceil((_now_s() - next_tick_s) / interval_s))
-        elif now_s >= _edge_s(node):
-            node.tick()
+        else:
+            node.edge(wake)
         if node.show():
             dispatch.settle()
         if now_s >= next_expiry_s:
@@ -120,8 +121,8 @@ def _edge_s(node: Node) -> float:
 
 
 @contextlib.contextmanager
-def _signals(selector: selectors.BaseSelector) -> Iterator[list[int]]:
-    """SIGTERM and SIGINT end up in a list, and wake the loop."""
+def _signals(selector: selectors.BaseSelector) -> Iterator[tuple[list[int], Callable[[], None]]]:
+    """SIGTERM and SIGINT end up in a list, and wake the loop; so does the function, from any thread."""
     stopping: list[int] = []
     woken, wake = socket.socketpair()
     with woken, wake:
@@ -133,8 +134,13 @@ def _signals(selector: selectors.BaseSelector) -> Iterator[list[int]]:
             number: signal.signal(number, lambda caught, frame: stopping.append(caught))
             for number in (signal.SIGTERM, signal.SIGINT)
         }
+
+        def call() -> None:
+            with contextlib.suppress(BlockingIOError):
+                wake.send(b"\0")
+
         try:
-            yield stopping
+            yield stopping, call
         finally:
             signal.set_wakeup_fd(before)
             for number, handler in handlers.items():

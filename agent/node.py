@@ -5,6 +5,7 @@ books it; `start` and `end` only register, so that a caller is answered at once 
 """
 
 import logging
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -42,6 +43,7 @@ log = logging.getLogger("wattribute")
 
 PATIENCE_NS = 20_000_000
 EDGE_NS = 50_000_000
+FRESH_NS = 30_000_000
 UNCOMMITTED_VIEWS = 4
 """A disk that stands still holds back what is shown, not what is measured: no more than these wait for it."""
 
@@ -90,6 +92,7 @@ class Node:
         self._seq = 0
         self._last_tick_ns = 0
         self._edge = False
+        self._edge_until_ns: int | None = None
         self._ticks = 0
         self._late_ticks = 0
         self._tick_ns = 0
@@ -163,13 +166,43 @@ class Node:
         return any(isinstance(r, PowerReading) for r in self._sensors.first)
 
     def edge_due_ns(self) -> int | None:
-        """When the tick after a start or end is due (at most one in 50 ms); None: none is."""
-        return self._last_tick_ns + EDGE_NS if self._edge else None
+        """When `edge` wants to be called (by the agent's clock); None: no job started or ended since the last tick."""
+        if not self._edge:
+            return None
+        return self._edge_until_ns or self._last_tick_ns + EDGE_NS
+
+    def edge(self, wake: Callable[[], None]) -> None:
+        """The tick that a start or end asks for, at most one in 50 ms: first at the counters' next step, then all.
+
+        `wake` is called from another thread when that step has come, so that the caller calls again.
+        """
+        now_ns = self._clock.monotonic_ns()
+        if not self._edge:
+            return
+        stepping = [source for source in self._sensors.sources if source.fresh]
+        if self._edge_until_ns is None:
+            if now_ns < self._last_tick_ns + EDGE_NS:
+                return
+            self._edge_until_ns = now_ns + FRESH_NS
+            for source in stepping:
+                source.request_fresh(wake)
+        if now_ns >= self._edge_until_ns or all(source.answered for source in stepping):
+            self.tick()
+
+    def tick_at_edge(self) -> None:
+        """As `edge`, waiting: for a process that measures itself."""
+        come = threading.Event()
+        stepping = [source for source in self._sensors.sources if source.fresh]
+        for source in stepping:
+            source.request_fresh(come.set)
+        if stepping:
+            come.wait(FRESH_NS / NS_PER_S)
+        self.tick()
 
     def tick(self, *, late: bool = False, patience_ns: int = PATIENCE_NS) -> None:
         """Read everything, book it, hand it to the record. Never raises for a sensor's or the disk's sake."""
         began_ns = self._clock.monotonic_ns()
-        self._edge = False
+        self._edge, self._edge_until_ns = False, None
         for source in self._sensors.sources:
             source.request()
         energy: list[EnergyReading | PowerReading] = []

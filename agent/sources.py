@@ -7,10 +7,10 @@ source is asked again after a back-off; its health is what `/metrics` and `docto
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from wattribute.agent.core.errors import SensorGone, SensorUnavailable
-from wattribute.agent.core.model import Clock, Collector, Fault, Gap, Interval, Reading, SourceHealth
+from wattribute.agent.core.model import Clock, Collector, Fault, FreshCollector, Gap, Interval, Reading, SourceHealth
 from wattribute.agent.core.units import NS_PER_S
 
 log = logging.getLogger("wattribute")
@@ -45,12 +45,24 @@ class Source:
         self._gone = False
         self._faults: dict[str, str] = {}
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
-        self._requests: queue.SimpleQueue[bool] | None = None
+        self.fresh = threaded and isinstance(collector, FreshCollector)
+        self._on_fresh: Callable[[], None] = lambda: None
+        self._requests: queue.SimpleQueue[str] | None = None
         if threaded:
             self._requests = queue.SimpleQueue()
             threading.Thread(target=self._work, name=f"wattribute-{self.name}", daemon=True).start()
 
-    def request(self) -> None:
+    def request_fresh(self, on_answer: Callable[[], None]) -> None:
+        """Ask for a read at the counters' next step; `on_answer` is called in the worker once it has come."""
+        self._on_fresh = on_answer
+        self.request("fresh")
+
+    @property
+    def answered(self) -> bool:
+        """Whether nothing asked for is outstanding."""
+        return self._asked_at_ns is None or not self._answers.empty()
+
+    def request(self, how: str = "now") -> None:
         """Ask for a read, unless one is under way or the source is backing off. Never blocks."""
         now_ns = self._clock.monotonic_ns()
         if self._gone or now_ns < self._retry_at_ns:
@@ -64,14 +76,14 @@ class Source:
             return
         self._asked_at_ns = now_ns
         if self._requests is not None:
-            self._requests.put(True)
+            self._requests.put(how)
 
     def collect(self, patience_ns: int) -> list[Reading]:
         """What has arrived, waiting at most `patience_ns` for what was just asked."""
         if self._asked_at_ns is None:
             return []
         if self._requests is None:
-            self._answers.put(self._read())
+            self._answers.put(self._read(self._collector.read))
         late = self._clock.monotonic_ns() - self._asked_at_ns > self._deadline_ns
         try:
             answer, took_ns = self._answers.get(timeout=0 if late or patience_ns <= 0 else patience_ns / NS_PER_S)
@@ -112,22 +124,26 @@ class Source:
         """Let the worker go and give the sensor back; a worker that hangs is left behind."""
         self._gone = True
         if self._requests is not None:
-            self._requests.put(False)
+            self._requests.put("")
         else:
             self._collector.close()
 
     def _work(self) -> None:
         requests = self._requests
         assert requests is not None
-        while requests.get():
-            self._answers.put(self._read())
+        while how := requests.get():
+            if how == "fresh" and isinstance(self._collector, FreshCollector):
+                self._answers.put(self._read(self._collector.read_fresh))
+                self._on_fresh()
+            else:
+                self._answers.put(self._read(self._collector.read))
         self._collector.close()
 
-    def _read(self) -> Answer:
+    def _read(self, read: Callable[[], Sequence[Reading]]) -> Answer:
         began_ns = self._clock.monotonic_ns()
         answer: Sequence[Reading] | Exception
         try:
-            answer = self._collector.read()
+            answer = read()
         except Exception as error:  # noqa: BLE001 - any collector's bug marks its source, and the agent lives
             answer = error
         return answer, self._clock.monotonic_ns() - began_ns

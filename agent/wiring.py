@@ -168,7 +168,8 @@ def _add_modelled(
     if model_dram:
         sensors.method["dram"] = f"modelled: {per_gib_w:g} W per GiB of the host's memory"
         sensors.notes.append("dram energy is modelled, not measured: no DRAM sensor")
-        sensors.modelled_idle_uw["dram"] = uw_from_w(per_gib_w) * facts.memory_bytes // 2**30 + 1  # all of it: the model knows no use
+        # Rounded up: all of it is idle, since the model knows no use.
+        sensors.modelled_idle_uw["dram"] = uw_from_w(per_gib_w) * facts.memory_bytes // 2**30 + 1
 
 
 def rules(config: Config, sensors: Sensors, cpus: int, memory_bytes: int) -> Rules:

@@ -6,7 +6,7 @@ Frozen, keyword-only where they are built by hand; the unit is the last word of 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 DomainKind: TypeAlias = Literal["cpu", "dram", "gpu", "rest", "psys"]
 Quality: TypeAlias = Literal["measured", "integrated", "modelled"]
@@ -290,6 +290,13 @@ class Collector(Protocol):
     def name(self) -> str: ...
     def read(self) -> Sequence[Reading]: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class FreshCollector(Collector, Protocol):
+    """A collector whose counters move in steps: `read_fresh` waits for the next one (ms), so that it is true now."""
+
+    def read_fresh(self) -> Sequence[Reading]: ...
 
 
 class Exporter(Protocol):

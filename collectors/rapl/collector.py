@@ -1,6 +1,7 @@
 """The RAPL collector: every domain's counter, each with its own time; a zone that fails is a Fault of its own."""
 
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from wattribute.collectors.rapl.counter import Counter
 from wattribute.collectors.rapl.tree import Zone, cpu_here, no_zone, zones_below
 
 RESOLUTION = "1 uJ units; the counter moves about every 1 ms"
+FRESH_NS = 25_000_000  # real counters step about every 1 ms
+FRESH_STEP_S = 0.0003
 RETRY_NS = NS_PER_S
 RETRY_MOST_NS = 8 * NS_PER_S
 
@@ -66,6 +69,22 @@ class RaplCollector:
             readings.append(reading)
         if not alive:
             raise self._nothing()
+        return readings
+
+    def read_fresh(self) -> list[Reading]:
+        """As `read`, once every package's counter has moved, or FRESH_NS are over.
+
+        A counter shows what was used until its last step; read at the step it is true now. That matters at the start
+        and end of short jobs (Haehnel et al., Measuring Energy Consumption for Short Code Paths Using RAPL, 2012).
+        """
+        until_ns = self._clock() + FRESH_NS
+        readings = self.read()
+        still = {r.domain: r.energy_uj for r in readings if isinstance(r, EnergyReading) and r.domain.kind == "cpu"}
+        while still and self._clock() < until_ns:
+            time.sleep(FRESH_STEP_S)
+            readings = self.read()
+            now_uj = {r.domain: r.energy_uj for r in readings if isinstance(r, EnergyReading)}
+            still = {domain: energy_uj for domain, energy_uj in still.items() if now_uj.get(domain) == energy_uj}
         return readings
 
     def close(self) -> None:
