@@ -190,7 +190,7 @@ def test_two_agents_never_count_one_node(start_agent: Start, tmp_path: Path) -> 
     agent = start_agent()
     done = refusal(agent, "--listen", "127.0.0.1:0", "--sys", str(tmp_path / "sys"))
     assert done.returncode == 1
-    assert "another agent" in one_line(done)
+    assert "is in use" in one_line(done)
     check_identities(agent.samples())
 
 
@@ -199,7 +199,7 @@ def test_a_socket_left_by_a_dead_agent_is_replaced(start_agent: Start) -> None:
     agent.kill()
     assert agent.socket.exists()
     agent.start()
-    assert client_of(agent).call("health", 5.0)["ok"]
+    assert client_of(agent).call("health", 5.0)["sources"]
 
 
 def test_a_state_directory_that_cannot_be_written_is_said(stopped: RunningAgent, tmp_path: Path) -> None:
