@@ -97,7 +97,7 @@ class _Processes:
             times = self._process(pid).cpu_times()
         except self._psutil.Error as error:
             raise ProcessLookupError(pid) from error
-        return round((times.user + times.system) * NS_PER_S)
+        return int((times.user + times.system) * NS_PER_S)
 
     def last_pid(self) -> int:
         """Nobody tells, so each time may have brought a new one."""
@@ -130,9 +130,8 @@ class _Processes:
         """Whether a process is gone, another's by now, or a zombie."""
         try:
             process = self._psutil.Process(root.pid)
-            return (
-                round(process.create_time() * 100) != root.start_ticks or process.status() == self._psutil.STATUS_ZOMBIE
-            )
+            started = round(process.create_time() * 100)
+            return bool(started != root.start_ticks or process.status() == self._psutil.STATUS_ZOMBIE)
         except self._psutil.Error:
             return True
 
@@ -140,7 +139,7 @@ class _Processes:
         """CPU time of the whole machine: what isn't idle or waiting; guests are in user already."""
         times = self._psutil.cpu_times()
         names = ("user", "nice", "system", "irq", "softirq", "interrupt", "dpc")
-        return round(sum(getattr(times, name, 0.0) for name in names) * NS_PER_S)
+        return int(sum(getattr(times, name, 0.0) for name in names) * NS_PER_S)
 
     def is_there(self, pid: int) -> bool:
         """Whether a process has this pid."""

@@ -6,7 +6,7 @@ what may have changed: membership when a pid was handed out, reaped time when a 
 CPU time of one's own). Orphans stay in the tree in which they were first seen. Units: nanoseconds.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import NamedTuple, Protocol
 
 from wattribute.agent.core.model import ProcessId
@@ -69,6 +69,7 @@ class Follower:
         self._parents: dict[int, int] = {}
         self._dead: set[int] = set()
         self._late: list[int] = []
+        self._strays: dict[int, bool] = {}
         self._listed_ns = 0
         self._gone: dict[ProcessId, None] = {}
         self._hot: set[Tree] = set()
@@ -96,11 +97,11 @@ class Follower:
         if root in self.account.trees:
             return
         self._follow(listing_ns=CALM_NS)
+        self._strays = dict.fromkeys(self._strays, True)  # wherever they turn up, it is with a past
         known = self.account.live.get(root.pid)
         if known is not None and known.id != root:
             self._bury(known)
-        # Children before their parents: one that is reaped meanwhile is then in the base twice, never in the bill.
-        samples = [s for pid in reversed(self._subtree(root.pid)) if (s := self._sample(pid)) is not None]
+        samples = self._sample_subtree(root.pid)
         if not samples or samples[-1].id != root:
             samples = []
             self._gone[root] = None
@@ -178,10 +179,10 @@ class Follower:
 
     def _follow(self, *, listing_ns: int = LIST_NS) -> None:
         """Take in who is new. `listing_ns`: the most that the list of all processes may be old, if any was made."""
-        before, last_pid, late = self._last_pid, self._kernel.last_pid(), self._late
-        if last_pid == before and not late:
+        before, last_pid, late, strays = self._last_pid, self._kernel.last_pid(), self._late, self._strays
+        if last_pid == before and not late and not strays:
             return
-        self._last_pid, self._late = last_pid, []
+        self._last_pid, self._late, self._strays = last_pid, [], {}
         self._dirty = True
         if last_pid < before:
             # Pids started over: only now can one be another process's. The strangers are asked again below.
@@ -193,16 +194,17 @@ class Follower:
         few = self._kernel.ascending and 0 <= last_pid - before <= PROBES_MAX
         if few and before >= 0 and now_ns - self._listed_ns < listing_ns:
             made = range(before + 1, last_pid + 1)
-            new = [pid for pid in (*late, *made) if pid not in self._parents and self._kernel.is_there(pid)]
-            self._take_in(new, [])
+            found = {pid: False for pid in (*late, *made) if pid not in self._parents and self._kernel.is_there(pid)}
         else:
             self._listed_ns = now_ns
-            self._list()
+            found = self._list()
+        self._take_in(found | strays, strays.keys())
         if self._kernel.ascending:
             recent = range(max(before, last_pid - LATE_PIDS) + 1, last_pid + 1)
             self._late = [pid for pid in recent if pid not in self._parents]
 
-    def _list(self) -> None:
+    def _list(self) -> dict[int, bool]:
+        """Forget who is gone; returns newcomers, and orphans, who have a past: pid -> whether it was known before."""
         pids = self._kernel.pids()
         gone = self._parents.keys() - set(pids) | self._dead
         self._dead.clear()
@@ -210,27 +212,37 @@ class Follower:
             self._parents.pop(pid, None)
             if pid in self.account.live:
                 self._bury(self.account.live[pid])
-        new = [pid for pid in pids if pid not in self._parents]
-        self._take_in(new, [pid for pid, parent in self._parents.items() if parent in gone] if gone else [])
+        found = {pid: False for pid in pids if pid not in self._parents}
+        return found | {pid: True for pid, parent in self._parents.items() if gone and parent in gone}
 
-    def _take_in(self, new: list[int], orphans: list[int]) -> None:
+    def _take_in(self, pids: dict[int, bool], again: Collection[int]) -> None:
+        """Read whose children they are, and put them into their parents' trees.
+
+        One whose parent died meanwhile is asked for its next one the next time; once only where the parent was never
+        seen, since some can't be (hidepid).
+        """
         stats = {}
-        for pid in (*new, *orphans):
+        for pid in pids:
             stat = self._kernel.stat(pid)
             if stat is not None:
                 self._parents[pid] = stat.parent_pid
                 stats[pid] = stat
                 self._mark_parent(stat.parent_pid)
         for pid in stats:
-            self._place(pid, stats)
+            self._place(pid, stats, pids)
+        for pid in stats:
+            line = self._line(pid, stats)
+            top = self._parents[line[-1]]
+            unseen = top and top not in self._parents and pid not in again
+            if pid not in self.account.live and (unseen or top in self._dead or top in self._strays):
+                self._strays |= {each: pids[each] for each in line}
 
-    def _place(self, pid: int, stats: dict[int, Stat]) -> None:
-        """Put a newcomer into its parent's tree, its ancestors before it."""
-        line: list[int] = []
-        while pid in stats and pid not in self.account.live and pid not in line:
-            line.append(pid)
-            pid = self._parents[pid]
-        parent = self.account.live.get(pid)
+    def _place(self, pid: int, stats: dict[int, Stat], known: dict[int, bool]) -> None:
+        """Put a newcomer into its parent's tree, its ancestors before it; one known before has a past of its own."""
+        if pid in self.account.live:
+            return
+        line = self._line(pid, stats)
+        parent = self.account.live.get(self._parents[line[-1]])
         if parent is None:
             return
         for pid in reversed(line):
@@ -241,8 +253,16 @@ class Follower:
                 self._dirty = True
                 return
             sample = Sample(ProcessId(pid, stat.start_ticks), own_ns, stat.reaped_ns, stat.memory_bytes)
-            self.account.fork(parent.tree, sample).clock_id = self._kernel.clock_id(pid)
+            enter = self.account.join if known[pid] else self.account.fork
+            enter(parent.tree, sample).clock_id = self._kernel.clock_id(pid)
             self._mark_parent(self._parents[pid])
+
+    def _line(self, pid: int, stats: dict[int, Stat]) -> list[int]:
+        """A newcomer and its ancestors that are newcomers too."""
+        line = [pid]
+        while (pid := self._parents[pid]) in stats and pid not in self.account.live and pid not in line:
+            line.append(pid)
+        return line
 
     def _mark_parent(self, pid: int) -> None:
         member = self.account.live.get(pid)
@@ -250,24 +270,28 @@ class Follower:
             member.parent = True
             member.due_ns = 0
 
-    def _subtree(self, root_pid: int) -> list[int]:
-        """The root and all that descends from it, parents first; an orphan that a tree kept is not found."""
-        if root_pid not in self._parents.values():
-            return [root_pid]
-        children: dict[int, list[int]] = {}
-        for pid, parent in self._parents.items():
-            children.setdefault(parent, []).append(pid)
-        found = [root_pid]
-        for pid in found:
-            found += children.get(pid, ())
-        return found
-
-    def _sample(self, pid: int) -> Sample | None:
-        stat = self._kernel.stat(pid)
-        own_ns = self._clock(pid)
-        if stat is None or own_ns is None:
-            return None
-        return Sample(ProcessId(pid, stat.start_ticks), own_ns, stat.reaped_ns, stat.memory_bytes)
+    def _sample_subtree(self, root_pid: int) -> list[Sample]:
+        """The root (last) and all that descends from it now; an orphan that a tree kept is not found."""
+        pids = [root_pid]
+        if root_pid in self._parents.values():
+            children: dict[int, list[int]] = {}
+            for pid, parent in self._parents.items():
+                children.setdefault(parent, []).append(pid)
+            for pid in pids:
+                pids += children.get(pid, ())
+        # Children before their parents: one that is reaped meanwhile is then in the base twice, never in the bill.
+        samples = {}
+        for pid in reversed(pids):
+            stat = self._kernel.stat(pid)
+            own_ns = self._clock(pid)
+            if stat is not None and own_ns is not None:
+                self._parents[pid] = stat.parent_pid
+                samples[pid] = Sample(ProcessId(pid, stat.start_ticks), own_ns, stat.reaped_ns, stat.memory_bytes)
+        mine = {root_pid}
+        for pid in pids[1:]:
+            if pid in samples and self._parents[pid] in mine:
+                mine.add(pid)  # else it was adopted by another since
+        return [sample for pid, sample in samples.items() if pid in mine]
 
     def _clock(self, pid: int) -> int | None:
         try:

@@ -98,9 +98,7 @@ class TreeAccount:
             pids.add(sample.id.pid)
             member = self.live.get(sample.id.pid)
             if member is None:
-                member = self._place(tree, sample)
-                tree.total_ns += sample.own_ns + sample.reaped_ns
-                joined.append(member)
+                joined.append(self.join(tree, sample))
             elif member.tree is outer:
                 self.run(member, sample.own_ns)
                 self.reap(member, sample.reaped_ns)
@@ -132,10 +130,17 @@ class TreeAccount:
             inner.outer = None
             self._nest(inner, outer)
 
+    def join(self, tree: Tree, sample: Sample) -> Member:
+        """A process enters a tree: what it used until now isn't the tree's."""
+        member = Member(sample.id, tree, sample.own_ns, sample.reaped_ns, sample.memory_bytes)
+        tree.members[sample.id.pid] = self.live[sample.id.pid] = member
+        tree.memory_bytes += sample.memory_bytes
+        tree.total_ns += sample.own_ns + sample.reaped_ns
+        return member
+
     def fork(self, tree: Tree, sample: Sample) -> Member:
         """A new process in a tree: all that it has used is the tree's."""
-        member = self._place(tree, sample)
-        tree.total_ns += sample.own_ns + sample.reaped_ns
+        member = self.join(tree, sample)
         tree.billed_ns += sample.own_ns
         tree.surplus_ns += sample.reaped_ns
         return member
@@ -206,12 +211,6 @@ class TreeAccount:
         """What of the live subtree's own + reaped time has been accounted for: to be saved, for `since_ns`."""
         inner_ns = sum([self.accounted_ns(inner) for inner in tree.inner.values()]) if tree.inner else 0
         return tree.total_ns - tree.surplus_ns + inner_ns
-
-    def _place(self, tree: Tree, sample: Sample) -> Member:
-        member = Member(sample.id, tree, sample.own_ns, sample.reaped_ns, sample.memory_bytes)
-        tree.members[sample.id.pid] = self.live[sample.id.pid] = member
-        tree.memory_bytes += sample.memory_bytes
-        return member
 
     @staticmethod
     def _move(member: Member, to: Tree) -> None:
