@@ -44,6 +44,8 @@ log = logging.getLogger("wattribute")
 PATIENCE_NS = 20_000_000
 EDGE_NS = 50_000_000
 FRESH_NS = 30_000_000
+COMMIT_NS = 900_000_000
+"""Totals are written, and shown, once a second and at every start and end of a job; ticks between only book."""
 UNCOMMITTED_VIEWS = 4
 """A disk that stands still holds back what is shown, not what is measured: no more than these wait for it."""
 
@@ -91,6 +93,7 @@ class Node:
         self._export_age_ns = round(config.export.export_age_s * NS_PER_S)
         self._seq = 0
         self._last_tick_ns = 0
+        self._taken_ns = 0
         self._edge = False
         self._edge_until_ns: int | None = None
         self._ticks = 0
@@ -202,6 +205,7 @@ class Node:
     def tick(self, *, late: bool = False, patience_ns: int = PATIENCE_NS) -> None:
         """Read everything, book it, hand it to the record. Never raises for a sensor's or the disk's sake."""
         began_ns = self._clock.monotonic_ns()
+        at_edge = self._edge
         self._edge, self._edge_until_ns = False, None
         for source in self._sensors.sources:
             source.request()
@@ -227,9 +231,9 @@ class Node:
             owner[outcome.domain].note(outcome)
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
                 self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
-        self.books.forget_settled()
-        self._retire(unix_ns)
-        self._take(now_ns, unix_ns)
+        news = bool(self.books.forget_settled()) | self._retire(unix_ns)
+        if news or at_edge or now_ns - self._taken_ns >= COMMIT_NS:
+            self._take(now_ns, unix_ns)
         self._last_tick_ns = now_ns
         self._ticks += 1
         self._late_ticks += late
@@ -314,15 +318,18 @@ class Node:
     def _health(self) -> list[Any]:
         return [*(source.health() for source in self._sensors.sources), *self.record.health()]
 
-    def _retire(self, unix_ns: int) -> None:
+    def _retire(self, unix_ns: int) -> bool:
+        """Fold the series of jobs that ended `hold_s` ago; True where there were any."""
         hold_ns = round(self._config.export.hold_s * NS_PER_S)
-        for job_id, live in list(self.registry.jobs.items()):
+        over = []
+        for job_id, live in self.registry.jobs.items():
             ended_unix_ns = live.entry.job.ended_unix_ns
-            if ended_unix_ns is None or unix_ns - ended_unix_ns < hold_ns or not self._settled(live):
-                continue
-            del self.registry.jobs[job_id]
+            if ended_unix_ns is not None and unix_ns - ended_unix_ns >= hold_ns and self._settled(live):
+                over.append(job_id)
+        for job_id in over:
             self._rows.pop(job_id, None)
-            self.record.retire(live)
+            self.record.retire(self.registry.jobs.pop(job_id))
+        return bool(over)
 
     def _take(self, now_ns: int, unix_ns: int) -> None:
         changed = []
@@ -337,6 +344,7 @@ class Node:
         self._seq += 1
         if len(self._taken) < UNCOMMITTED_VIEWS:
             self._taken.append((now_ns, take(self._seq, self.books, rows, self._folds)))
+        self._taken_ns = now_ns
         trees = {p: self._cpu.tree_ns(p) for p in self.registry.roots()}
         self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, trees)
         self._gaps = []

@@ -17,7 +17,7 @@ from wattribute.agent.core.products import Product
 from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.folds import FoldKey, Folds, fold_name
-from wattribute.agent.ledger.batch import Batch, Close, GapRow, JobRow, dump, merge
+from wattribute.agent.ledger.batch import Batch, Close, GapRow, JobRow, dump, merge, pack
 from wattribute.agent.ledger.opening import Restored
 from wattribute.agent.ledger.writer import Ledger
 from wattribute.agent.registry import CpuTime, LiveJob, Registry
@@ -141,9 +141,12 @@ class Record:
         for live in [*changed, *self._retired]:
             key = live.entry.job.id
             totals = totals_of(live.entry)
-            meta = None if live.known_meta else describe(live, self._boot_id)
-            live.known_meta = True
-            jobs.append(JobRow.of(key, totals, meta, live.entry.job.started_unix_ns if meta else 0))
+            if live.known_meta:
+                jobs.append(JobRow(key, pack(totals)))
+            else:
+                meta = describe(live, self._boot_id)
+                jobs.append(JobRow.of(key, totals, meta, live.entry.job.started_unix_ns))
+                live.known_meta = True
             ended = not live.running and not books.holds(live.entry)
             if ended or unix_ns >= self._window_end_unix_ns.setdefault(key, _window_end(unix_ns)):
                 self._window_end_unix_ns[key] = _window_end(unix_ns)

@@ -58,6 +58,7 @@ class LiveJob:
 @dataclass(slots=True)
 class _Root:
     members: dict[str, str] = field(default_factory=dict)  # token -> job id
+    leaves: list[str] = field(default_factory=list)  # the innermost jobs among them, by their parents
     seen_ns: int = 0
     left_ns: int = 0
 
@@ -125,8 +126,9 @@ class Registry:
         if request.parent_job_id and request.parent_job_id != request.job_id:
             live.parents[request.member] = request.parent_job_id
         root.members[request.member] = request.job_id
-        if len(self._leaves(root)) > 1:
-            for job_id in self._leaves(root):
+        root.leaves = self._leaves(root)
+        if len(root.leaves) > 1:
+            for job_id in root.leaves:
                 self.jobs[job_id].overlapped = True
         return live
 
@@ -155,8 +157,8 @@ class Registry:
             root = self._roots.get(consumer) if isinstance(consumer, ProcessId) else None
             if root is None:
                 continue
-            leaves = self._leaves(root)
-            self._share(root, reading.busy_ns, leaves)
+            leaves = root.leaves
+            self._share(root, reading.busy_ns)
             if reading.memory_bytes is not None and leaves:
                 for job_id in leaves:
                     memory[job_id] = memory.get(job_id, 0) + reading.memory_bytes // len(leaves)
@@ -181,7 +183,7 @@ class Registry:
         """The innermost jobs open on a root process, or that were until they settle: a GPU tells of it late."""
         root = self._roots.get(process)
         if root is not None:
-            return self._leaves(root)
+            return root.leaves
         return [job_id for job_id in self._departed.get(process, ()) if job_id in self._books.jobs]
 
     def roots(self) -> Iterable[ProcessId]:
@@ -194,10 +196,12 @@ class Registry:
             if process not in self._roots:
                 self._cpu.watch(process, since_ns=tree_ns)
                 self._roots[process] = _Root()
-            self._roots[process].members[token] = live.entry.job.id
+            root = self._roots[process]
+            root.members[token] = live.entry.job.id
             live.members[token] = process
             if parent:
                 live.parents[token] = parent
+            root.leaves = self._leaves(root)
 
     def _process(self, pid: int, peer: Peer) -> ProcessId:
         process = self._cpu.identify(pid)
@@ -241,9 +245,10 @@ class Registry:
             raise Refused(f"job {job.id!r} has the role {job.role!r}, not {request.role!r}")
 
     def _feed(self, process: ProcessId, root: _Root) -> None:
-        self._share(root, self._cpu.busy_ns(process), self._leaves(root))
+        self._share(root, self._cpu.busy_ns(process))
 
-    def _share(self, root: _Root, busy_ns: int, leaves: list[str]) -> None:
+    def _share(self, root: _Root, busy_ns: int) -> None:
+        leaves = root.leaves
         used_ns = busy_ns - root.seen_ns
         if used_ns <= 0 or not leaves:
             return
@@ -266,6 +271,7 @@ class Registry:
         live.parents.pop(token, None)
         root = self._roots[process]
         del root.members[token]
+        root.leaves = self._leaves(root)
         if not root.members:
             self._departed[process] = [live.entry.job.id]
             del self._roots[process]

@@ -16,7 +16,7 @@ def tree_key(process: ProcessId) -> str:
 
 def totals_of(entry: Entry) -> list[int]:
     """A job's packed row: its totals by slot, then its taxes in the order that its description names them."""
-    return [*entry.values, *entry.taxes_ng.values()]
+    return [*entry.values, *entry.taxes_ng.values()] if entry.taxes_ng else entry.values
 
 
 def describe(live: LiveJob, boot_id: str) -> dict[str, Any]:

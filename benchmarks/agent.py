@@ -130,7 +130,9 @@ def contestants(folder: Path, sys_tree: Path, env: dict[str, str], roots: list[i
         process = subprocess.Popen([exporter, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL)
         found.append(Contestant("node exporter (scrapes only)", process, f"http://127.0.0.1:{port}/metrics"))
     with contextlib.suppress(FileNotFoundError):
-        process = subprocess.Popen([sys.executable, "-c", CODECARBON], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [sys.executable, "-c", CODECARBON], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
         if process.stdout and process.stdout.readline():
             found.append(Contestant("CodeCarbon, machine mode, 1 Hz", process))
     for contestant in found:
@@ -152,14 +154,24 @@ def main() -> None:
         roots = stack.enter_context(load(arguments.jobs, arguments.processes // arguments.jobs))
         env = dict(os.environ)
         try:
-            gpus = stack.enter_context(NvmlDouble(folder / "nvml", arguments.gpus))
-            env.update(gpus.env)
-            for index in range(arguments.gpus):
-                gpus[index].power_w = 300
-                gpus[index].processes(GpuProcess(pid=roots[index % len(roots)], memory_bytes=2**30, sm_percent=50))
+            (folder / "nvml").mkdir()
+            driver = stack.enter_context(NvmlDouble(folder / "nvml", arguments.gpus))
+            env.update(driver.env)
+            for gpu, root in zip(driver.gpus, roots, strict=False):
+                gpu.power_w = 300
+                gpu.processes(GpuProcess(pid=root, memory_bytes=2**30, sm_percent=50))
         except MissingCompiler as missing:
             print(f"without GPUs: {missing}")
-        double = [sys.executable, "-m", "tests.doubles.powercap", str(folder / "sys"), "--packages", "2"]
+        double = [
+            sys.executable,
+            "-m",
+            "tests.doubles.powercap",
+            str(folder / "sys"),
+            "--packages",
+            "2",
+            "--dram-w",
+            "5",
+        ]
         tree = subprocess.Popen([*double, "--idle-w", "40", "--w-per-core", "20"], stdout=subprocess.DEVNULL)
         stack.callback(tree.wait)
         stack.callback(tree.send_signal, signal.SIGINT)

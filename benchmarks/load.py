@@ -1,6 +1,6 @@
 """A load of many small busy processes: `python -S load.py PROCESSES` forks them, prints its pid, ends with stdin.
 
-Each burns about 0.2 ms of CPU time ten times a second, so that 500 of them keep about one core busy.
+Each burns about 1 ms of CPU time twice a second, so that 500 of them keep one core busy and none is asleep for a tick.
 """
 
 import os
@@ -14,10 +14,10 @@ def main() -> None:
     for _ in range(int(sys.argv[1]) - 1):
         if os.fork() == 0:
             while os.getppid() == parent:
-                until_ns = time.thread_time_ns() + 200_000
+                until_ns = time.thread_time_ns() + 1_000_000
                 while time.thread_time_ns() < until_ns:
                     pass
-                time.sleep(0.1)
+                time.sleep(0.5)
             os._exit(0)
     sys.stdout.write(f"{parent}\n")
     sys.stdout.flush()

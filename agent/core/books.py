@@ -6,8 +6,8 @@ Units: microjoules, nanograms, nanoseconds (CLOCK_BOOTTIME).
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 from wattribute.agent.core.accounting import Price, accrue_energy, accrue_hardware
 from wattribute.agent.core.attribution import PPB, Demand, Split, split
@@ -75,6 +75,13 @@ class GpuUse:
     foreign: bool = False
 
 
+class _Demands(NamedTuple):
+    """One window's use, with claims by CPU time and by resident memory."""
+
+    by_cpu: Demand
+    by_memory: Demand
+
+
 @dataclass(slots=True)
 class _Meter:
     reading: EnergyReading | PowerReading
@@ -83,7 +90,7 @@ class _Meter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How this node attributes: policies, prices, idle power by kind and quality (uW per domain), its size."""
+    """How this node attributes: policies, prices, idle power by kind and quality (uW per domain), its size (>= 1)."""
 
     idle: Policy
     overhead: Policy
@@ -188,13 +195,11 @@ class Books:
             else:
                 key = (reading.domain.kind, outcome.quality, before.at_ns)
                 groups.setdefault(key, (before, []))[1].append(outcome)
-        demands: dict[tuple[int, DomainKind], Demand] = {}
+        demands: dict[int, _Demands] = {}
         for (kind, quality, start_ns), (before, intervals) in groups.items():
-            memory = kind == "dram"
-            demand = demands.get((start_ns, "dram" if memory else "cpu"))
-            if demand is None:
-                demand = self._demand(before, use, memory=memory)
-                demands[start_ns, "dram" if memory else "cpu"] = demand
+            if start_ns not in demands:
+                demands[start_ns] = self._demand(before, use)
+            demand = demands[start_ns].by_memory if kind == "dram" else demands[start_ns].by_cpu
             idle_uw = self.rules.idle_uw.get((kind, quality), 0)
             idle_uj = sum(min(i.energy_uj, energy_over(idle_uw, i.end_ns - i.start_ns)) for i in intervals)
             energy_uj = sum(i.energy_uj for i in intervals)
@@ -209,7 +214,9 @@ class Books:
             entry = self.jobs[job_id]
             self._price(entry.values, energy_uj)
             entry.changed = True
-        self._book_hardware(now_ns, use)
+        if now_ns > self._at_ns:
+            demand = demands.get(self._use.at_ns) or self._demand(self._use, use)
+            self._book_hardware(now_ns - self._at_ns, demand.by_memory)
         for job_id, owed in self.taxes.settle(now_ns).items():
             entry = self.jobs[job_id]
             add_taxes(entry.values, entry.taxes_ng, owed)
@@ -240,43 +247,49 @@ class Books:
             self._meters[reading.domain] = _Meter(reading, use)
         return outcome, meter.use if meter is not None else use
 
-    def _demand(self, before: Use, now: Use, *, memory: bool) -> Demand:
-        """Who used the CPUs between two moments. `memory`: claims are by resident memory instead of CPU time."""
+    def _demand(self, before: Use, now: Use) -> _Demands:
+        """Who used the CPUs between two moments, with claims by CPU time and by resident memory."""
         window_ns = max(1, now.at_ns - before.at_ns)
         capacity_ns = window_ns * self.rules.cpus
+        memory_bytes = self.rules.memory_bytes
         use_ns: dict[str, int] = {}
         present: dict[str, int] = {}
-        claims: dict[str, int] = {}
+        by_cpu: dict[str, int] = {}
+        by_memory: dict[str, int] = {}
+        before_ns, now_ns = before.jobs_ns, now.jobs_ns
         for job_id, entry in self.jobs.items():
-            end_ns = now.at_ns if entry.ended_ns is None else min(now.at_ns, entry.ended_ns)
-            lived_ns = end_ns - max(before.at_ns, entry.started_ns)
-            used_ns = now.jobs_ns[job_id] - before.jobs_ns.get(job_id, entry.base_ns)
-            if lived_ns <= 0 and used_ns <= 0:
-                continue
-            present[job_id] = max(0, lived_ns) * PPB // window_ns
-            if memory and self.rules.memory_bytes:
-                claims[job_id] = present[job_id] * entry.memory_bytes // self.rules.memory_bytes
+            used_ns = now_ns[job_id] - before_ns.get(job_id, entry.base_ns)
+            if entry.ended_ns is None and entry.started_ns <= before.at_ns:
+                here = PPB
             else:
-                claims[job_id] = used_ns * PPB // capacity_ns
+                end_ns = now.at_ns if entry.ended_ns is None else min(now.at_ns, entry.ended_ns)
+                lived_ns = end_ns - max(before.at_ns, entry.started_ns)
+                if lived_ns <= 0 and used_ns <= 0:
+                    continue
+                here = max(0, lived_ns) * PPB // window_ns
+            present[job_id] = here
+            by_memory[job_id] = here * entry.memory_bytes // memory_bytes
             if used_ns > 0:
                 use_ns[job_id] = used_ns
+                by_cpu[job_id] = used_ns * PPB // capacity_ns
         overhead_ns = max(0, now.overhead_ns - before.overhead_ns)
         other_ns = now.node_ns - before.node_ns - sum(use_ns.values()) - overhead_ns
-        if before is self._use and not memory:
+        if before is self._use:
             # Use learnt late (a child's, at its reaping) was unregistered when it happened: give it back from there.
             other_ns -= self._carry_ns
             self._carry_ns = max(0, -other_ns)
-        return Demand(
+        cpu = Demand(
             use_ns=use_ns,
             present_ppb=present,
-            claim_ppb=claims,
+            claim_ppb=by_cpu,
             overhead_ns=overhead_ns,
             other_ns=max(0, other_ns),
         )
+        return _Demands(cpu, replace(cpu, claim_ppb=by_memory))
 
     def _book_gap(self, gap: Gap) -> None:
+        self._meter_node(gap.domain, gap.quality, gap.lower_uj)  # at the first reading: the counter starts at 0
         if gap.lower_uj:
-            self._meter_node(gap.domain, gap.quality, gap.lower_uj)
             self._leave(gap.domain.kind, "gap", gap.lower_uj)
 
     def _book_gpu(self, interval: Interval, spent_uj: dict[str, int]) -> None:
@@ -314,11 +327,7 @@ class Books:
         lived_ns = end_ns - max(interval.start_ns, entry.started_ns)
         return max(0, lived_ns) * PPB // (interval.end_ns - interval.start_ns)
 
-    def _book_hardware(self, now_ns: int, use: Use) -> None:
-        duration_ns = now_ns - self._at_ns
-        if duration_ns <= 0:
-            return
-        demand = self._demand(self._use, use, memory=True)
+    def _book_hardware(self, duration_ns: int, demand: Demand) -> None:
         held = {gpu: {j: ppb for j, ppb in by.items() if j in self.jobs} for gpu, by in self._gpu_holders.items()}
         parts, left = self._hardware.split(duration_ns, demand, self.rules.cpus, held)
         for job_id, numerator in parts.items():

@@ -81,14 +81,14 @@ def test_kill_9_at_random_moments_loses_nothing(tmp_path: Path, burners: list[in
                     check_identities(samples)
                     running = {s.labels["job_id"] for s in samples if s.name == "wattribute_job_running" and s.value}
                     assert running == {"job-0", "job-1", "job-2"}
-            time.sleep(0.3)
+            time.sleep(1.2)
             samples = agent.samples()
             assert total(samples, "wattribute_node_energy_joules_total") * 10**6 == zone.true_uj
             check_identities(samples)
             for number, pid in enumerate(burners):
                 took_s = time.clock_gettime_ns((~pid << 3) | 2) / 1e9
                 billed_s = float(total(samples, "wattribute_job_cpu_seconds_total", job_id=f"job-{number}"))
-                assert billed_s == pytest.approx(took_s, abs=0.2)
+                assert billed_s == pytest.approx(took_s, abs=0.45)  # shown once a second
             assert agent.stop() == 0
         finally:
             agent.close()
@@ -105,7 +105,7 @@ def test_energy_gathered_while_the_agent_was_away_goes_to_the_jobs_that_went_on(
     agent.kill()
     time.sleep(1.5)
     agent.start()
-    time.sleep(0.3)
+    time.sleep(1.2)
     samples = agent.samples()
     cpu_s = float(total(samples, "wattribute_job_cpu_seconds_total", job_id="job"))
     direct_j = float(total(samples, "wattribute_job_energy_joules_total", job_id="job", share="direct"))
@@ -117,7 +117,7 @@ def test_energy_gathered_while_the_agent_was_away_goes_to_the_jobs_that_went_on(
 def test_a_lost_sensor_is_an_absence_and_comes_back(start_agent: Start, package: Zone) -> None:
     agent = start_agent(interval_s=0.1)
     package.vanish()
-    time.sleep(0.4)
+    time.sleep(1.2)
     samples = agent.samples()
     assert total(samples, "wattribute_source_up", source="rapl") == 0
     check_identities(samples)
