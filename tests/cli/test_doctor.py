@@ -10,8 +10,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from wattribute.agent.cli import main
-from wattribute.agent.cli.doctor import look_at_agent, look_at_port, look_at_state, required
-from wattribute.agent.config import Collectors, Config
+from wattribute.agent.cli.doctor import required
+from wattribute.agent.cli.findings import look_at_agent, look_at_port, look_at_processes, look_at_state
+from wattribute.agent.config import Collectors, Config, Paths
 from wattribute.agent.core.model import Finding
 
 
@@ -37,9 +38,24 @@ def test_a_machine_without_sensors_is_described_and_fine(tmp_path: Path) -> None
 def test_json_is_one_object_per_source(tmp_path: Path) -> None:
     result = doctor(tmp_path, '[collectors]\nnvml = "off"\n', "--json")
     found = json.loads(result.output)
-    assert {"rapl", "nvml", "state", "agent", "http"} <= {finding["source"] for finding in found}
+    assert {"rapl", "nvml", "process", "modelled", "state", "agent", "http"} == {finding["source"] for finding in found}
     assert all(set(finding) == {field.name for field in fields(Finding)} for finding in found)
     assert all(finding["why"] for finding in found)
+
+
+def test_where_nothing_is_measured_it_says_what_the_agent_would_model(tmp_path: Path) -> None:
+    collectors = Collectors(nvml="off")
+    found = list(look_at_processes(Config(paths=Paths(sys=str(tmp_path)), collectors=collectors)))
+    assert [(one.source, one.path, one.ok) for one in found[1:]] == [
+        ("modelled", "cpu", True),
+        ("modelled", "dram", True),
+    ]
+
+
+def test_without_proc_it_says_so(tmp_path: Path) -> None:
+    found = list(look_at_processes(Config(paths=Paths(proc=str(tmp_path)))))
+    assert [(one.source, one.ok) for one in found] == [("process", False)]
+    assert found[0].fix
 
 
 def test_what_is_required_and_missing_is_exit_1(tmp_path: Path) -> None:
