@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from wattribute.agent.bell import Bell, ring
 from wattribute.agent.control import ControlServer, Deferred
+from wattribute.agent.core.errors import WattributeError
 from wattribute.agent.core.model import ProcessId
 from wattribute.agent.dispatch import Dispatch, NodeLike
 from wattribute.agent.markers import Markers
-from wattribute.agent.requests import JobEnd, JobStart, Peer, Request
+from wattribute.agent.requests import JobEnd, JobReceipt, JobStart, Peer, Request
 from wattribute.agent.stored import ReceiptFiles
 
 AUTOSAVE_S = 30.0
@@ -32,6 +34,7 @@ class LocalNode(NodeLike, Protocol):
     """What an Engine needs of a Node beyond what the socket does."""
 
     def tick(self) -> None: ...
+    def tick_at_edge(self) -> None: ...
     def foreign(self, roots: set[ProcessId]) -> None: ...
     def close(self) -> None: ...
 
@@ -46,6 +49,7 @@ class Engine:
         self,
         node: LocalNode,
         *,
+        process: str,
         files: ReceiptFiles,
         markers: Markers | None,
         interval_s: float,
@@ -61,6 +65,7 @@ class Engine:
         self._lock = threading.RLock()
         self._open: set[str] = set()  # jobs whose closing read isn't in, or isn't on disk
         self._kept: dict[str, dict[str, Any]] = {}  # the latest last
+        self._edge = False
         self._ticked_s = -_NEVER
         self._next_tick_s = self._next_save_s = _NEVER
         self._closed = False
@@ -70,6 +75,7 @@ class Engine:
         self._woken.setblocking(False)
         self._selector.register(self._woken, selectors.EVENT_READ, self._drain)
         self._dispatch = Dispatch(node, interval_s=interval_s, version=version, clock=clock)
+        self._bell = None if markers is None else Bell(self._selector, process, self._tick)
         self._server: ControlServer | None = None
         self._next_expiry_s = _NEVER
         self._thread = threading.Thread(target=self._run, name="wattribute", daemon=True)
@@ -86,9 +92,8 @@ class Engine:
     def ask(self, request: JobStart | JobEnd) -> Mapping[str, Any]:
         """Begins or ends a membership of this process, with a reading of the sensors. Raises Refused."""
         with self._lock:
-            answer = self._dispatch(request, self.peer)
+            answer = self._carry_out(request, self.peer)
             assert not isinstance(answer, Deferred)  # only receipts are waited for
-            self._note(request)
             if self._clock() - self._ticked_s >= EDGE_S:
                 self._tick()
         self._wake_up()
@@ -122,38 +127,60 @@ class Engine:
                 self._tick()
             self._save(self._open)
             self._closed = True
-            if self._markers is not None:
-                self._markers.lower_own()
+            if self._open:
+                self._leave()
         atexit.unregister(self.close)
         self._wake_up()
         self._thread.join()
-        if self._server is not None:
-            self._server.close()
+        for part in (self._server, self._bell):
+            if part is not None:
+                part.close()
         self._selector.close()
         self._wake.close()
         self._woken.close()
         self._node.close()
 
     def _handle(self, request: Request, peer: Peer) -> Mapping[str, object] | Deferred:
-        """What the control server calls, in the engine's thread and under its lock; the reading follows the reply."""
-        answer = self._dispatch(request, peer)
+        """What the control server calls, in the engine's thread and under its lock; edge reads follow the reply."""
+        if isinstance(request, JobReceipt) and self._clock() - self._ticked_s >= EDGE_S:
+            self._tick()
+        return self._carry_out(request, peer)
+
+    def _carry_out(self, request: Request, peer: Peer) -> Mapping[str, object] | Deferred:
+        first = isinstance(request, JobStart) and not self._open
+        if first and self._markers is not None:
+            self._markers.raise_own()
+            ring(self._markers.around())  # before the start: between the two nobody is billed, and never both
+        try:
+            answer = self._dispatch(request, peer)
+        except WattributeError:
+            if first:
+                self._leave()
+            raise
         if isinstance(request, JobStart | JobEnd):
             self._note(request)
         return answer
+
+    def _leave(self) -> None:
+        if self._markers is not None:
+            self._markers.lower_own()
+            ring(self._markers.around())
 
     def _note(self, request: JobStart | JobEnd) -> None:
         now_s = self._clock()
         if not self._open:
             self._next_save_s = now_s + AUTOSAVE_S
-            if self._markers is not None:
-                self._markers.raise_own()
         self._open.add(request.job_id)
         self._next_tick_s = min(self._next_tick_s, max(now_s, self._ticked_s + EDGE_S))
 
     def _tick(self) -> None:
         if self._markers is not None:
-            self._node.foreign(self._markers.others())
-        self._node.tick()
+            self._node.foreign(self._markers.inside())
+        if self._edge:
+            self._edge = False
+            self._node.tick_at_edge()
+        else:
+            self._node.tick()
         self._ticked_s = self._clock()
         self._next_tick_s = self._ticked_s + self.interval_s
         self._dispatch.settle()
@@ -161,10 +188,10 @@ class Engine:
         if done:
             self._keep(self._save(done))
             self._open -= done
+        if done and not self._open:
+            self._leave()
         if not self._open:
             self._next_tick_s = self._next_save_s = _NEVER
-            if self._markers is not None:
-                self._markers.lower_own()
 
     def _save(self, job_ids: set[str]) -> list[dict[str, Any]]:
         receipts = [receipt for job_id in job_ids if (receipt := self._node.receipt(job_id)) is not None]
@@ -224,6 +251,7 @@ def open_engine(environment: Mapping[str, str], *, version: str) -> Engine:
     interval_s = loaded.config.agent.interval_s
     return Engine(
         node,
+        process=process,
         files=ReceiptFiles(state_dir, process),
         markers=Markers.of(environment, state_dir, process),
         interval_s=min(interval_s, 1.0) if node.wants_power_samples else interval_s,

@@ -1,7 +1,9 @@
 """job() and track(): with an agent, without one, with one that stops or dies, in threads, tasks and forks."""
 
 import asyncio
+import json
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -14,10 +16,11 @@ from tests.doubles.fake_node import FakeNode
 
 import wattribute
 from wattribute.agent import process
+from wattribute.agent.bell import ring
 from wattribute.agent.client import Client
 from wattribute.agent.core.errors import WattributeError
 from wattribute.agent.inprocess import Engine
-from wattribute.agent.markers import Markers
+from wattribute.agent.markers import Markers, own_process
 from wattribute.agent.process import Process
 from wattribute.agent.stored import ReceiptFiles, stored
 
@@ -42,7 +45,7 @@ def agent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[AgentOnSo
 
 def an_engine(node: FakeNode, folder: Path, interval_s: float = 30.0) -> Engine:
     files = ReceiptFiles(folder, "this")
-    return Engine(node, files=files, markers=None, interval_s=interval_s, version="0")
+    return Engine(node, process="this/1-1", files=files, markers=None, interval_s=interval_s, version="0")
 
 
 @pytest.fixture
@@ -371,25 +374,104 @@ def test_an_engine_serves_other_processes_as_the_daemon_does(node: FakeNode, tmp
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
-def test_markers_tell_of_living_others_and_drop_the_dead(tmp_path: Path) -> None:
-    proc = Path("/proc")
-    from wattribute.agent.markers import own_process, start_ticks
-
+def test_a_marker_stands_while_a_job_runs_and_only_then(tmp_path: Path) -> None:
+    node, markers = FakeNode("in-process"), Markers(tmp_path, own_process())
+    files = ReceiptFiles(tmp_path, own_process())
+    engine = Engine(node, process=own_process(), files=files, markers=markers, interval_s=30, version="0")
+    process.here()._engine = engine
     folder = tmp_path / "inprocess" / own_process().partition("/")[0]
+    with wattribute.job("a"):
+        assert len(os.listdir(folder)) == 1
+        ticks = node.ticks
+        ring([own_process()])
+        assert node.ticks == ticks + 1
+    _ = wattribute.job("refused", product="forbidden").start()
+    engine.close()
+    assert os.listdir(folder) == []
+    ring([own_process()])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+def test_markers_tell_of_living_relatives_and_drop_the_dead(tmp_path: Path) -> None:
+    space, _, own = own_process().partition("/")
+    folder = tmp_path / "inprocess" / space
     mine = Markers.of({}, tmp_path, own_process())
     assert mine is not None
     assert Markers.of({}, None, own_process()) is None
     mine.lower_own()
-    assert mine.others() == set()
+    assert mine.inside() == set()
+    assert mine.around() == []
     mine.raise_own()
-    alive = (1, start_ticks(1, proc))
-    for name in (f"{alive[0]}-{alive[1]}", "1-7", f"{os.getpid()}-1", "junk", "99999999-1"):
-        (folder / name).touch()
-    assert mine.others() == {alive}
-    assert mine.others() == {alive}
-    assert set(os.listdir(folder)) == {f"{alive[0]}-{alive[1]}", own_process().partition("/")[2], "junk"}
+    with subprocess.Popen(["sleep", "60"]) as child:
+        lines = {pid: Path(f"/proc/{pid}/stat").read_text() for pid in (child.pid, os.getppid(), 1)}
+        starts = {pid: int(line.rpartition(")")[2].split()[19]) for pid, line in lines.items()}
+        alive = [f"{pid}-{start}" for pid, start in starts.items()]
+        for name in (*alive, "1-7", f"{os.getpid()}-1", "junk", "99999999-1"):
+            (folder / name).touch()
+        for _ in range(2):
+            assert mine.inside() == {(child.pid, starts[child.pid])}
+            assert mine.around()[0] == f"{space}/{os.getppid()}-{starts[os.getppid()]}"
+        assert set(os.listdir(folder)) == {*alive, own, "junk"}
+        child.kill()
+        child.wait()
+        assert mine.inside() == set()
     mine.lower_own()
-    assert own_process().partition("/")[2] not in os.listdir(folder)
+    assert own not in os.listdir(folder)
+
+
+BURN = """
+import json, os, subprocess, sys, time, wattribute
+def burn(seconds):
+    began = time.process_time()
+    while time.process_time() - began < seconds: pass
+"""
+
+
+def in_a_process(script: str, folder: Path) -> Any:
+    environment = {"HOME": str(folder), "PATH": os.environ["PATH"], "WATTRIBUTE_CONFIG": str(folder / "config.toml")}
+    (folder / "config.toml").touch()
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", BURN + script],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+def test_a_process_that_measures_itself_inside_another_is_billed_once(tmp_path: Path) -> None:
+    inner = "with wattribute.job('inner') as job: burn(0.3)\nprint(job.receipt.to_dict()['cpu_s'])"
+    script = f"""
+inner = {BURN + inner!r}
+with wattribute.job("outer") as job:
+    burn(0.1)
+    done = subprocess.run([sys.executable, "-c", inner], capture_output=True, text=True, check=True)
+print(json.dumps([job.receipt.to_dict()["cpu_s"], float(done.stdout)]))
+"""
+    outer_s, inner_s = in_a_process(script, tmp_path)
+    assert 0.29 < inner_s < 0.45
+    assert 0.09 < outer_s < 0.35  # its own, and the start of the child
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux")
+def test_a_fork_without_a_job_of_its_own_is_the_parents(tmp_path: Path) -> None:
+    script = """
+with wattribute.job("a") as job:
+    if os.fork() == 0:
+        burn(0.2)
+        os._exit(0)
+    os.wait()
+receipt = job.receipt
+print(json.dumps([receipt.to_dict()["cpu_s"], receipt.energy_uj]))
+"""
+    cpu_s, energy_uj = in_a_process(script, tmp_path)
+    assert 0.19 < cpu_s < 0.3
+    assert energy_uj > 0
+    (part,) = stored([tmp_path / ".local/state/wattribute"])
+    assert part["settled"] is True
 
 
 def test_import_is_lazy_and_lists_what_there_is() -> None:
