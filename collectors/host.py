@@ -18,11 +18,15 @@ NS_PER_S = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class HostFacts:
-    """`cpus` are the logical CPUs that are online; `cpu_model` is the CPU's name as its maker spells it, or ""."""
+    """`cpus` are the logical CPUs that are online; `cpu_model` is the CPU's name as its maker spells it, or "".
+
+    `packages` is None in a virtual machine: what it shows as sockets is the hypervisor's choice.
+    """
 
     cpu_model: str
     cpus: int
     memory_bytes: int
+    packages: int | None
 
 
 def _psutil() -> Any:
@@ -34,10 +38,12 @@ def _psutil() -> Any:
 def host_facts(proc: Path = Path("/proc")) -> HostFacts:
     """What this machine is."""
     psutil = _psutil()
+    model, packages = _linux_cpu(proc) if sys.platform == "linux" else (_other_cpu(), 1)
     return HostFacts(
-        cpu_model=_cpu_model(proc),
+        cpu_model=model,
         cpus=psutil.cpu_count(logical=True) or 1,
         memory_bytes=psutil.virtual_memory().total,
+        packages=packages,
     )
 
 
@@ -46,13 +52,21 @@ def resident_bytes() -> int:
     return int(_psutil().Process().memory_info().rss)
 
 
-def _cpu_model(proc: Path) -> str:
-    if sys.platform == "linux":
-        try:
-            lines = (proc / "cpuinfo").read_text().splitlines()
-        except OSError:
-            return ""
-        return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+def _linux_cpu(proc: Path) -> tuple[str, int | None]:
+    try:
+        text = (proc / "cpuinfo").read_text()
+    except OSError:
+        return "", 1
+    fields: dict[str, set[str]] = {}
+    for line in text.splitlines():
+        name, _, value = line.partition(":")
+        fields.setdefault(name.strip(), set()).add(value.strip())
+    model = min(fields.get("model name", {""}))
+    virtual = any("hypervisor" in flags.split() for flags in fields.get("flags", ()))
+    return model, None if virtual else max(1, len(fields.get("physical id", ())))
+
+
+def _other_cpu() -> str:
     if sys.platform == "darwin":
         import subprocess
 

@@ -5,8 +5,8 @@ from random import Random
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-
 from tests.doubles.kernel import INIT, TICK_NS, SimulatedKernel
+
 from wattribute.agent.core.following import CALM_NS, SCAN_NS, Follower
 from wattribute.agent.core.model import ProcessId
 
