@@ -139,8 +139,8 @@ class Receipt:
         parts = self._parts
         duration_s = "unknown" if parts["duration_s"] is None else f"{parts['duration_s']:.1f} s"
         running = "" if parts["ended_at"] else ", running"
-        cpu = "" if parts["cpu_s"] is None else f", {parts['cpu_s']:.1f} s of CPU"
-        gpu = f", {parts['gpu_sm_s']:.1f} s of GPU" if parts["gpu_sm_s"] else ""
+        cpu = "" if parts["cpu_s"] is None else f", {_scaled(parts['cpu_s'], 's')} of CPU"
+        gpu = f", {_scaled(parts['gpu_sm_s'], 's')} of GPU" if parts["gpu_sm_s"] else ""
         members = f", {parts['members']} members" if parts["members"] > 1 else ""
         return f"{duration_s}{running}{cpu}{gpu}{members}"
 
