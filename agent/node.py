@@ -27,11 +27,11 @@ from wattribute.agent.core.model import (
     Snapshot,
     UsageReading,
 )
-from wattribute.agent.core.receipt import build
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.gpus import GpuProcesses
 from wattribute.agent.registry import CpuTime, LiveJob, Registry
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
+from wattribute.agent.statement import receipt_of
 from wattribute.agent.view import View, take
 from wattribute.agent.wiring import Sensors
 
@@ -345,6 +345,7 @@ class Node:
         if len(self._taken) < UNCOMMITTED_VIEWS:
             self._taken.append((now_ns, take(self._seq, self.books, rows, self._folds)))
         self._taken_ns = now_ns
+        self.record.about = self._about()
         trees = {p: self._cpu.tree_ns(p) for p in self.registry.roots()}
         self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, trees)
         self._gaps = []
@@ -363,31 +364,18 @@ class Node:
         return notes
 
     def _receipt(self, live: LiveJob) -> dict[str, Any]:
-        entry = live.entry
-        notes = [*self._notes, *live.notes]
-        if live.overlapped:
-            notes.append("jobs overlapped in one process: they shared its use equally at each moment")
-        if live.folded:
-            notes.append("past export.max_jobs: on the page this job is part of `_overflow`")
-        kinds: dict[DomainKind, None] = {d.kind: None for d in self.books.meters()}
+        about = self._about()
         settled = not live.running and self._settled(live)
-        receipt = build(
-            entry.job,
-            entry.values,
-            entry.taxes_ng,
-            now_unix_ns=self._clock.time_ns(),
-            domains=[kind for kind in DOMAIN_KINDS if kind in kinds],
-            common=self._common(),
-            members=max(1, live.member_count),
-            settled=settled,
-            notes=notes,
-        )
+        receipt = receipt_of(live, about, now_unix_ns=self._clock.time_ns(), settled=settled)
         if self.basis == "in-process":
             receipt["node_unattributed_uj"] = sum(self.books.unattributed_uj.values()) - live.unattributed_uj
         return receipt
 
-    def _common(self) -> dict[str, Any]:
+    def _about(self) -> dict[str, Any]:
+        kinds: dict[DomainKind, None] = {d.kind: None for d in self.books.meters()}
         return {
+            "domains": [kind for kind in DOMAIN_KINDS if kind in kinds],
+            "notes": self._notes,
             "node": self.node_id,
             "basis": self.basis,
             "method": self._sensors.method,

@@ -1,6 +1,7 @@
 """What a node without a ledger has in its place: nothing is kept, so everything counts as kept at once."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import Account, Gap, ProcessId, SourceHealth
@@ -18,6 +19,7 @@ class NoRecord:
     def __init__(self, created_unix_ns: int) -> None:
         self.created_unix_ns = created_unix_ns
         self.folds = Folds()
+        self.about: dict[str, Any] = {}
 
     def resume_at_ns(self, now_ns: int) -> int:
         return now_ns

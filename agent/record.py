@@ -1,5 +1,6 @@
 """Between the node and its ledger: what is saved each tick, and how a node goes on from there.
 
+`about` is what all receipts of the node share, saved so that they can be read while the agent is down.
 The totals of a tick are handed over in one batch; what is shown waits until that batch is durable.
 """
 
@@ -39,11 +40,13 @@ class Record:
         self._boot_id = boot
         self._saved: dict[str, Any] = restored.state.get("books", {})
         self._same_boot = restored.same_boot and bool(self._saved)
+        self.about: dict[str, Any] = {}
         self._offered: Batch | None = None
         self._retired: list[LiveJob] = []
         self._changed_folds: set[FoldKey] = set()
         self._window_end_unix_ns: dict[str, int] = {}
         self._seq = 0
+        self._about_written: dict[str, Any] = {}
 
     @classmethod
     def open(cls, state_dir: Path, *, node_id: str, boot: str, clock: Clock, registry_hash: str) -> "Record":
@@ -153,12 +156,15 @@ class Record:
                 closes.append(Close.of(key, unix_ns, totals, prices))
         for fold in self._changed_folds:
             jobs.append(JobRow.of("_" + json.dumps(fold), self.folds.values[fold], {"fold": list(fold)}))
+        state = {"books": dump(books.save()), "trees": dump({tree_key(p): ns for p, ns in trees.items()})}
+        if self.about != self._about_written:
+            state["about"], self._about_written = dump(self.about), self.about
         batch = Batch(
             seq=seq,
             at_unix_ns=unix_ns,
             prices=prices,
             jobs=jobs,
-            state={"books": dump(books.save()), "trees": dump({tree_key(p): ns for p, ns in trees.items()})},
+            state=state,
             closes=closes,
             gaps=[_gap_row(start_unix_ns, gap) for start_unix_ns, gap in gaps],
             forget=[live.entry.job.id for live in self._retired],

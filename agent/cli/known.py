@@ -1,4 +1,4 @@
-"""The receipts that the command line can find: the agent's, and those that processes without an agent have left."""
+"""The receipts that the command line can find: the agent's, its ledger's, and those of processes without an agent."""
 
 import os
 from collections.abc import Mapping
@@ -11,6 +11,7 @@ from wattribute.agent.core.errors import WattributeError
 from wattribute.agent.identity import user_state_dir
 from wattribute.agent.parts import merge
 from wattribute.agent.receipts import blank
+from wattribute.agent.statement import recorded
 from wattribute.agent.stored import stored
 
 PATIENCE_S = 5.0  # someone waits at a terminal, not a training script
@@ -22,7 +23,7 @@ Receipt = dict[str, Any]
 def receipts(environment: Mapping[str, str] = os.environ) -> list[Receipt]:
     """One receipt per job, oldest first. Raises WattributeError where an agent is there but doesn't answer."""
     by_job: dict[str, list[Receipt]] = {}
-    for part in [*_of_agent(environment, "jobs"), *_stored(environment)]:
+    for part in [*_measured(environment, _of_agent(environment, "jobs")), *_stored(environment)]:
         by_job.setdefault(part["job_id"], []).append(part)
     return sorted((merge(parts) for parts in by_job.values()), key=lambda receipt: receipt["started_at"] or "")
 
@@ -30,10 +31,19 @@ def receipts(environment: Mapping[str, str] = os.environ) -> list[Receipt]:
 def receipt(job_id: str, environment: Mapping[str, str] = os.environ) -> Receipt:
     """One job's receipt. Raises WattributeError where nobody knows the job."""
     parts = _of_agent(environment, "job.receipt", job_id=job_id)
+    if not parts:
+        parts = [part for part in _measured(environment, []) if part["job_id"] == job_id]
     parts += [part for part in _stored(environment) if part["job_id"] == job_id]
     if not parts:
         raise WattributeError(f"no job {job_id!r} is known here. See: wattribute jobs")
     return merge(parts)
+
+
+def _measured(environment: Mapping[str, str], live: list[Receipt]) -> list[Receipt]:
+    """The agent's own receipts, and those of jobs that it no longer holds, from its ledger where we may read it."""
+    known = {part["job_id"] for part in live}
+    state_dir = Path(load(None, environment, {}).config.agent.state_dir)
+    return [*live, *(part for part in recorded(state_dir) if part["job_id"] not in known)]
 
 
 def _of_agent(environment: Mapping[str, str], op: str, **fields: str) -> list[Receipt]:

@@ -215,8 +215,8 @@ class Books:
             self._price(entry.values, energy_uj)
             entry.changed = True
         if now_ns > self._at_ns:
-            demand = demands.get(self._use.at_ns) or self._demand(self._use, use)
-            self._book_hardware(now_ns - self._at_ns, demand.by_memory)
+            whole = demands.get(self._use.at_ns) or self._demand(self._use, use)
+            self._book_hardware(now_ns - self._at_ns, whole.by_memory)
         for job_id, owed in self.taxes.settle(now_ns).items():
             entry = self.jobs[job_id]
             add_taxes(entry.values, entry.taxes_ng, owed)

@@ -60,6 +60,17 @@ class Reader:
         """One job, live or finished; None: never heard of. Raises LedgerError."""
         return self._jobs("WHERE key = ?", key).get(key)
 
+    def state(self) -> dict[str, Any]:
+        """What the agent saved of itself, by name. Raises LedgerError."""
+        try:
+            return load_state(self._connection)
+        except (sqlite3.Error, Damaged) as error:
+            raise _unreadable(self._path, error) from error
+
+    def committed_unix_ns(self) -> int:
+        """When the last batch was taken. Raises LedgerError."""
+        return int(self._rows("SELECT committed_unix_ns FROM meta")[0][0])
+
     def windows(self) -> list[WindowRow]:
         """Every closed row, in the order of the chain. Raises LedgerError."""
         return [WindowRow(*row) for row in self._rows(_query("windows", WINDOW_COLUMNS))]
