@@ -66,6 +66,9 @@ class FakeNode:
     def health(self) -> dict[str, Any]:
         return {"sources": []}
 
+    def tick_at_edge(self) -> None:
+        self.tick()
+
     def tick(self) -> None:
         self.ticks += 1
         for job_id, known in self._receipts.items():
