@@ -179,7 +179,14 @@ class Source:
     def _fail(self, reason: str, why: str, fix: str) -> None:
         self._failures[reason] = self._failures.get(reason, 0) + 1
         if self.up or why != self.why:
-            log.warning("%s: %s%s", self.name, why, _fix_words(fix))
+            # What was never there is no news to somebody who didn't ask for it.
+            log.log(
+                logging.WARNING if self._last_read_unix_ns else logging.INFO,
+                "%s: %s%s",
+                self.name,
+                why,
+                _fix_words(fix),
+            )
         self.up, self.why, self.fix = False, why, fix
 
 

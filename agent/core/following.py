@@ -18,6 +18,8 @@ SCAN_NS = 900_000_000
 CALM_NS = 5_000_000_000
 """A process that ran but reaped nothing is asked this often, where no member of its tree died; memory is as old."""
 
+SIZE_NS = 10_000_000_000
+"""How old a resident size may be while no process at all is made, and so none reaped."""
 LIST_NS = 30_000_000_000
 PROBES_MAX = 256
 """Up to so many new pids are tried one by one, at half a microsecond each, for up to so long before a new listing."""
@@ -83,7 +85,7 @@ class Follower:
         self._follow()
         self._run(self.account.live.values())
         now_ns = self._now_ns()
-        if now_ns - self._scanned_ns >= (SCAN_NS if self._dirty else CALM_NS):
+        if now_ns - self._scanned_ns >= (SCAN_NS if self._dirty else SIZE_NS):
             self._scan(now_ns)
         return self.account.trees.values()
 
@@ -302,7 +304,7 @@ class Follower:
     # Time
 
     def _run(self, members: Iterable[Member]) -> None:
-        clock_ns, run = self._kernel.clock_ns, self.account.run
+        clock_ns = self._kernel.clock_ns
         dead = []
         for member in members:
             try:
@@ -310,9 +312,13 @@ class Follower:
             except OSError:
                 dead.append(member)
                 continue
-            if own_ns > member.own_ns:
-                run(member, own_ns)
-            elif own_ns < member.own_ns:
+            used_ns = own_ns - member.own_ns
+            if used_ns > 0:  # TreeAccount.run, in place: this is what a tick does most
+                member.own_ns = own_ns
+                tree = member.tree
+                tree.total_ns += used_ns
+                tree.billed_ns += used_ns
+            elif used_ns < 0:
                 dead.append(member)  # another process's clock
         for member in dead:
             self._bury(member)
