@@ -112,6 +112,9 @@ class Registry:
             self._cpu.watch(process, reaped_ns=request.reaped_cpu_ns)
             root = self._roots[process] = _Root()
         else:
+            # What was reaped until now is not this member's: those that were open before share it first.
+            if request.reaped_cpu_ns is not None:
+                self._cpu.settle_reaped(process, request.reaped_cpu_ns)
             self._feed(process, root)
         fresh = live.entry.job.id not in self.jobs and known is None
         if not live.running or fresh or live.entry.job.id not in self._books.jobs:

@@ -139,7 +139,7 @@ def _add_modelled(
     from wattribute.collectors.modelled import ModelledCollector, cpu_defaults
 
     facts = host_facts()
-    idle_w, max_w, source = cpu_defaults(facts.cpu_model, facts.cpus)
+    idle_w, max_w, source = cpu_defaults(facts.cpu_model, facts.cpus, facts.packages)
     if config.modelled.cpu_max_w is not None:
         max_w, source = config.modelled.cpu_max_w, "configured"
         idle_w = min(idle_w, max_w)
