@@ -29,8 +29,10 @@ from wattribute.agent.core.model import (
 )
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.gpus import GpuProcesses
+from wattribute.agent.ledger.batch import pack
 from wattribute.agent.registry import CpuTime, LiveJob, Registry
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
+from wattribute.agent.saved import totals_of
 from wattribute.agent.statement import receipt_of
 from wattribute.agent.view import View, take
 from wattribute.agent.wiring import Sensors
@@ -86,7 +88,7 @@ class Node:
         self._resident_bytes = resident_bytes
         self._gpus = GpuProcesses(cpu, registry)
         self._folds = record.folds
-        self._rows = {job_id: (live, list(live.entry.values)) for job_id, live in registry.jobs.items()}
+        self._rows = {job_id: (live, pack(live.entry.values)) for job_id, live in registry.jobs.items()}
         self._shown = View()
         self._taken: deque[tuple[int, View]] = deque()
         self._aging: deque[tuple[int, View]] = deque()
@@ -114,7 +116,7 @@ class Node:
         live = self.registry.start(request, peer, now_ns, unix_ns, known)
         if not was_running:
             live.unattributed_uj = sum(self.books.unattributed_uj.values())
-        self._rows.setdefault(request.job_id, (live, list(live.entry.values)))
+        self._rows.setdefault(request.job_id, (live, pack(live.entry.values)))
         self._edge = True
         notes = self._product_notes(live)
         for note in notes:
@@ -332,22 +334,19 @@ class Node:
         return bool(over)
 
     def _take(self, now_ns: int, unix_ns: int) -> None:
-        changed = []
-        for live in self.registry.jobs.values():
+        rows, changed = dict(self._rows), []
+        for job_id, live in self.registry.jobs.items():
             if live.entry.changed or not live.known_meta:
                 live.entry.changed = False
-                changed.append(live)
-        rows = dict(self._rows)
-        for live in changed:
-            rows[live.entry.job.id] = (live, list(live.entry.values))
+                rows[job_id] = (live, pack(totals_of(live.entry)))
+                changed.append(rows[job_id])
         self._rows = rows
         self._seq += 1
         if len(self._taken) < UNCOMMITTED_VIEWS:
             self._taken.append((now_ns, take(self._seq, self.books, rows, self._folds)))
         self._taken_ns = now_ns
         self.record.about = self._about()
-        trees = {p: self._cpu.tree_ns(p) for p in self.registry.roots()}
-        self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, trees)
+        self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, self._cpu.trees_ns())
         self._gaps = []
 
     def _product_notes(self, live: LiveJob) -> list[str]:

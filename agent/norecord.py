@@ -37,7 +37,7 @@ class NoRecord:
         self,
         seq: int,
         unix_ns: int,
-        changed: Sequence[LiveJob],
+        changed: Sequence[tuple[LiveJob, bytes]],
         books: Books,
         gaps: Sequence[tuple[int, Gap]],
         trees: Mapping[ProcessId, int],

@@ -133,7 +133,7 @@ class Record:
         self,
         seq: int,
         unix_ns: int,
-        changed: Sequence[LiveJob],
+        changed: Sequence[tuple[LiveJob, bytes]],
         books: Books,
         gaps: Sequence[tuple[int, Gap]],
         trees: Mapping[ProcessId, int],
@@ -141,19 +141,19 @@ class Record:
         """Hand a tick's totals to the ledger; what it can't take yet is offered again with the next."""
         prices = json.dumps({"operation_ng_per_kwh": books.rules.price.operation, "cooling": books.rules.price.cooling})
         jobs, closes = [], []
-        for live in [*changed, *self._retired]:
+        retired = [(live, pack(totals_of(live.entry))) for live in self._retired]
+        for live, packed in [*changed, *retired]:
             key = live.entry.job.id
-            totals = totals_of(live.entry)
             if live.known_meta:
-                jobs.append(JobRow(key, pack(totals)))
+                jobs.append(JobRow(key, packed))
             else:
-                meta = describe(live, self._boot_id)
-                jobs.append(JobRow.of(key, totals, meta, live.entry.job.started_unix_ns))
+                meta = dump(describe(live, self._boot_id))
+                jobs.append(JobRow(key, packed, meta, live.entry.job.started_unix_ns))
                 live.known_meta = True
             ended = not live.running and not books.holds(live.entry)
             if ended or unix_ns >= self._window_end_unix_ns.setdefault(key, _window_end(unix_ns)):
                 self._window_end_unix_ns[key] = _window_end(unix_ns)
-                closes.append(Close.of(key, unix_ns, totals, prices))
+                closes.append(Close(key, unix_ns, packed, prices))
         for fold in self._changed_folds:
             jobs.append(JobRow.of("_" + json.dumps(fold), self.folds.values[fold], {"fold": list(fold)}))
         state = {"books": dump(books.save()), "trees": dump({tree_key(p): ns for p, ns in trees.items()})}

@@ -15,6 +15,7 @@ from wattribute.agent.core.model import (
     Term,
 )
 from wattribute.agent.folds import FoldKey, Folds, fold_name, folded
+from wattribute.agent.ledger.batch import unpack
 from wattribute.agent.registry import LiveJob
 
 NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
@@ -25,7 +26,7 @@ class View:
     """Totals at one tick. `rows`: job id -> the job and its packed totals."""
 
     seq: int = 0
-    rows: Mapping[str, tuple[LiveJob, list[int]]] = field(default_factory=dict)
+    rows: Mapping[str, tuple[LiveJob, bytes]] = field(default_factory=dict)
     folds: Mapping[FoldKey, list[int]] = field(default_factory=dict)
     products: list[ProductTotals] = field(default_factory=list)
     node_energy_uj: Mapping[tuple[DomainKind, str, Quality], int] = field(default_factory=dict)
@@ -38,9 +39,9 @@ class View:
         """Jobs and folds as an exporter sees them; jobs past the cap are summed into `_overflow`."""
         folds = Folds({key: list(values) for key, values in self.folds.items()})
         rows = []
-        for live, row in self.rows.values():
+        for live, packed in self.rows.values():
             job, entry = live.entry.job, live.entry
-            values = row
+            values = row = unpack(packed)
             if live.folded_values is not None:
                 values = [row[slot] - live.folded_values[slot] for slot in range(EXPORTED_SLOTS)]
             if live.folded:
@@ -51,7 +52,7 @@ class View:
         return rows
 
 
-def take(seq: int, books: Books, rows: Mapping[str, tuple[LiveJob, list[int]]], folds: Folds) -> View:
+def take(seq: int, books: Books, rows: Mapping[str, tuple[LiveJob, bytes]], folds: Folds) -> View:
     """Copy the books' totals as they are now."""
     return View(
         seq=seq,

@@ -66,7 +66,13 @@ def open_sensors(config: Config, clock: Clock, cpu: "CpuTime") -> Sensors:
         named = config.collectors.rapl != "auto" or "rapl" in required
         why_modelled = _try(sensors, seen, lambda: _rapl(config, clock), clock, named=named)
     if config.collectors.nvml != "off":
-        _try(sensors, seen, lambda: _nvml(clock, cpu.identify), clock, named="nvml" in required)
+        _try(
+            sensors,
+            seen,
+            lambda: _nvml(clock, lambda pid: cpu.recall(pid) or cpu.identify(pid)),
+            clock,
+            named="nvml" in required,
+        )
     elif "nvml" in required:
         raise SensorUnavailable("nvml is required and switched off", 'set collectors.nvml = "auto"')
     backend = "pyRAPL" if config.collectors.rapl == "pyrapl" else "powercap"

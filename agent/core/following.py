@@ -141,6 +141,19 @@ class Follower:
         tree = self.account.trees.get(root)
         return 0 if tree is None else self.account.accounted_ns(tree)
 
+    def trees_ns(self) -> dict[ProcessId, int]:
+        """What `tree_ns` says, for every watched root."""
+        account = self.account
+        return {
+            root: account.accounted_ns(tree) if tree.inner else tree.total_ns - tree.surplus_ns
+            for root, tree in account.trees.items()
+        }
+
+    def recall(self, pid: int) -> ProcessId | None:
+        """Who in a watched tree had this pid at the last read: no look at the kernel. None: nobody watched."""
+        member = self.account.live.get(pid)
+        return None if member is None else member.id
+
     def settle_reaped(self, root: ProcessId, reaped_ns: int) -> bool:
         """The root tells its exact reaped time. Believed where the kernel's own figure could be a floor of it.
 

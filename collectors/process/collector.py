@@ -101,6 +101,14 @@ class ProcessCollector:
         """Own and reaped time of the root's live subtree, as far as it is accounted for: to be saved for `since_ns`."""
         return self._follower.tree_ns(root)
 
+    def trees_ns(self) -> dict[ProcessId, int]:
+        """What `tree_ns` says, for every watched root."""
+        return self._follower.trees_ns()
+
+    def recall(self, pid: int) -> ProcessId | None:
+        """Who in a watched tree had this pid at the last read; None: nobody, and `identify` may know."""
+        return self._follower.recall(pid)
+
     def settle_reaped(self, root: ProcessId, reaped_ns: int) -> bool:
         """The root's exact getrusage(RUSAGE_CHILDREN), at its end: believed within what its ticks leave open."""
         return self._follower.settle_reaped(root, reaped_ns)

@@ -40,8 +40,11 @@ class Clocks:
     def busy_ns(self, root: ProcessId) -> int:
         return self.busy[root.pid]
 
-    def tree_ns(self, root: ProcessId) -> int:
-        return 0
+    def trees_ns(self) -> dict[ProcessId, int]:
+        return {}
+
+    def recall(self, pid: int) -> ProcessId | None:
+        return None
 
     def settle_reaped(self, root: ProcessId, reaped_ns: int) -> bool:
         self.busy[root.pid] += reaped_ns
