@@ -24,13 +24,15 @@ from pathlib import Path
 
 from tests.doubles.nvml import MissingCompiler, NvmlDouble
 from tests.doubles.nvml import Process as GpuProcess
+
 from wattribute.agent.client import Client
 
 HERE = Path(__file__).parent
 CODECARBON = """
 import time
 from codecarbon import OfflineEmissionsTracker
-tracker = OfflineEmissionsTracker(country_iso_code="USA", save_to_file=False, log_level="critical", measure_power_secs=1)
+settings = {"save_to_file": False, "log_level": "critical", "measure_power_secs": 1}
+tracker = OfflineEmissionsTracker(country_iso_code="USA", **settings)
 tracker.start()
 print("up", flush=True)
 time.sleep(1e6)

@@ -1,4 +1,4 @@
-"""What most people would write: psutil over all processes once a second, prometheus_client to show it. For comparison."""
+"""What most people would write, for comparison: psutil over all processes once a second, shown by prometheus_client."""
 
 import sys
 import time

@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.doubles.kernel import INIT, TICK_NS, SimulatedKernel
 
-from wattribute.agent.core.following import CALM_NS, SCAN_NS, Follower
+from wattribute.agent.core.following import CALM_NS, SCAN_NS, Follower, Stat
 from wattribute.agent.core.model import ProcessId
 
 MS = 1_000_000
@@ -352,7 +352,12 @@ def test_calm_processes_are_not_asked_each_time(kernel: SimulatedKernel, monkeyp
     watcher.read(CALM_NS)
     asked: list[int] = []
     told = kernel.stat
-    monkeypatch.setattr(kernel, "stat", lambda pid: asked.append(pid) or told(pid))
+
+    def stat(pid: int) -> Stat | None:
+        asked.append(pid)
+        return told(pid)
+
+    monkeypatch.setattr(kernel, "stat", stat)
     for _ in range(3):
         for pid in pids:
             kernel.run(pid, MS)

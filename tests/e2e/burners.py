@@ -68,8 +68,14 @@ def took_s(more_s: float = 0.0) -> None:
 
 
 if __name__ == "__main__":
-    mode, *numbers = sys.argv[1:]
-    {"steady": steady, "children": children, "daemons": daemons, "brief": lambda ms: burn(ms / 1000)}[mode](
-        *map(float, numbers)
-    )
+    mode, *texts = sys.argv[1:]
+    numbers = [float(text) for text in texts]
+    if mode == "steady":
+        steady(*numbers)
+    elif mode == "children":
+        children(*numbers)
+    elif mode == "daemons":
+        daemons(*numbers)
+    else:
+        burn(numbers[0] / 1000)
     took_s()
