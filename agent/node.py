@@ -34,7 +34,7 @@ from wattribute.agent.registry import CpuTime, LiveJob, Registry
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
 from wattribute.agent.saved import totals_of
 from wattribute.agent.statement import receipt_of
-from wattribute.agent.view import View, take
+from wattribute.agent.view import Row, View, take
 from wattribute.agent.wiring import Sensors
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class Node:
         self._resident_bytes = resident_bytes
         self._gpus = GpuProcesses(cpu, registry)
         self._folds = record.folds
-        self._rows = {job_id: (live, pack(live.entry.values)) for job_id, live in registry.jobs.items()}
+        self._rows = {job_id: Row.of(live, pack(live.entry.values)) for job_id, live in registry.jobs.items()}
         self._shown = View()
         self._taken: deque[tuple[int, View]] = deque()
         self._aging: deque[tuple[int, View]] = deque()
@@ -116,7 +116,6 @@ class Node:
         live = self.registry.start(request, peer, now_ns, unix_ns, known)
         if not was_running:
             live.unattributed_uj = sum(self.books.unattributed_uj.values())
-        self._rows.setdefault(request.job_id, (live, pack(live.entry.values)))
         self._edge = True
         notes = self._product_notes(live)
         for note in notes:
@@ -329,8 +328,10 @@ class Node:
             if ended_unix_ns is not None and unix_ns - ended_unix_ns >= hold_ns and self._settled(live):
                 over.append(job_id)
         for job_id in over:
-            self._rows.pop(job_id, None)
             self.record.retire(self.registry.jobs.pop(job_id))
+        if over:
+            # A new mapping: the present one may be on show.
+            self._rows = {job_id: row for job_id, row in self._rows.items() if job_id in self.registry.jobs}
         return bool(over)
 
     def _take(self, now_ns: int, unix_ns: int) -> None:
@@ -338,8 +339,9 @@ class Node:
         for job_id, live in self.registry.jobs.items():
             if live.entry.changed or not live.known_meta:
                 live.entry.changed = False
-                rows[job_id] = (live, pack(totals_of(live.entry)))
-                changed.append(rows[job_id])
+                packed = pack(totals_of(live.entry))
+                rows[job_id] = Row.of(live, packed)
+                changed.append((live, packed))
         self._rows = rows
         self._seq += 1
         if len(self._taken) < UNCOMMITTED_VIEWS:

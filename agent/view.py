@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import (
     EXPORTED_SLOTS,
     TERM_SLOT,
     DomainKind,
+    Job,
     JobTotals,
     ProductTotals,
     Quality,
@@ -21,12 +23,28 @@ from wattribute.agent.registry import LiveJob
 NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
 
 
+class Row(NamedTuple):
+    """One job as it was at a tick; `apart`: what of its totals is in a fold already."""
+
+    job: Job
+    packed: bytes
+    gpus: tuple[str, ...]
+    running: bool
+    folded: bool
+    apart: list[int] | None
+
+    @classmethod
+    def of(cls, live: LiveJob, packed: bytes) -> "Row":
+        """A copy: what happens to the job later isn't shown before its time."""
+        return cls(live.entry.job, packed, tuple(live.entry.gpus), live.running, live.folded, live.folded_values)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Totals at one tick. `rows`: job id -> the job and its packed totals."""
+    """Totals at one tick. `rows`: by job id."""
 
     seq: int = 0
-    rows: Mapping[str, tuple[LiveJob, bytes]] = field(default_factory=dict)
+    rows: Mapping[str, Row] = field(default_factory=dict)
     folds: Mapping[FoldKey, list[int]] = field(default_factory=dict)
     products: list[ProductTotals] = field(default_factory=list)
     node_energy_uj: Mapping[tuple[DomainKind, str, Quality], int] = field(default_factory=dict)
@@ -39,20 +57,19 @@ class View:
         """Jobs and folds as an exporter sees them; jobs past the cap are summed into `_overflow`."""
         folds = Folds({key: list(values) for key, values in self.folds.items()})
         rows = []
-        for live, packed in self.rows.values():
-            job, entry = live.entry.job, live.entry
-            values = row = unpack(packed)
-            if live.folded_values is not None:
-                values = [row[slot] - live.folded_values[slot] for slot in range(EXPORTED_SLOTS)]
-            if live.folded:
-                folds.add(fold_name(overflow=True), job, values)
+        for row in self.rows.values():
+            values = unpack(row.packed)
+            if row.apart is not None:
+                values = [values[slot] - row.apart[slot] for slot in range(EXPORTED_SLOTS)]
+            if row.folded:
+                folds.add(fold_name(overflow=True), row.job, values)
                 continue
-            rows.append(JobTotals(job=job, values=values, gpus=tuple(entry.gpus), running=live.running))
+            rows.append(JobTotals(job=row.job, values=values, gpus=row.gpus, running=row.running))
         rows += [folded(name, product_id, role, values) for (name, product_id, role), values in folds.values.items()]
         return rows
 
 
-def take(seq: int, books: Books, rows: Mapping[str, tuple[LiveJob, bytes]], folds: Folds) -> View:
+def take(seq: int, books: Books, rows: Mapping[str, Row], folds: Folds) -> View:
     """Copy the books' totals as they are now."""
     return View(
         seq=seq,

@@ -164,8 +164,10 @@ class Books:
         claims = len(holding) + bool(foreign)
         self._gpu_holders[device] = dict.fromkeys(holding, PPB // claims) if holding else {}
         for job_id in holding:
-            if job_id in self.jobs:
-                self.jobs[job_id].gpus.setdefault(device)
+            entry = self.jobs.get(job_id)
+            if entry is not None and device not in entry.gpus:
+                entry.gpus[device] = None
+                entry.changed = True
 
     def tick(
         self,
