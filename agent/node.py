@@ -30,7 +30,7 @@ from wattribute.agent.core.model import (
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.gpus import GpuProcesses
 from wattribute.agent.ledger.batch import pack
-from wattribute.agent.registry import CpuTime, LiveJob, Registry
+from wattribute.agent.registry import CpuTime, LiveJob, Registry, check_id
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
 from wattribute.agent.saved import totals_of
 from wattribute.agent.statement import receipt_of
@@ -110,6 +110,7 @@ class Node:
 
     def start(self, request: JobStart, peer: Peer) -> dict[str, Any]:
         """Register a job or join one; the edge tick follows as soon as the caller has its answer. Raises Refused."""
+        check_id(request.job_id)
         now_ns, unix_ns = self._clock.monotonic_ns(), self._clock.time_ns()
         was_running = (job := self.registry.jobs.get(request.job_id)) is not None and job.running
         known = None if request.job_id in self.registry.jobs else self.record.finished(request.job_id)

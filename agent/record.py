@@ -43,6 +43,7 @@ class Record:
         self.about: dict[str, Any] = {}
         self._offered: Batch | None = None
         self._retired: list[LiveJob] = []
+        self._leaving: dict[str, tuple[int, LiveJob]] = {}  # by job id, with the batch that tells the ledger
         self._changed_folds: set[FoldKey] = set()
         self._window_end_unix_ns: dict[str, int] = {}
         self._seq = 0
@@ -113,8 +114,12 @@ class Record:
         books.end(live.entry, self.resume_at_ns(live.entry.started_ns))
 
     def finished(self, job_id: str) -> LiveJob | None:
-        """A job that left the table, as the ledger has it."""
-        saved = self._ledger.job(job_id)
+        """A job that left the table, as it was or as the ledger has it."""
+        leaving = self._leaving.get(job_id)
+        if leaving is not None and leaving[0] > self._ledger.committed():
+            return leaving[1]
+        # The ledger's names with a leading `_` are sums, not jobs.
+        saved = None if job_id.startswith("_") else self._ledger.job(job_id)
         return None if saved is None else revive(saved.meta, saved.totals)
 
     def retire(self, live: LiveJob) -> None:
@@ -125,9 +130,8 @@ class Record:
             shown = [value - folded for value, folded in zip(shown, live.folded_values, strict=True)]
         self._changed_folds.add(self.folds.add(fold_name(overflow=live.folded), entry.job, shown))
         live.folded_values = entry.values[:EXPORTED_SLOTS]
-        live.folded = False
+        live.folded = live.known_meta = False
         self._retired.append(live)
-        self._window_end_unix_ns.pop(entry.job.id, None)
 
     def write(
         self,
@@ -150,8 +154,10 @@ class Record:
                 meta = dump(describe(live, self._boot_id))
                 jobs.append(JobRow(key, packed, meta, live.entry.job.started_unix_ns))
                 live.known_meta = True
-            ended = not live.running and not books.holds(live.entry)
-            if ended or unix_ns >= self._window_end_unix_ns.setdefault(key, _window_end(unix_ns)):
+            if not live.running and not books.holds(live.entry):
+                self._window_end_unix_ns.pop(key, None)
+                closes.append(Close(key, unix_ns, packed, prices))
+            elif unix_ns >= self._window_end_unix_ns.setdefault(key, _window_end(unix_ns)):
                 self._window_end_unix_ns[key] = _window_end(unix_ns)
                 closes.append(Close(key, unix_ns, packed, prices))
         for fold in self._changed_folds:
@@ -169,6 +175,9 @@ class Record:
             gaps=[_gap_row(start_unix_ns, gap) for start_unix_ns, gap in gaps],
             forget=[live.entry.job.id for live in self._retired],
         )
+        committed = self._ledger.committed()
+        self._leaving = {key: left for key, left in self._leaving.items() if left[0] > committed}
+        self._leaving |= {live.entry.job.id: (seq, live) for live in self._retired}
         self._retired, self._changed_folds = [], set()
         self._seq = seq
         self._offer(batch if self._offered is None else merge(self._offered, batch))

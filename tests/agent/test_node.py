@@ -1,13 +1,16 @@
 """A node on real processes: what it shows adds up and never falls, through holds, restarts and other boots."""
 
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 from tests.doubles.node_bench import Bench, Worker
 from tests.doubles.powercap import PowercapTree
 
+from wattribute.agent.core.errors import Refused
 from wattribute.agent.ledger.reader import read_only
+from wattribute.agent.requests import JobEnd, JobStart, Peer
 
 HOLD_1 = "[export]\nhold_s = 1\n"
 
@@ -44,3 +47,85 @@ def test_what_is_shown_stays_whole_while_a_job_retires(bench: Bench, workers: li
         bench.tick()
         bench.page(whole=second > 6)
     assert bench.joules("_retired") > 0
+
+
+def test_a_job_that_comes_back_after_it_was_folded_is_counted_once(bench: Bench, workers: list[Worker]) -> None:
+    pid = workers[0].pid
+    bench.open(HOLD_1)
+    bench.tick()
+    for _ in range(3):
+        bench.start("a", pid)
+        bench.page()
+        workers[0].burn()
+        bench.tick()
+        bench.page()
+        bench.restart()
+        bench.page()
+        bench.end("a", pid)
+        bench.restart()
+        bench.page()
+        bench.tick(2)
+        assert {s.labels["job_id"] for s in bench.page() if "job_id" in s.labels} == {"_retired"}
+        bench.restart()
+        bench.page()
+    receipt = bench.node.receipt("a")
+    assert receipt is not None
+    assert Decimal(receipt["energy_uj"]) / 1_000_000 == bench.joules("_retired")
+
+
+def test_a_job_comes_back_before_the_ledger_has_its_fold(bench: Bench, workers: list[Worker]) -> None:
+    pid = workers[0].pid
+    bench.open("[export]\nhold_s = 0\n")
+    bench.tick()
+    bench.start("a", pid)
+    workers[0].burn()
+    bench.tick()
+    bench.page()
+    bench.node.end(JobEnd(id=1, job_id="a", member="m"), Peer(pid, 0, 0))
+    bench.tick()
+    bench.node.start(JobStart(id=1, job_id="a", member="m", pid=pid), Peer(pid, 0, 0))
+    bench.tick()
+    bench.forget("a")
+    bench.page()
+    receipt = bench.node.receipt("a")
+    assert receipt is not None
+    assert Decimal(receipt["energy_uj"]) / 1_000_000 == bench.joules("_retired") + bench.joules("a")
+
+
+def test_jobs_past_the_cap_stay_in_the_overflow(bench: Bench, workers: list[Worker]) -> None:
+    pid = workers[0].pid
+    bench.open("[export]\nhold_s = 1\nmax_jobs = 2\n")
+    bench.tick()
+    for number in range(5):
+        bench.start(f"job-{number}", pid, f"m{number}")
+        bench.page()
+    for _ in range(2):
+        workers[0].burn()
+        bench.tick()
+        shown = {s.labels["job_id"] for s in bench.page() if "job_id" in s.labels}
+        assert shown == {"job-0", "job-1", "_overflow"}
+        bench.restart()
+    for number in range(5):
+        bench.end(f"job-{number}", pid, f"m{number}")
+        bench.page()
+    bench.restart()
+    bench.tick(2)
+    assert {s.labels["job_id"] for s in bench.page() if "job_id" in s.labels} == {"_retired", "_overflow"}
+    bench.start("job-4", pid)  # there is room now
+    workers[0].burn()
+    bench.tick()
+    bench.restart()
+    assert bench.joules("job-4") > 0
+
+
+def test_sums_in_the_ledger_are_not_jobs(bench: Bench, workers: list[Worker]) -> None:
+    bench.open(HOLD_1)
+    bench.tick()
+    bench.start("a", workers[0].pid)
+    bench.end("a", workers[0].pid)
+    bench.tick(2)
+    bench.page()
+    fold = '_["_retired", "default", "use"]'
+    assert bench.node.receipt(fold) is None
+    with pytest.raises(Refused):
+        bench.start(fold, workers[0].pid)

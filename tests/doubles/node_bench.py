@@ -157,6 +157,10 @@ class Bench:
             check_identities(samples)
         return samples
 
+    def forget(self, job_id: str) -> None:
+        """A job that comes back after it was folded begins its series anew."""
+        self._before = {key: value for key, value in self._before.items() if ("job_id", job_id) not in key[1]}
+
     def look(self) -> list[Sample]:
         """What is shown now, without waiting for the disk: no series has fallen, nor any sum over jobs."""
         samples = parse(Site(self.node).metrics_text().decode())
