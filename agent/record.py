@@ -148,12 +148,13 @@ class Record:
         retired = [(live, pack(totals_of(live.entry))) for live in self._retired]
         for live, packed in [*changed, *retired]:
             key = live.entry.job.id
-            if live.known_meta:
+            described = len(live.entry.taxes_ng), len(live.entry.gpus)
+            if live.known_meta and described == live.described:
                 jobs.append(JobRow(key, packed))
             else:
                 meta = dump(describe(live, self._boot_id))
                 jobs.append(JobRow(key, packed, meta, live.entry.job.started_unix_ns))
-                live.known_meta = True
+                live.known_meta, live.described = True, described
             if not live.running and not books.holds(live.entry):
                 self._window_end_unix_ns.pop(key, None)
                 closes.append(Close(key, unix_ns, packed, prices))

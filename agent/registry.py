@@ -48,6 +48,7 @@ class LiveJob:
     overlapped: bool = False
     folded: bool = False
     known_meta: bool = False  # the ledger has its present description
+    described: tuple[int, int] = (0, 0)  # with so many taxes and GPUs
     folded_values: list[int] | None = None  # what of it is in a fold already, from an earlier segment
     unattributed_uj: int = 0  # the node's, when it began
 
@@ -123,8 +124,8 @@ class Registry:
             if live.entry.ended_ns is not None:
                 live.entry.started_ns = at_ns
             self._books.open(live.entry, first=fresh)
-            live.known_meta = False
         self.jobs[request.job_id] = live
+        live.known_meta = False
         live.members[request.member] = process
         live.member_count += 1
         if request.parent_job_id and request.parent_job_id != request.job_id:
@@ -133,7 +134,9 @@ class Registry:
         root.leaves = self._leaves(root)
         if len(root.leaves) > 1:
             for job_id in root.leaves:
-                self.jobs[job_id].overlapped = True
+                other = self.jobs[job_id]
+                if not other.overlapped:
+                    other.overlapped, other.known_meta = True, False
         return live
 
     def end(self, request: JobEnd, peer: Peer, at_ns: int, unix_ns: int) -> LiveJob:
@@ -272,9 +275,12 @@ class Registry:
 
     def _drop(self, live: LiveJob, token: str, at_ns: int, unix_ns: int) -> None:
         process = live.members.pop(token)
-        live.parents.pop(token, None)
+        live.known_meta = False
+        parent = live.parents.pop(token, None)
         root = self._roots[process]
-        del root.members[token]
+        job_id = root.members.pop(token)
+        if job_id not in root.members.values():
+            self._hand_down(root, job_id, parent)
         root.leaves = self._leaves(root)
         if not root.members:
             self._departed[process] = [live.entry.job.id]
@@ -282,8 +288,18 @@ class Registry:
             self._cpu.unwatch(process)
         if not live.members:
             live.entry.job = replace(live.entry.job, ended_unix_ns=unix_ns)
-            live.known_meta = False
             self._books.end(live.entry, at_ns)
+
+    def _hand_down(self, root: _Root, job_id: str, parent: str | None) -> None:
+        """A job left a root before those that were opened inside it: they are inside of what it was inside of."""
+        for token, inner_id in root.members.items():
+            inner = self.jobs[inner_id]
+            if inner.parents.get(token) == job_id:
+                inner.known_meta = False
+                if parent is None or parent == inner_id:
+                    del inner.parents[token]
+                else:
+                    inner.parents[token] = parent
 
 
 def check_id(job_id: str) -> None:

@@ -69,6 +69,7 @@ def revive(meta: Mapping[str, Any], totals: Sequence[int]) -> LiveJob:
         folded=meta["folded"],
         folded_values=meta["folded_values"],
         known_meta=True,
+        described=(len(meta["taxes"]), len(meta["gpus"])),
     )
 
 

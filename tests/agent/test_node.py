@@ -13,6 +13,23 @@ from wattribute.agent.ledger.reader import read_only
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 
 HOLD_1 = "[export]\nhold_s = 1\n"
+PRODUCTS = """
+[carbon]
+intensity_g_per_kwh = 480
+pue = 1.2
+[[product]]
+id = "platform"
+kind = "platform"
+scope = "node"
+overhead_g_per_min = 60
+[[product]]
+id = "model"
+kind = "model"
+scope = "node"
+epc_kgco2e = 1000
+lifetime_years = 4
+runs_on = ["platform"]
+"""
 
 
 @pytest.fixture
@@ -68,9 +85,7 @@ def test_a_job_that_comes_back_after_it_was_folded_is_counted_once(bench: Bench,
         assert {s.labels["job_id"] for s in bench.page() if "job_id" in s.labels} == {"_retired"}
         bench.restart()
         bench.page()
-    receipt = bench.node.receipt("a")
-    assert receipt is not None
-    assert Decimal(receipt["energy_uj"]) / 1_000_000 == bench.joules("_retired")
+    assert Decimal(bench.receipt("a")["energy_uj"]) / 1_000_000 == bench.joules("_retired")
 
 
 def test_a_job_comes_back_before_the_ledger_has_its_fold(bench: Bench, workers: list[Worker]) -> None:
@@ -87,9 +102,7 @@ def test_a_job_comes_back_before_the_ledger_has_its_fold(bench: Bench, workers: 
     bench.tick()
     bench.forget("a")
     bench.page()
-    receipt = bench.node.receipt("a")
-    assert receipt is not None
-    assert Decimal(receipt["energy_uj"]) / 1_000_000 == bench.joules("_retired") + bench.joules("a")
+    assert Decimal(bench.receipt("a")["energy_uj"]) / 1_000_000 == bench.joules("_retired") + bench.joules("a")
 
 
 def test_jobs_past_the_cap_stay_in_the_overflow(bench: Bench, workers: list[Worker]) -> None:
@@ -129,3 +142,40 @@ def test_sums_in_the_ledger_are_not_jobs(bench: Bench, workers: list[Worker]) ->
     assert bench.node.receipt(fold) is None
     with pytest.raises(Refused):
         bench.start(fold, workers[0].pid)
+
+
+def test_members_that_joined_and_left_are_known_after_a_restart(bench: Bench, workers: list[Worker]) -> None:
+    first, second, _ = workers
+    bench.open("")
+    bench.tick()
+    bench.start("a", first.pid, "rank-0")
+    bench.start("a", second.pid, "rank-1")
+    bench.start("a", first.pid, "rank-2")
+    bench.restart()
+    second.burn(0.1)
+    bench.tick()
+    assert bench.receipt("a")["cpu_s"] > 0.09
+    bench.end("a", first.pid, "rank-0")
+    bench.end("a", first.pid, "rank-2")
+    bench.restart()
+    first.burn(0.3)  # not a member any more
+    bench.tick()
+    assert bench.receipt("a")["cpu_s"] < 0.2
+    bench.end("a", second.pid, "rank-1")
+    bench.restart()
+    assert bench.receipt("a")["ended_at"]
+    assert bench.receipt("a")["members"] == 3
+
+
+def test_taxes_are_known_by_product_after_a_restart(bench: Bench, workers: list[Worker]) -> None:
+    bench.open(PRODUCTS)
+    bench.tick()
+    bench.node.start(JobStart(id=1, job_id="a", member="m", pid=workers[0].pid, product_id="model"), Peer(1, 0, 0))
+    bench.tick(0)
+    bench.page()
+    bench.tick(60)
+    bench.restart()
+    receipt = bench.receipt("a")
+    owed = {(tax["product_id"], tax["term"]): tax["gco2e"] for tax in receipt["taxes"]}
+    assert owed["platform", "platform"] == receipt["gco2e"]["platform"] == pytest.approx(60, abs=0.1)
+    assert owed["model", "product"] == pytest.approx(receipt["gco2e"]["product"])

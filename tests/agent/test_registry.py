@@ -244,3 +244,14 @@ def test_ids_that_are_none(job_id: str) -> None:
 @pytest.mark.parametrize("job_id", ["a", "x" * 128, "größe-7", "a b"])
 def test_ids_that_are(job_id: str) -> None:
     check_id(job_id)
+
+
+def test_a_job_inside_of_one_that_ended_early_stays_the_innermost() -> None:
+    desk = Desk()
+    desk.start("outer", "o")
+    desk.start("middle", "m", parent_job_id="outer")
+    desk.start("inner", "i", parent_job_id="middle")
+    desk.end("middle", "m")
+    desk.work(1, 500)
+    assert (desk.cpu_ns("outer"), desk.cpu_ns("inner")) == (0, 500)
+    assert not desk.registry.jobs["outer"].overlapped

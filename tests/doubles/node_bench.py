@@ -149,6 +149,11 @@ class Bench:
         self.node.end(JobEnd(id=1, job_id=job_id, member=member), Peer(pid, self.peer_uid, 0))
         self.tick(0.05)
 
+    def receipt(self, job_id: str) -> dict[str, Any]:
+        receipt = self.node.receipt(job_id)
+        assert receipt is not None
+        return receipt
+
     def page(self, *, whole: bool = True) -> list[Sample]:
         """What is shown adds up (if there is something yet), and nothing has fallen."""
         self.node.flush()
