@@ -80,8 +80,8 @@ class Record:
                 continue
             live = revive(saved.meta, saved.totals)
             registry.jobs[key] = live
-            if live.running:
-                self._go_on(live, saved.meta, trees, books, registry, cpu, stopped_unix_ns)
+            if live.running and self._same_boot:
+                self._go_on(live, saved.meta, trees, books, registry, cpu)
         if self._saved:
             books.restore(self._saved, same_boot=self._same_boot, accounts_ns=accounts_ns)
         for live in registry.jobs.values():
@@ -97,12 +97,11 @@ class Record:
         books: Books,
         registry: Registry,
         cpu: CpuTime,
-        stopped_unix_ns: int,
     ) -> None:
         books.open(live.entry, first=False)
         alive = {}
         for token, (process, parent) in members_of(meta).items():
-            if self._same_boot and cpu.identify(process.pid) == process:
+            if cpu.identify(process.pid) == process:
                 alive[token] = (process, parent, trees.get(tree_key(process), 0))
         registry.adopt(live, alive)
 
@@ -111,7 +110,11 @@ class Record:
         live.notes.setdefault(f"{why}: counted until {rfc3339(stopped_unix_ns)}")
         live.entry.job = replace(live.entry.job, ended_unix_ns=stopped_unix_ns)
         live.known_meta = False
-        books.end(live.entry, self.resume_at_ns(live.entry.started_ns))
+        if self._same_boot:
+            books.end(live.entry, self.resume_at_ns(live.entry.started_ns))
+        else:
+            # Its times are another boot's: they mean nothing to the books, which never open it.
+            live.entry.ended_ns = live.entry.started_ns
 
     def finished(self, job_id: str) -> LiveJob | None:
         """A job that left the table, as it was or as the ledger has it."""

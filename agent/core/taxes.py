@@ -120,15 +120,12 @@ class Taxes:
         }
 
     def restore(self, saved: Mapping[str, Any], at_ns: int) -> None:
-        """Go on from what `save` gave."""
+        """Go on from what `save` gave, with the jobs that went on already entered."""
         for product_id, (billed_ng, untaxed_ng, jobs_total, weight_ppm_ns) in saved.items():
-            self._accounts[product_id] = _Account(
-                billed_ng=dict(billed_ng),
-                untaxed_ng=dict(untaxed_ng),
-                jobs_total=jobs_total,
-                weight_ppm_ns=weight_ppm_ns,
-                at_ns=at_ns,
-            )
+            account = self._accounts.setdefault(product_id, _Account())
+            account.billed_ng, account.untaxed_ng = dict(billed_ng), dict(untaxed_ng)
+            account.jobs_total, account.weight_ppm_ns = jobs_total, weight_ppm_ns
+            account.at_ns = at_ns
 
     def _named(self, job: Job) -> set[str]:
         return {job.product_id, *job.uses, *payees(job, self.products)}

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tests.doubles.node_bench import Bench, Worker
 from tests.doubles.powercap import PowercapTree
+from tests.e2e.running import total
 
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.ledger.reader import read_only
@@ -179,3 +180,71 @@ def test_taxes_are_known_by_product_after_a_restart(bench: Bench, workers: list[
     owed = {(tax["product_id"], tax["term"]): tax["gco2e"] for tax in receipt["taxes"]}
     assert owed["platform", "platform"] == receipt["gco2e"]["platform"] == pytest.approx(60, abs=0.1)
     assert owed["model", "product"] == pytest.approx(receipt["gco2e"]["product"])
+
+
+def test_products_keep_their_running_jobs_over_a_restart(bench: Bench, workers: list[Worker]) -> None:
+    bench.open(PRODUCTS)
+    bench.tick()
+    bench.start("a", workers[0].pid, product_id="model")
+    bench.start("b", workers[1].pid, product_id="elsewhere")
+    bench.tick(10)
+    bench.restart()
+    bench.tick(10)
+    page = bench.page()
+    for product, seconds in (("platform", 20), ("model", 20), ("elsewhere", 20)):
+        assert total(page, "wattribute_product_running_jobs", product_id=product) == 1
+        assert total(page, "wattribute_product_jobs_total", product_id=product) == 1
+        weight_s = total(page, "wattribute_product_weight_seconds_total", product_id=product)
+        assert float(weight_s) == pytest.approx(seconds, abs=0.2)
+    bench.end("a", workers[0].pid)
+    assert total(bench.page(), "wattribute_product_running_jobs", product_id="model") == 0
+
+
+def test_a_job_of_the_boot_before_pays_nothing_for_this_one(bench: Bench, workers: list[Worker]) -> None:
+    bench.open(PRODUCTS)
+    bench.tick()
+    bench.start("a", workers[0].pid, product_id="model")
+    bench.tick(60)
+    overhead = "wattribute_product_overhead_grams_total"
+    before = total(bench.page(), overhead, product_id="platform", term="platform")
+    bench.reboot()  # boot time is far below what it was
+    assert bench.receipt("a")["ended_at"]
+    bench.start("b", workers[0].pid, product_id="model")
+    bench.tick(60)
+    after = total(bench.page(), overhead, product_id="platform", term="platform")
+    assert float(after - before) == pytest.approx(60, abs=0.2)
+    assert bench.receipt("b")["gco2e"]["platform"] == pytest.approx(60, abs=0.2)
+    bench.start("a", workers[1].pid)
+    bench.tick(60)
+    assert bench.receipt("a")["gco2e"]["platform"] == pytest.approx(90, abs=0.2)
+    assert total(bench.page(), "wattribute_product_jobs_total", product_id="model") == 2
+
+
+@pytest.mark.parametrize("boots", ["the same", "another"])
+def test_other_products_and_prices_after_a_restart(bench: Bench, workers: list[Worker], boots: str) -> None:
+    bench.open(PRODUCTS)
+    bench.tick()
+    bench.start("a", workers[0].pid, product_id="model")
+    bench.start("p", workers[1].pid, product_id="platform", role="platform")
+    bench.start("c", workers[2].pid, product_id="model", role="creation", weight=3, nodes=2)
+    bench.tick()
+    bench.page()
+    new = '[carbon]\nmix = { solar = 1.0 }\n[[product]]\nid = "new"\nscope = "node"\noverhead_g_per_min = 1\n'
+    for text in (new, PRODUCTS, ""):
+        if boots == "the same":
+            bench.restart(text)
+        else:
+            bench.text = text
+            bench.reboot()
+        bench.page()
+        for worker in workers:
+            worker.burn()
+        bench.tick()
+        bench.page()
+    if boots == "the same":
+        for job_id, worker in zip("apc", workers, strict=True):
+            bench.end(job_id, worker.pid)
+    bench.tick()
+    bench.page()
+    assert bench.receipt("p")["gco2e"]["platform"] == 0
+    assert {tax["product_id"] for tax in bench.receipt("c")["taxes"]} == {"platform"}
