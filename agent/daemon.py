@@ -29,6 +29,9 @@ from wattribute.exporters.web import WebServer
 
 log = logging.getLogger("wattribute")
 
+GC_OBJECTS = 50_000
+"""A tick makes some thousand short-lived objects and no cycles: the usual 700 would look for some ten times a tick."""
+
 LATE_S = 0.005
 """A tick that begins this much after its time (and a tenth of an interval) is counted as late."""
 
@@ -72,6 +75,7 @@ def _serve(node: Node, loaded: Loaded) -> int:
         log.info("listening on http://%s and %s", config.agent.listen, config.agent.socket)
         gc.collect()
         gc.freeze()  # what start-up made lives for good: never walk it again
+        gc.set_threshold(GC_OBJECTS)
         _loop(node, dispatch, control, web, selector, stopping, wake, interval_s)
         node.tick()
         node.flush()

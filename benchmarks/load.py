@@ -1,6 +1,7 @@
-"""A load of many small busy processes: `python -S load.py PROCESSES` forks them, prints its pid, ends with stdin.
+"""A job of several processes: `python -S load.py PROCESSES` forks them, prints its pid, ends with stdin.
 
-Each burns about 1 ms of CPU time twice a second, so that 500 of them keep one core busy and none is asleep for a tick.
+One works (about 1 % of a core, so that 100 such jobs keep one core busy), the others wake twice a second, as the
+threads' keepers and data loaders of real jobs do.
 """
 
 import os
@@ -9,15 +10,20 @@ import sys
 import time
 
 
+def live(parent: int, burn_ns: int) -> None:
+    """Burn some CPU time twice a second for as long as the parent lives."""
+    while os.getppid() == parent:
+        until_ns = time.thread_time_ns() + burn_ns
+        while time.thread_time_ns() < until_ns:
+            pass
+        time.sleep(0.5)
+
+
 def main() -> None:
     parent = os.getpid()
-    for _ in range(int(sys.argv[1]) - 1):
+    for number in range(int(sys.argv[1]) - 1):
         if os.fork() == 0:
-            while os.getppid() == parent:
-                until_ns = time.thread_time_ns() + 1_000_000
-                while time.thread_time_ns() < until_ns:
-                    pass
-                time.sleep(0.5)
+            live(parent, 5_000_000 if number == 0 else 10_000)
             os._exit(0)
     sys.stdout.write(f"{parent}\n")
     sys.stdout.flush()

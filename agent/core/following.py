@@ -15,10 +15,10 @@ from wattribute.agent.core.trees import Member, Sample, Tree, TreeAccount
 SCAN_NS = 900_000_000
 """Reaped time is asked for at most this often: a stat line costs thirty times what a clock does."""
 
-CALM_NS = 5_000_000_000
+CALM_NS = 10_000_000_000
 """A process that ran but reaped nothing is asked this often, where no member of its tree died; memory is as old."""
 
-SIZE_NS = 10_000_000_000
+SIZE_NS = 20_000_000_000
 """How old a resident size may be while no process at all is made, and so none reaped."""
 LIST_NS = 30_000_000_000
 PROBES_MAX = 256

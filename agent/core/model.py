@@ -80,8 +80,7 @@ class PowerReading:
     quality: Quality = "integrated"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UsageReading:
+class UsageReading(NamedTuple):  # a tuple: a tick makes one per job
     """Who used what. `busy_ns` is cumulative per consumer (CPU time; for a GPU, SM time on `device`).
 
     For a GPU the reading's presence says that the consumer holds a context on it; `memory_bytes` is resident
