@@ -19,8 +19,9 @@ h1{font-size:1.4rem;margin:0}h2{font-size:1.1rem;margin:1.5rem 0 .5rem}
 a{color:#0b57d0}nav a{margin-right:1rem}p{margin:.5rem 0}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid #d0d7de;vertical-align:top}
-td{overflow-wrap:anywhere;min-width:4rem}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+td{overflow-wrap:anywhere;min-width:4rem}.id{min-width:8rem}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
 .down{color:#b3261e;font-weight:600}.dim{color:#57606a}
+@media(max-width:40rem){.more{display:none}}
 @media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}a{color:#79b8ff}
 th,td{border-color:#30363d}.down{color:#ff7b72}.dim{color:#9198a1}}
 """
@@ -77,7 +78,7 @@ def _index(snapshot: Snapshot | None, why: str) -> Iterator[str]:
         yield "<p>Nothing measured yet.</p>"
         return
     yield '<h2>Sources</h2><div class="wide"><table><tr><th>source<th>state<th class="n">last read'
-    yield '<th class="n">failures<th>why<th>fix'
+    yield '<th class="n">failures' + ("<th>why<th>fix" if any(source.why for source in snapshot.sources) else "")
     for source in snapshot.sources:
         yield from _source_row(source, snapshot.taken_at_unix_ns)
     yield "</table></div>"
@@ -86,11 +87,13 @@ def _index(snapshot: Snapshot | None, why: str) -> Iterator[str]:
 
 def _source_row(source: SourceHealth, now_unix_ns: int) -> Iterator[str]:
     at_ns = source.last_read_unix_ns
-    age = "never" if at_ns is None else f"{max(0, now_unix_ns - at_ns) / NS_PER_S:.1f} s ago"
+    never = "" if source.up else "never"  # what is up without a read is only written to: the ledger
+    age = never if at_ns is None else f"{max(0, now_unix_ns - at_ns) / NS_PER_S:.1f} s ago"
     state = "up" if source.up else '<span class="down">down</span>'
     failures = ", ".join(f"{reason}: {count}" for reason, count in source.failures.items()) or "none"
     yield f'<tr><td>{escape(source.name)}<td>{state}<td class="n">{age}<td class="n">{escape(failures)}'
-    yield f"<td>{escape(source.why)}<td><code>{escape(source.fix)}</code>"
+    if source.why:
+        yield f"<td>{escape(source.why)}<td><code>{escape(source.fix)}</code>"
 
 
 def _jobs_table(jobs: list[JobTotals]) -> Iterator[str]:
@@ -98,7 +101,7 @@ def _jobs_table(jobs: list[JobTotals]) -> Iterator[str]:
     yield f"<h2>Jobs</h2><p>{running} running, {len(jobs) - running} ended a short while ago.</p>"
     if not jobs:
         return
-    yield '<div class="wide"><table><tr><th>job<th>product<th>role<th>state<th class="n">J'
+    yield '<div class="wide"><table><tr><th>job<th class="more">product<th class="more">role<th>state<th class="n">J'
     yield '<th class="n">gCO<sub>2</sub>e (ASC<sup>e</sup>)'
     used_first = sorted(jobs, key=lambda totals: (not totals.running, -sum(totals.values[:ENERGY_SLOTS])))
     for totals in used_first[:JOBS_SHOWN]:
@@ -106,7 +109,8 @@ def _jobs_table(jobs: list[JobTotals]) -> Iterator[str]:
         energy_j = j_of(sum(totals.values[:ENERGY_SLOTS]))
         asce_g = g_of(sum([totals.values[slot] for slot in _ASCE_TERMS]))
         # bdi: an id in a right-to-left script, or with an override in it, stays in its own cell.
-        yield f"<tr><td><bdi>{escape(job.id)}</bdi><td><bdi>{escape(job.product_id)}</bdi><td>{escape(job.role)}"
+        yield f'<tr><td class="id"><bdi>{escape(job.id)}</bdi>'
+        yield f'<td class="more"><bdi>{escape(job.product_id)}</bdi><td class="more">{escape(job.role)}'
         yield f'<td>{"running" if totals.running else "ended"}<td class="n">{energy_j:,.3f}<td class="n">{asce_g:,.6f}'
     yield "</table></div>"
     if len(jobs) > JOBS_SHOWN:

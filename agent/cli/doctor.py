@@ -33,7 +33,9 @@ def command(file: Path | None, as_json: bool) -> None:
     """
     loaded = load(file, os.environ, {})
     findings = list(examine(loaded.config))
-    lacking = sorted(required(loaded.config) - {finding.source for finding in findings if finding.ok})
+    # A finding without a quality tells of something that isn't counted, as the cores inside a package.
+    readable = {finding.source for finding in findings if finding.ok and finding.quality}
+    lacking = sorted(required(loaded.config) - readable)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings], indent=2, ensure_ascii=False))
     else:

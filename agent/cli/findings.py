@@ -1,5 +1,6 @@
 """What `doctor` finds: each sensor, the model that stands in for one, the agent, its state directory and its port."""
 
+import errno
 import logging
 import os
 import shutil
@@ -152,7 +153,10 @@ def look_at_agent(path: str) -> Finding:
     try:
         hello = Client(path).call("hello")
     except WattributeError as error:
-        return Finding(source="agent", path=path, ok=False, why=str(error), fix="wattribute agent")
+        # Refused: nobody has the socket open any more, and a new agent takes it over. Else one is there, but hangs.
+        dead = isinstance(error.__cause__, ConnectionRefusedError)
+        fix = "wattribute agent" if dead else f"stop it (`sudo ss -lxp src {path}` names it) and start it again"
+        return Finding(source="agent", path=path, ok=False, why=str(error), fix=fix)
     return Finding(
         source="agent",
         path=path,
@@ -176,5 +180,6 @@ def look_at_port(listen: str, *, agent_runs: bool) -> Finding:
             return Finding(source="http", path=listen, ok=True, why="in use, while an agent runs: likely by it")
         other = "127.0.0.1:19918" if port == 19917 else "127.0.0.1:19917"
         fix = f"wattribute agent --listen {other}"
-        return Finding(source="http", path=listen, ok=False, why=f"{error.strerror or error}", fix=fix)
+        whose = f"; `sudo ss -ltnp 'sport = :{port}'` names by whom" if error.errno == errno.EADDRINUSE else ""
+        return Finding(source="http", path=listen, ok=False, why=f"{error.strerror or error}{whose}", fix=fix)
     return Finding(source="http", path=listen, ok=True, why="free for /metrics")

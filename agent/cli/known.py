@@ -8,7 +8,7 @@ from typing import Any
 from wattribute.agent.client import AgentRefused, AgentUnreachable, Client
 from wattribute.agent.config import load
 from wattribute.agent.core.errors import WattributeError
-from wattribute.agent.identity import user_state_dir
+from wattribute.agent.identity import NAME_CHARS, user_state_dir
 from wattribute.agent.parts import merge
 from wattribute.agent.receipts import blank
 from wattribute.agent.statement import recorded
@@ -35,7 +35,7 @@ def receipt(job_id: str, environment: Mapping[str, str] = os.environ) -> Receipt
         parts = [part for part in _measured(environment, []) if part["job_id"] == job_id]
     parts += [part for part in _stored(environment) if part["job_id"] == job_id]
     if not parts:
-        raise WattributeError(f"no job {job_id!r} is known here. See: wattribute jobs")
+        raise WattributeError(f"no job {job_id[:NAME_CHARS]!r} is known here. See: wattribute jobs")
     return merge(parts)
 
 

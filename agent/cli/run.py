@@ -110,7 +110,9 @@ def command(
         job_id = identity.job_id(environment, list(cmd), time.strftime("%Y%m%dT%H%M%S"), os.urandom(2).hex())
         wrong = identity.problem(job_id)
         if wrong is not None:
-            raise click.UsageError(f"the job id {ascii(job_id)[:80]} of the environment can't be used: {wrong}")
+            raise click.UsageError(
+                f"the job id {ascii(job_id)[:80]} of the environment can't be used: {wrong}. Fix: use --job-id"
+            )
     count = identity.nodes(environment) if nodes is None else nodes
     fields = {
         "product_id": product,
