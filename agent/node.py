@@ -48,6 +48,8 @@ EDGE_NS = 50_000_000
 FRESH_NS = 30_000_000
 COMMIT_NS = 900_000_000
 """Totals are written, and shown, once a second and at every start and end of a job; ticks between only book."""
+AGING_VIEWS = 64
+"""So many views at most wait for `export_age_s` to pass; what is shown is then a 64th older than it must be."""
 UNCOMMITTED_VIEWS = 4
 """A disk that stands still holds back what is shown, not what is measured: no more than these wait for it."""
 
@@ -103,6 +105,7 @@ class Node:
         self._tick_ns = 0
         self._agent_cpu_ns = 0
         self._gaps: list[tuple[int, Gap]] = []
+        self._sensed = {r.domain.kind for r in sensors.first if r.quality != "modelled"}
         self._undeclared: set[str] = set()
         self._foreign: set[ProcessId] = set()
 
@@ -222,6 +225,7 @@ class Node:
                     owner[reading.domain] = source
                 elif isinstance(reading, UsageReading):
                     usage.append(reading)
+        energy = self._without_doubles(energy)
         cpu = self._read_cpu()
         now_ns, unix_ns = self._clock.monotonic_ns(), self._clock.time_ns()
         self.registry.feed(cpu)
@@ -251,7 +255,10 @@ class Node:
         news = False
         now_ns = self._clock.monotonic_ns()
         while self._taken and self._taken[0][1].seq <= self.record.committed:
-            self._aging.append(self._taken.popleft())
+            taken = self._taken.popleft()
+            # A long wait has room for a few: those in between are left out.
+            if not self._aging or taken[0] - self._aging[-1][0] >= self._export_age_ns // AGING_VIEWS:
+                self._aging.append(taken)
             news = True
         while self._aging and now_ns - self._aging[0][0] >= self._export_age_ns:
             self._shown = self._aging.popleft()[1]
@@ -313,6 +320,12 @@ class Node:
 
     def _read_cpu(self) -> list[UsageReading]:
         return self._cpu.read()
+
+    def _without_doubles(self, energy: list[EnergyReading | PowerReading]) -> list[EnergyReading | PowerReading]:
+        """A sensor that answers after all takes the place of the model: its first reading begins where that ends."""
+        kept = [r for r in energy if r.quality != "modelled" or r.domain.kind not in self._sensed]
+        self._sensed.update(r.domain.kind for r in kept if r.quality != "modelled")
+        return kept
 
     def _settled(self, live: LiveJob) -> bool:
         return live.entry.job.id not in self.books.jobs or self.books.settled(live.entry)

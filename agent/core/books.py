@@ -142,7 +142,9 @@ class Books:
             return False
         if self._at_ns - entry.ended_ns > SETTLE_NS:
             return True
-        return all(meter.reading.at_ns >= entry.ended_ns for meter in self._meters.values())
+        late_ns = self._at_ns - SETTLE_NS  # a sensor that is silent for as long isn't waited for
+        ended_ns = entry.ended_ns
+        return all(not late_ns <= meter.reading.at_ns < ended_ns for meter in self._meters.values())
 
     def meters(self) -> Iterable[Domain]:
         """The domains that have been read."""
@@ -300,7 +302,7 @@ class Books:
         window_ns = interval.end_ns - interval.start_ns
         present = {j: self._present(self.jobs[j], interval) for j in seen.holders if j in self.jobs}
         holders = [job_id for job_id, ppb in present.items() if ppb]
-        use_ns = {job_id: busy_ns for job_id, busy_ns in seen.jobs_ns.items() if job_id in self.jobs}
+        use_ns = {job_id: busy_ns for job_id, busy_ns in seen.jobs_ns.items() if busy_ns and job_id in self.jobs}
         other_ns = seen.other_ns + sum(seen.jobs_ns.values()) - sum(use_ns.values())
         if not use_ns and not other_ns and (holders or seen.foreign):
             # A context that holds a GPU without using it keeps it awake: its holders pay, in equal parts.

@@ -248,3 +248,35 @@ def test_other_products_and_prices_after_a_restart(bench: Bench, workers: list[W
     bench.page()
     assert bench.receipt("p")["gco2e"]["platform"] == 0
     assert {tax["product_id"] for tax in bench.receipt("c")["taxes"]} == {"platform"}
+
+
+def test_a_sensor_that_answers_after_all_takes_the_models_place(bench: Bench) -> None:
+    assert bench.package.dram is not None
+    bench.package.dram.garble(b"")
+    bench.dram_uj = 0
+    bench.open(collectors='modelled = "auto"\nnvml = "off"')
+    bench.tick()
+    bench.tick()
+    modelled = total(bench.page(), "wattribute_node_energy_joules_total", domain="dram", quality="modelled")
+    assert modelled > 0
+    bench.package.dram.restore()
+    bench.dram_uj = 3_000_000
+    bench.clock.pass_(120)  # past any back-off
+    for _ in range(4):
+        bench.tick()
+    page = bench.page()
+    measured = total(page, "wattribute_node_energy_joules_total", domain="dram", quality="measured")
+    assert measured == 9  # 3 W over the ticks since the first that read it
+    so_far = total(page, "wattribute_node_energy_joules_total", domain="dram", quality="modelled")
+    bench.tick()
+    assert total(bench.page(), "wattribute_node_energy_joules_total", domain="dram", quality="modelled") == so_far
+
+
+def test_a_long_export_age_keeps_few_views(bench: Bench) -> None:
+    bench.open("[export]\nexport_age_s = 3600\n")
+    for _ in range(200):
+        bench.tick()
+        bench.node.flush()
+    assert len(bench.node._aging) <= 5
+    bench.tick(3600)
+    bench.page()

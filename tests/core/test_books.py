@@ -320,3 +320,35 @@ def test_a_restart_goes_on_from_the_saved_counters() -> None:
     again.tick(60, cpu=50_000_000)
     assert uj_of(a) == 10_000_000 + 40_000_000
     assert again.books.unattributed_uj["cpu", "unregistered"] == 10_000_000
+
+
+def test_a_holder_that_used_nothing_keeps_the_gpu_awake_and_pays() -> None:
+    """NVML tells holders with 0 ns of SM time: as good as no use told at all."""
+    world = World(idle="usage", idle_w=10)
+    world.counters[GPU] = 0
+    a = world.job("a")
+    world.tick()
+    world.books.see_gpu("GPU-1", {"a": 0}, 0, ["a"], 0)
+    world.tick(gpu=50_000_000)
+    assert a.values[energy_slot("gpu", "direct", "measured")] == 40_000_000
+    assert a.values[energy_slot("gpu", "idle", "measured")] == 10_000_000
+
+
+def test_a_sensor_that_is_long_silent_is_not_waited_for() -> None:
+    world = World()
+    world.counters[DRAM] = 0
+    world.tick()
+    del world.counters[DRAM]
+    for _ in range(5):
+        world.tick()
+    a = world.job("a")
+    world.end(a)
+    world.tick()
+    assert not world.books.settled(a)
+    for _ in range(6):
+        world.tick()
+    b = world.job("b")
+    world.tick()
+    world.end(b)
+    world.tick()
+    assert world.books.settled(b)

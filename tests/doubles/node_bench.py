@@ -78,6 +78,8 @@ class Bench:
         self.boot = "boot-1"
         self.package = package
         self.text = ""
+        self.dram_uj = 3_000_000
+        self.collectors = 'modelled = "off"\nnvml = "off"'
         self.peer_uid = 0
         self._folder = folder
         self._before: dict[tuple[str, tuple[tuple[str, str], ...]], Decimal] = {}
@@ -93,13 +95,14 @@ class Bench:
         if self._node is not None:
             self._node.close()
 
-    def open(self, text: str | None = None) -> Node:
-        if text is not None:
-            self.text = text
+    def open(self, text: str | None = None, *, collectors: str | None = None) -> Node:
+        """Begin, or go on from what the ledger has; without arguments as configured before."""
+        self.text = self.text if text is None else text
+        self.collectors = self.collectors if collectors is None else collectors
         path = self._folder / "wattribute.toml"
         path.write_text(
             f'[agent]\nstate_dir = "{self._folder}/state"\n[paths]\nsys = "{self._folder}/sys"\n'
-            f'[attribution]\ncpu_idle_w = 10\n[collectors]\nmodelled = "off"\nnvml = "off"\n{self.text}'
+            f"[attribution]\ncpu_idle_w = 10\n[collectors]\n{self.collectors}\n{self.text}"
         )
         loaded: Loaded = load(path, {}, {})
         config: Config = loaded.config
@@ -134,8 +137,8 @@ class Bench:
     def tick(self, seconds: float = 1.0, cpu_uj: int = 50_000_000) -> None:
         self.clock.pass_(seconds)
         self.package.package.add(round(cpu_uj * seconds))
-        assert self.package.dram is not None
-        self.package.dram.add(round(3_000_000 * seconds))
+        if self.package.dram is not None and self.dram_uj:
+            self.package.dram.add(round(self.dram_uj * seconds))
         self.node.tick(patience_ns=2 * S)
 
     def start(self, job_id: str, pid: int, member: str = "m", **fields: Any) -> dict[str, Any]:
