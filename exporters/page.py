@@ -19,7 +19,7 @@ h1{font-size:1.4rem;margin:0}h2{font-size:1.1rem;margin:1.5rem 0 .5rem}
 a{color:#0b57d0}nav a{margin-right:1rem}p{margin:.5rem 0}
 .wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid #d0d7de;vertical-align:top}
-td{overflow-wrap:anywhere;min-width:4rem}.id{min-width:8rem}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}
+td{overflow-wrap:anywhere;min-width:4rem}.id{min-width:7rem}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}th.n{white-space:normal}
 .down{color:#b3261e;font-weight:600}.dim{color:#57606a}
 @media(max-width:40rem){.more{display:none}}
 @media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}a{color:#79b8ff}
