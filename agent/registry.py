@@ -59,7 +59,7 @@ class LiveJob:
 
 @dataclass(slots=True)
 class _Root:
-    members: dict[str, str] = field(default_factory=dict)  # token -> job id
+    members: dict[tuple[str, str], None] = field(default_factory=dict)  # job id and token: others may have the same
     leaves: list[str] = field(default_factory=list)  # the innermost jobs among them, by their parents
     seen_ns: int = 0
     left_ns: int = 0
@@ -130,7 +130,7 @@ class Registry:
         live.member_count += 1
         if request.parent_job_id and request.parent_job_id != request.job_id:
             live.parents[request.member] = request.parent_job_id
-        root.members[request.member] = request.job_id
+        root.members[request.job_id, request.member] = None
         root.leaves = self._leaves(root)
         if len(root.leaves) > 1:
             for job_id in root.leaves:
@@ -178,7 +178,7 @@ class Registry:
         ended = []
         for process in processes:
             root = self._roots.get(process)
-            for token, job_id in list(root.members.items()) if root else ():
+            for job_id, token in list(root.members) if root else ():
                 live = self.jobs[job_id]
                 self._drop(live, token, at_ns, unix_ns)
                 if not live.running:
@@ -204,7 +204,7 @@ class Registry:
                 self._cpu.watch(process, since_ns=tree_ns)
                 self._roots[process] = _Root()
             root = self._roots[process]
-            root.members[token] = live.entry.job.id
+            root.members[live.entry.job.id, token] = None
             live.members[token] = process
             if parent:
                 live.parents[token] = parent
@@ -267,19 +267,20 @@ class Registry:
             entry.changed = True
 
     def _leaves(self, root: _Root) -> list[str]:
-        job_ids = dict.fromkeys(root.members.values())
+        job_ids = dict.fromkeys(job_id for job_id, _ in root.members)
         if len(job_ids) > 1:
-            for token, job_id in root.members.items():
+            for job_id, token in root.members:
                 job_ids.pop(self.jobs[job_id].parents.get(token, ""), None)
-        return list(job_ids or dict.fromkeys(root.members.values()))
+        return list(job_ids or dict.fromkeys(job_id for job_id, _ in root.members))
 
     def _drop(self, live: LiveJob, token: str, at_ns: int, unix_ns: int) -> None:
         process = live.members.pop(token)
         live.known_meta = False
         parent = live.parents.pop(token, None)
         root = self._roots[process]
-        job_id = root.members.pop(token)
-        if job_id not in root.members.values():
+        job_id = live.entry.job.id
+        del root.members[job_id, token]
+        if all(other_id != job_id for other_id, _ in root.members):
             self._hand_down(root, job_id, parent)
         root.leaves = self._leaves(root)
         if not root.members:
@@ -292,7 +293,7 @@ class Registry:
 
     def _hand_down(self, root: _Root, job_id: str, parent: str | None) -> None:
         """A job left a root before those that were opened inside it: they are inside of what it was inside of."""
-        for token, inner_id in root.members.items():
+        for inner_id, token in root.members:
             inner = self.jobs[inner_id]
             if inner.parents.get(token) == job_id:
                 inner.known_meta = False

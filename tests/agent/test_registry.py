@@ -255,3 +255,16 @@ def test_a_job_inside_of_one_that_ended_early_stays_the_innermost() -> None:
     desk.work(1, 500)
     assert (desk.cpu_ns("outer"), desk.cpu_ns("inner")) == (0, 500)
     assert not desk.registry.jobs["outer"].overlapped
+
+
+def test_two_jobs_may_give_their_members_the_same_token() -> None:
+    desk = Desk()
+    desk.start("a", "m")
+    desk.start("b", "m")
+    desk.work(1, 500)
+    assert (desk.cpu_ns("a"), desk.cpu_ns("b")) == (250, 250)
+    desk.end("a", "m")
+    desk.work(1, 100)
+    assert (desk.cpu_ns("a"), desk.cpu_ns("b")) == (250, 350)
+    desk.end("b", "m")
+    assert not desk.clocks.watched
