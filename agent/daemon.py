@@ -110,6 +110,7 @@ def _loop(
             dispatch.settle()
         if now_s >= next_expiry_s:
             next_expiry_s = now_s + 1.0
+            dispatch.settle()  # who waits has a deadline, also while the disk stands still and there is no news
             control.expire(time.monotonic())
             web.expire(time.monotonic())
             node.refused = control.refused

@@ -178,12 +178,15 @@ class Registry:
         ended = []
         for process in processes:
             root = self._roots.get(process)
+            leaves = list(root.leaves) if root else []
             for job_id, token in list(root.members) if root else ():
                 live = self.jobs[job_id]
                 self._drop(live, token, at_ns, unix_ns)
                 if not live.running:
                     live.notes.setdefault("its process ended without closing the job")
                     ended.append(live)
+            if leaves:
+                self._departed[process] = leaves
         return ended
 
     def jobs_of(self, process: ProcessId) -> list[str]:

@@ -268,3 +268,12 @@ def test_two_jobs_may_give_their_members_the_same_token() -> None:
     assert (desk.cpu_ns("a"), desk.cpu_ns("b")) == (250, 350)
     desk.end("b", "m")
     assert not desk.clocks.watched
+
+
+def test_a_gpu_tells_late_of_all_jobs_of_a_process_that_died() -> None:
+    desk = Desk()
+    desk.start("a", "m")
+    desk.start("b", "m")
+    process = desk.registry.jobs["a"].members["m"]
+    desk.registry.lose([process], 5000, 5000)
+    assert desk.registry.jobs_of(process) == ["a", "b"]
