@@ -5,6 +5,7 @@ Every page is checked: it adds up, and nothing on it has fallen since the one be
 
 import subprocess
 import sys
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,7 @@ class HandClock:
     def __init__(self) -> None:
         self.boot_ns = 1000 * S
         self.unix_ns = 1_700_000_000 * S
+        self.on_pass: Callable[[int], None] = lambda duration_ns: None
 
     def monotonic_ns(self) -> int:
         return self.boot_ns
@@ -47,6 +49,7 @@ class HandClock:
     def pass_(self, seconds: float) -> None:
         self.boot_ns += round(seconds * S)
         self.unix_ns += round(seconds * S)
+        self.on_pass(round(seconds * S))
 
 
 class Worker:
