@@ -87,7 +87,8 @@ class Dispatch:
         receipt = self._node.receipt(request.job_id)
         if receipt is None:
             raise Refused(f"no job {request.job_id!r} is known here")
-        if not request.wait or self._node.settled(request.job_id):
+        # While other members go on there is no closing read to wait for: the receipt is of what was used so far.
+        if not request.wait or receipt["ended_at"] is None or self._node.settled(request.job_id):
             return {"receipt": receipt}
         deferred = Deferred()
         self._waiting.append((request.job_id, self._clock() + 2 * self._interval_s, deferred))

@@ -25,6 +25,7 @@ from wattribute.agent.core.model import (
     PowerReading,
     ProcessId,
     Snapshot,
+    SourceHealth,
     UsageReading,
 )
 from wattribute.agent.core.units import NS_PER_S
@@ -46,8 +47,8 @@ log = logging.getLogger("wattribute")
 PATIENCE_NS = 20_000_000
 EDGE_NS = 50_000_000
 FRESH_NS = 30_000_000
-COMMIT_NS = 900_000_000
-"""Totals are written, and shown, once a second and at every start and end of a job; ticks between only book."""
+COMMIT_NS = 450_000_000
+"""Totals are written, and shown, at a tick this long after the last time, and at every start and end of a job."""
 AGING_VIEWS = 64
 """So many views at most wait for `export_age_s` to pass; what is shown is then a 64th older than it must be."""
 UNCOMMITTED_VIEWS = 4
@@ -98,6 +99,8 @@ class Node:
         self._seq = 0
         self._last_tick_ns = 0
         self._taken_ns = 0
+        self._cpu_read_ns = 0
+        self._cpu_read_unix_ns: int | None = None
         self._edge = False
         self._edge_until_ns: int | None = None
         self._ticks = 0
@@ -319,7 +322,11 @@ class Node:
     # Inside
 
     def _read_cpu(self) -> list[UsageReading]:
-        return self._cpu.read()
+        began_ns = self._clock.monotonic_ns()
+        readings = self._cpu.read()
+        self._cpu_read_ns = self._clock.monotonic_ns() - began_ns
+        self._cpu_read_unix_ns = self._clock.time_ns()
+        return readings
 
     def _without_doubles(self, energy: list[EnergyReading | PowerReading]) -> list[EnergyReading | PowerReading]:
         """A sensor that answers after all takes the place of the model: its first reading begins where that ends."""
@@ -331,7 +338,17 @@ class Node:
         return live.entry.job.id not in self.books.jobs or self.books.settled(live.entry)
 
     def _health(self) -> list[Any]:
-        return [*(source.health() for source in self._sensors.sources), *self.record.health()]
+        process = SourceHealth(
+            name="process",
+            up=True,
+            read_ns=self._cpu_read_ns,
+            last_read_unix_ns=self._cpu_read_unix_ns,
+            failures={},
+            gap_ns=0,
+            wraps=0,
+            resets=0,
+        )
+        return [process, *(source.health() for source in self._sensors.sources), *self.record.health()]
 
     def _retire(self, unix_ns: int) -> bool:
         """Fold the series of jobs that ended `hold_s` ago; True where there were any."""
@@ -403,5 +420,4 @@ class Node:
                 "method": self._intensity.method,
                 "quality": self._intensity.quality,
             },
-            "gaps": [],
         }

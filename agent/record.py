@@ -108,6 +108,7 @@ class Record:
     def _stop(self, live: LiveJob, books: Books, stopped_unix_ns: int) -> None:
         why = "its processes ended while the agent was away" if self._same_boot else "the machine restarted"
         live.notes.setdefault(f"{why}: counted until {rfc3339(stopped_unix_ns)}")
+        live.gaps.append({"start": rfc3339(stopped_unix_ns), "end": None, "cause": why})
         live.entry.job = replace(live.entry.job, ended_unix_ns=stopped_unix_ns)
         live.known_meta = False
         if self._same_boot:

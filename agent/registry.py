@@ -49,6 +49,7 @@ class LiveJob:
     folded: bool = False
     known_meta: bool = False  # the ledger has its present description
     described: tuple[int, int] = (0, 0)  # with so many taxes and GPUs
+    gaps: list[dict[str, str | None]] = field(default_factory=list)  # stretches in which nobody measured it
     folded_values: list[int] | None = None  # what of it is in a fold already, from an earlier segment
     unattributed_uj: int = 0  # the node's, when it began
 

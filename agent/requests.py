@@ -37,7 +37,7 @@ class JobStart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="job
     job_id: Name
     member: Name
     product_id: Name = "default"
-    uses: tuple[Name, ...] = ()
+    uses: Annotated[tuple[Name, ...], msgspec.Meta(max_length=64)] = ()
     role: Role = "use"
     phase: Annotated[str, msgspec.Meta(max_length=128)] = ""
     weight: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 1
@@ -56,7 +56,7 @@ class JobEnd(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="job.e
     job_id: Name
     member: Name
     reaped_cpu_ns: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    notes: tuple[Annotated[str, msgspec.Meta(max_length=256)], ...] = ()
+    notes: Annotated[tuple[Annotated[str, msgspec.Meta(max_length=256)], ...], msgspec.Meta(max_length=16)] = ()
 
 
 class JobUpdate(

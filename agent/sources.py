@@ -42,6 +42,7 @@ class Source:
         self._asked_at_ns: int | None = None
         self._retry_at_ns = 0
         self._backoff_ns = FIRST_BACKOFF_NS
+        self.absent = False
         self._gone = False
         self._faults: dict[str, str] = {}
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
@@ -168,6 +169,7 @@ class Source:
             self._gone = True
             self._fail("gone", str(error), "")
         elif isinstance(error, SensorUnavailable):
+            self.absent = error.absent
             self._fail("unavailable", error.cause, error.fix)
         else:
             if "bug" not in self._failures:

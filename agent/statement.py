@@ -22,7 +22,7 @@ def receipt_of(live: LiveJob, about: Mapping[str, Any], *, now_unix_ns: int, set
         live.entry.taxes_ng,
         now_unix_ns=now_unix_ns,
         domains=about["domains"],
-        common=about,
+        common={**about, "gaps": live.gaps},
         members=max(1, live.member_count),
         settled=settled,
         notes=notes,

@@ -108,13 +108,14 @@ def _try(sensors: Sensors, seen: set[DomainKind], start: Callable[[], Collector]
     if not energy and named:
         source.close()
         raise SensorUnavailable(f"{source.name}: {source.why or 'no answer'}", source.fix)
-    if not energy and not source.up:
+    if not energy and source.absent:
         source.close()
         return source.why
+    # One that is there and can't be read stays: its health is on the page, and it may come.
     seen.update(r.domain.kind for r in energy)
     sensors.first += energy
     sensors.sources.append(source)
-    return f"{source.name} has no such zone" if energy else f"{source.name} doesn't answer"
+    return f"{source.name} has no such zone" if energy else source.why or f"{source.name} doesn't answer"
 
 
 def _rapl(config: Config, clock: Clock) -> Collector:

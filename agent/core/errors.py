@@ -14,12 +14,16 @@ class WattributeError(Exception):
 
 
 class SensorUnavailable(WattributeError):
-    """The sensor can't be read now. `cause` is what the kernel or library said, `fix` one exact command or step."""
+    """The sensor can't be read now. `cause` is what the kernel or library said, `fix` one exact command or step.
 
-    def __init__(self, cause: str, fix: str = "") -> None:
+    `absent`: this machine has no such thing, as against one that can't be read.
+    """
+
+    def __init__(self, cause: str, fix: str = "", *, absent: bool = False) -> None:
         super().__init__(f"{cause}. Fix: {fix}" if fix else cause)
         self.cause = cause
         self.fix = fix
+        self.absent = absent
 
 
 class SensorGone(WattributeError):

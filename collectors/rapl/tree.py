@@ -121,11 +121,14 @@ def no_zone(sys: Path, zones: Sequence[Zone]) -> SensorUnavailable:
         # Container runtimes mask devices/virtual/powercap, where the links lead (GHSA-jq35-85cj-fj4p).
         return SensorUnavailable(f"{nameless[0].directory} is listed but {nameless[0].why}; a masked tree?", UNMASK)
     if zones:
-        return SensorUnavailable(f"{root} has no package, dram or psys zone", RELOAD)
+        return SensorUnavailable(f"{root} has no package, dram or psys zone", RELOAD, absent=True)
     cpu = cpu_here(sys)
     if cpu == "virtual":
         fix = "run the agent on the host; in this machine CPU energy is modelled"
-        return SensorUnavailable(f"no RAPL zone under {root}: the hypervisor hides RAPL from a virtual machine", fix)
+        return SensorUnavailable(
+            f"no RAPL zone under {root}: the hypervisor hides RAPL from a virtual machine", fix, absent=True
+        )
     if cpu == "other":
-        return SensorUnavailable(f"no RAPL zone under {root}: this CPU has no RAPL", 'set [collectors] rapl = "off"')
-    return SensorUnavailable(f"no RAPL zone under {root}", LOAD)
+        fix = 'set [collectors] rapl = "off"'
+        return SensorUnavailable(f"no RAPL zone under {root}: this CPU has no RAPL", fix, absent=True)
+    return SensorUnavailable(f"no RAPL zone under {root}", LOAD, absent=True)

@@ -19,7 +19,7 @@ from wattribute.agent import control, wire
 from wattribute.agent.control import ControlServer, Deferred
 from wattribute.agent.core.errors import Refused, WattributeError
 from wattribute.agent.dispatch import Dispatch
-from wattribute.agent.requests import Health, Hello, JobReceipt, JobStart, Peer, Request
+from wattribute.agent.requests import Health, Hello, JobEnd, JobReceipt, JobStart, Peer, Request
 
 
 class Loop:
@@ -382,6 +382,9 @@ def test_dispatch_gives_what_it_has_after_two_intervals() -> None:
     dispatch = Dispatch(node, interval_s=1.0, version="", clock=lambda: now_s[0])
     peer = Peer(pid=1, uid=0, gid=0)
     dispatch(JobStart(id=1, job_id="a", member="m"), peer)
+    so_far = dispatch(JobReceipt(id=1, job_id="a", wait=True), peer)
+    assert not isinstance(so_far, Deferred)  # it runs: there is no closing read to wait for
+    dispatch(JobEnd(id=1, job_id="a", member="m"), peer)
     waiting = dispatch(JobReceipt(id=1, job_id="a", wait=True), peer)
     assert isinstance(waiting, Deferred)
     seen: list[Any] = []

@@ -103,7 +103,7 @@ def test_a_stuck_agent_costs_its_time_once(
             pass
     assert job.receipt.basis == "in-process"
     assert len(caplog.records) == 1
-    assert "did not answer within 200 ms" in caplog.text
+    assert "did not answer within 100 ms" in caplog.text
 
 
 def test_an_agent_that_dies_meanwhile_leaves_what_the_process_knows(

@@ -304,4 +304,4 @@ def test_a_stuck_agent_is_left_alone(agent: AgentOnSocket, environment: dict[str
     agent.frozen.set()
     done = run(environment, "--", "sh", "-c", "exit 3")
     assert done.returncode == 3
-    assert "did not answer within 200 ms" in done.stderr
+    assert "did not answer within 100 ms" in done.stderr
