@@ -6,12 +6,21 @@ from collections.abc import Generator
 
 import pytest
 
+from wattribute.agent.client import Client
+
 MISSING = "missing: "
 _missing_tools = pytest.StashKey[Counter[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_missing_tools] = Counter()
+    for name in list(os.environ):
+        if name.startswith(("WATTRIBUTE_", "SLURM_", "TORCHELASTIC_")) and not name.startswith("WATTRIBUTE_TEST_"):
+            del os.environ[name]  # what this shell says of agents and jobs isn't the tests'
+    client = Client.find(os.environ)
+    if client is not None:
+        client.close()
+        pytest.exit("an agent runs on this machine, and tests of what happens without one would find it: stop it", 2)
 
 
 def _missing_tool(report: pytest.TestReport | pytest.CollectReport) -> str:
