@@ -310,7 +310,7 @@ def _listen(path: Path, mode: int) -> tuple[socket.socket, tuple[int, int]]:
     except OSError as error:
         listener.close()
         if error.errno == errno.EADDRINUSE:
-            raise WattributeError(f"another agent is listening on {path}. Fix: stop it, or give this one another --socket") from error
+            raise _taken(path) from error
         raise WattributeError(
             f"can't listen on {path}: {error.strerror or error}. Fix: choose another path with --socket"
         ) from error
@@ -335,7 +335,11 @@ def _clear(path: Path) -> None:
             return
         except BlockingIOError:  # a full backlog: alive and busy
             pass
-    raise WattributeError(f"another agent is listening on {path}. Fix: stop it, or give this one another --socket")
+    raise _taken(path)
 
 
 __all__ = ["ControlServer", "Deferred", "Handler"]
+
+
+def _taken(path: Path) -> WattributeError:
+    return WattributeError(f"another agent is listening on {path}. Fix: stop it, or give this one another --socket")
