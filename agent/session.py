@@ -191,9 +191,11 @@ class Job:
         elif self.measured_here:
             from wattribute.agent.requests import JobEnd
 
-            here().engine(self._environment).ask(
-                JobEnd(id=0, job_id=self.id, member=self._member, reaped_cpu_ns=reaped_cpu_ns())
-            )
+            end = JobEnd(id=0, job_id=self.id, member=self._member, reaped_cpu_ns=reaped_cpu_ns())
+            try:
+                here().engine(self._environment).ask(end)
+            except WattributeError as error:  # its engine was closed meanwhile: what it measured is on disk
+                self.note(str(error))
 
     def _read(self, *, wait: bool) -> Receipt:
         if self._settled is not None and wait:
