@@ -7,7 +7,7 @@ books it; `start` and `end` only register, so that a caller is answered at once 
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from wattribute.agent.core.model import (
     Account,
     CarbonIntensity,
     Clock,
+    Domain,
     DomainKind,
     EnergyReading,
     Gap,
@@ -34,6 +35,7 @@ from wattribute.agent.ledger.batch import pack
 from wattribute.agent.registry import CpuTime, LiveJob, Registry, check_id
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
 from wattribute.agent.saved import totals_of
+from wattribute.agent.sources import Source
 from wattribute.agent.statement import receipt_of
 from wattribute.agent.view import Row, View, take
 from wattribute.agent.wiring import Sensors
@@ -111,6 +113,8 @@ class Node:
         self._sensed = {r.domain.kind for r in sensors.first if r.quality != "modelled"}
         self._undeclared: set[str] = set()
         self._foreign: set[ProcessId] = set()
+        self._cpu_lock = threading.Lock()
+        self._captured: list[UsageReading] = []
 
     # What jobs ask for
 
@@ -120,7 +124,8 @@ class Node:
         now_ns, unix_ns = self._clock.monotonic_ns(), self._clock.time_ns()
         was_running = (job := self.registry.jobs.get(request.job_id)) is not None and job.running
         known = None if request.job_id in self.registry.jobs else self.record.finished(request.job_id)
-        live = self.registry.start(request, peer, now_ns, unix_ns, known)
+        with self._cpu_lock:
+            live = self.registry.start(request, peer, now_ns, unix_ns, known)
         if not was_running:
             live.unattributed_uj = sum(self.books.unattributed_uj.values())
         self._edge = True
@@ -131,8 +136,9 @@ class Node:
 
     def end(self, request: JobEnd, peer: Peer) -> dict[str, Any]:
         """Close one membership; the job ends with its last. Raises Refused."""
-        self.registry.feed(self._read_cpu())
-        self.registry.end(request, peer, self._clock.monotonic_ns(), self._clock.time_ns())
+        with self._cpu_lock:
+            self.registry.feed(self._read_cpu())
+            self.registry.end(request, peer, self._clock.monotonic_ns(), self._clock.time_ns())
         self._edge = True
         return {"job_id": request.job_id}
 
@@ -196,7 +202,7 @@ class Node:
                 return
             self._edge_until_ns = now_ns + FRESH_NS
             for source in stepping:
-                source.request_fresh(wake)
+                source.request_fresh(self._at_step, wake)
         if now_ns >= self._edge_until_ns or all(source.answered for source in stepping):
             self.tick()
 
@@ -205,7 +211,7 @@ class Node:
         come = threading.Event()
         stepping = [source for source in self._sensors.sources if source.fresh]
         for source in stepping:
-            source.request_fresh(come.set)
+            source.request_fresh(self._at_step, come.set)
         if stepping:
             come.wait(FRESH_NS / NS_PER_S)
         self.tick()
@@ -229,20 +235,9 @@ class Node:
                 elif isinstance(reading, UsageReading):
                     usage.append(reading)
         energy = self._without_doubles(energy)
-        cpu = self._read_cpu()
-        now_ns, unix_ns = self._clock.monotonic_ns(), self._clock.time_ns()
-        self.registry.feed(cpu)
-        self._gpus.feed(usage, energy, self.books)
-        self.registry.lose(self._cpu.gone(), now_ns, unix_ns)
-        accounts: dict[Account, int] = {r.consumer: r.busy_ns for r in cpu if not isinstance(r.consumer, ProcessId)}
-        self._agent_cpu_ns = accounts["agent"]
-        for outcome in self.books.tick(now_ns, accounts, energy):
-            owner[outcome.domain].note(outcome)
-            if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
-                self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
-        news = bool(self.books.forget_settled()) | self._retire(unix_ns)
-        if news or at_edge or now_ns - self._taken_ns >= COMMIT_NS:
-            self._take(now_ns, unix_ns)
+        stepped_ns = max((r.at_ns for r in energy if owner[r.domain].fresh), default=0)
+        with self._cpu_lock:
+            now_ns = self._book(energy, usage, owner, stepped_ns, at_edge=at_edge)
         self._last_tick_ns = now_ns
         self._ticks += 1
         self._late_ticks += late
@@ -307,11 +302,12 @@ class Node:
 
     def foreign(self, roots: set[ProcessId]) -> None:
         """Process trees inside ours that measure themselves: what they use is theirs."""
-        for root in roots - self._foreign:
-            self._cpu.watch(root)
-        for root in self._foreign - roots:
-            self._cpu.unwatch(root)
-        self._foreign = roots
+        with self._cpu_lock:
+            for root in roots - self._foreign:
+                self._cpu.watch(root)
+            for root in self._foreign - roots:
+                self._cpu.unwatch(root)
+            self._foreign = roots
 
     def close(self) -> None:
         """Give the sensors back and write the rest down."""
@@ -320,6 +316,38 @@ class Node:
         self.record.close()
 
     # Inside
+
+    def _at_step(self) -> None:
+        """In a sensor's thread, right at its counters' step: what had been used by then."""
+        with self._cpu_lock:
+            self._captured = self._read_cpu()
+
+    def _book(
+        self,
+        energy: list[EnergyReading | PowerReading],
+        usage: list[UsageReading],
+        owner: Mapping[Domain, Source],
+        stepped_ns: int,
+        *,
+        at_edge: bool,
+    ) -> int:
+        """Split and record what was read, by the CPU time at the counters' step where there was one; returns when."""
+        captured, self._captured = self._captured, []
+        cpu = captured if captured and captured[0].at_ns >= stepped_ns else self._read_cpu()
+        now_ns, unix_ns = cpu[0].at_ns, self._clock.time_ns()
+        self.registry.feed(cpu)
+        self._gpus.feed(usage, energy, self.books)
+        self.registry.lose(self._cpu.gone(), now_ns, unix_ns)
+        accounts: dict[Account, int] = {r.consumer: r.busy_ns for r in cpu if not isinstance(r.consumer, ProcessId)}
+        self._agent_cpu_ns = accounts["agent"]
+        for outcome in self.books.tick(now_ns, accounts, energy):
+            owner[outcome.domain].note(outcome)
+            if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
+                self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
+        news = bool(self.books.forget_settled()) | self._retire(unix_ns)
+        if news or at_edge or now_ns - self._taken_ns >= COMMIT_NS:
+            self._take(now_ns, unix_ns)
+        return now_ns
 
     def _read_cpu(self) -> list[UsageReading]:
         began_ns = self._clock.monotonic_ns()

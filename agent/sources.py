@@ -47,15 +47,18 @@ class Source:
         self._faults: dict[str, str] = {}
         self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self.fresh = threaded and isinstance(collector, FreshCollector)
-        self._on_fresh: Callable[[], None] = lambda: None
+        self._at_step: Callable[[], None] = lambda: None
+        self._wake: Callable[[], None] = lambda: None
         self._requests: queue.SimpleQueue[str] | None = None
         if threaded:
             self._requests = queue.SimpleQueue()
             threading.Thread(target=self._work, name=f"wattribute-{self.name}", daemon=True).start()
 
-    def request_fresh(self, on_answer: Callable[[], None]) -> None:
-        """Ask for a read at the counters' next step; `on_answer` is called in the worker once it has come."""
-        self._on_fresh = on_answer
+    def request_fresh(self, at_step: Callable[[], None], wake: Callable[[], None]) -> None:
+        """Ask for a read at the counters' next step. In the worker, `at_step` is called right at it, for what must be
+        read at the same moment, and `wake` once the answer can be collected.
+        """
+        self._at_step, self._wake = at_step, wake
         self.request("fresh")
 
     @property
@@ -134,11 +137,17 @@ class Source:
         assert requests is not None
         while how := requests.get():
             if how == "fresh" and isinstance(self._collector, FreshCollector):
-                self._answers.put(self._read(self._collector.read_fresh))
-                self._on_fresh()
+                self._answers.put(self._read(self._step))
+                self._wake()
             else:
                 self._answers.put(self._read(self._collector.read))
         self._collector.close()
+
+    def _step(self) -> Sequence[Reading]:
+        assert isinstance(self._collector, FreshCollector)
+        readings = self._collector.read_fresh()
+        self._at_step()
+        return readings
 
     def _read(self, read: Callable[[], Sequence[Reading]]) -> Answer:
         began_ns = self._clock.monotonic_ns()
