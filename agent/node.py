@@ -6,7 +6,6 @@ books it; `start` and `end` only register, so that a caller is answered at once 
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -37,7 +36,7 @@ from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
 from wattribute.agent.saved import totals_of
 from wattribute.agent.sources import Source
 from wattribute.agent.statement import receipt_of
-from wattribute.agent.view import Row, View, take
+from wattribute.agent.view import Row, ShowWindow, take
 from wattribute.agent.wiring import Sensors
 
 if TYPE_CHECKING:
@@ -51,10 +50,6 @@ EDGE_NS = 50_000_000
 FRESH_NS = 30_000_000
 COMMIT_NS = 450_000_000
 """Totals are written, and shown, at a tick this long after the last time, and at every start and end of a job."""
-AGING_VIEWS = 64
-"""So many views at most wait for `export_age_s` to pass; what is shown is then a 64th older than it must be."""
-UNCOMMITTED_VIEWS = 4
-"""A disk that stands still holds back what is shown, not what is measured: no more than these wait for it."""
 
 
 class Node:
@@ -94,10 +89,7 @@ class Node:
         self._gpus = GpuProcesses(cpu, registry)
         self._folds = record.folds
         self._rows = {job_id: Row.of(live, pack(live.entry.values)) for job_id, live in registry.jobs.items()}
-        self._shown = View()
-        self._taken: deque[tuple[int, View]] = deque()
-        self._aging: deque[tuple[int, View]] = deque()
-        self._export_age_ns = round(config.export.export_age_s * NS_PER_S)
+        self.views = ShowWindow(round(config.export.export_age_s * NS_PER_S))
         self._seq = 0
         self._last_tick_ns = 0
         self._taken_ns = 0
@@ -246,21 +238,11 @@ class Node:
     @property
     def version_shown(self) -> tuple[int, int]:
         """Changes whenever a snapshot would: the view's number (0: nothing measured yet) and the tick's."""
-        return self._shown.seq, self._ticks
+        return self.views.shown.seq, self._ticks
 
     def show(self) -> bool:
         """Put up what the record has by now and is old enough to be shown; True where there was news."""
-        news = False
-        now_ns = self._clock.monotonic_ns()
-        while self._taken and self._taken[0][1].seq <= self.record.committed:
-            taken = self._taken.popleft()
-            # A long wait has room for a few: those in between are left out.
-            if not self._aging or taken[0] - self._aging[-1][0] >= self._export_age_ns // AGING_VIEWS:
-                self._aging.append(taken)
-            news = True
-        while self._aging and now_ns - self._aging[0][0] >= self._export_age_ns:
-            self._shown = self._aging.popleft()[1]
-        return news
+        return self.views.show(self.record.committed, self._clock.monotonic_ns())
 
     def problem(self) -> str:
         """Why the node isn't healthy, in words; "" where it is."""
@@ -271,7 +253,7 @@ class Node:
 
     def snapshot(self) -> Snapshot:
         """The last view that the ledger has, with the sources' present health."""
-        view = self._shown
+        view = self.views.shown
         return Snapshot(
             taken_at_unix_ns=self._clock.time_ns(),
             version=self._version,
@@ -403,8 +385,8 @@ class Node:
                 changed.append((live, packed))
         self._rows = rows
         self._seq += 1
-        if len(self._taken) < UNCOMMITTED_VIEWS:
-            self._taken.append((now_ns, take(self._seq, self.books, rows, self._folds)))
+        if self.views.has_room:
+            self.views.put(now_ns, take(self._seq, self.books, rows, self._folds))
         self._taken_ns = now_ns
         self.record.about = self._about()
         self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, self._cpu.trees_ns())

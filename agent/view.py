@@ -1,5 +1,6 @@
 """What is shown: a consistent copy of all totals, made at a tick and put up once the ledger has it."""
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -86,3 +87,46 @@ def take(seq: int, books: Books, rows: Mapping[str, Row], folds: Folds) -> View:
         },
         agent_energy_uj=books.agent_energy_uj,
     )
+
+
+AGING_VIEWS = 64
+"""So many views at most wait for `export_age_s` to pass; what is shown is then a 64th older than it must be."""
+UNCOMMITTED_VIEWS = 4
+"""A disk that stands still holds back what is shown, not what is measured: no more than these wait for it."""
+
+
+class ShowWindow:
+    """Which view is on show: the last that the record has and that is old enough (`age_ns`)."""
+
+    def __init__(self, age_ns: int) -> None:
+        self.shown = View()
+        self._age_ns = age_ns
+        self._taken: deque[tuple[int, View]] = deque()
+        self._aging: deque[tuple[int, View]] = deque()
+
+    @property
+    def aging(self) -> int:
+        """How many views wait to be old enough."""
+        return len(self._aging)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether one more view may wait for the record."""
+        return len(self._taken) < UNCOMMITTED_VIEWS
+
+    def put(self, at_ns: int, view: View) -> None:
+        """A view that was handed to the record."""
+        self._taken.append((at_ns, view))
+
+    def show(self, committed: int, now_ns: int) -> bool:
+        """Put up what the record has by now and is old enough; True where the record has something new."""
+        news = False
+        while self._taken and self._taken[0][1].seq <= committed:
+            taken = self._taken.popleft()
+            # A long wait has room for a few: those in between are left out.
+            if not self._aging or taken[0] - self._aging[-1][0] >= self._age_ns // AGING_VIEWS:
+                self._aging.append(taken)
+            news = True
+        while self._aging and now_ns - self._aging[0][0] >= self._age_ns:
+            self.shown = self._aging.popleft()[1]
+        return news

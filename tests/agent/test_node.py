@@ -277,6 +277,6 @@ def test_a_long_export_age_keeps_few_views(bench: Bench) -> None:
     for _ in range(200):
         bench.tick()
         bench.node.flush()
-    assert len(bench.node._aging) <= 5
+    assert bench.node.views.aging <= 5
     bench.tick(3600)
     bench.page()

@@ -28,7 +28,7 @@ def end(agent: RunningAgent, child: "subprocess.Popen[str]", job_id: str) -> tup
 
 
 @pytest.mark.parametrize(
-    "burner", [("steady", "2", "0.7"), ("children", "2"), ("daemons", "2"), ("brief", "200")], ids=lambda b: b[0]
+    "burner", [("steady", "2", "0.7"), ("children", "4"), ("daemons", "4"), ("brief", "200")], ids=lambda b: b[0]
 )
 def test_a_jobs_energy_is_within_one_percent(start_agent: Start, burner: tuple[str, ...]) -> None:
     agent = start_agent()
