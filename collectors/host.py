@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wattribute.agent.core.following import Follower, Stat
+from wattribute.agent.core.following import FollowedTrees, Follower, Stat
 from wattribute.agent.core.model import Account, ProcessId, UsageReading
 
 NS_PER_S = 1_000_000_000
@@ -166,7 +166,7 @@ class _Processes:
         return process
 
 
-class PortableProcessCollector:
+class PortableProcessCollector(FollowedTrees):
     """ProcessCollector's interface wherever psutil runs: coarser clocks, and dearer to read.
 
     Children that live and die between two reads count only where their parent tells of them (`settle_reaped`).
@@ -211,10 +211,6 @@ class PortableProcessCollector:
         self._node_ns = max(self._node_ns, self._kernel.busy_ns())
         return self._node_ns
 
-    def identify(self, pid: int) -> ProcessId | None:
-        """Who has this pid now; None where nobody has, or nobody that we may see."""
-        return self._follower.identify(pid)
-
     def watch(self, root: ProcessId, since_ns: int | None = None, reaped_ns: int | None = None) -> None:
         """Follow a process and what descends from it, from 0; see ProcessCollector."""
         self._follower.watch(root, since_ns, reaped_ns)
@@ -223,30 +219,6 @@ class PortableProcessCollector:
         """Stop; what lives on falls to an enclosing watched root, if there is one."""
         self._follower.unwatch(root)
         self._told.discard(root)
-
-    def busy_ns(self, root: ProcessId) -> int:
-        """Cumulative CPU time of a root's tree by the clocks of its known processes."""
-        return self._follower.busy_ns(root)
-
-    def tree_ns(self, root: ProcessId) -> int:
-        """Own and reaped time of the root's live subtree, as far as it is accounted for."""
-        return self._follower.tree_ns(root)
-
-    def trees_ns(self) -> dict[ProcessId, int]:
-        """What `tree_ns` says, for every watched root."""
-        return self._follower.trees_ns()
-
-    def recall(self, pid: int) -> ProcessId | None:
-        """Who in a watched tree had this pid at the last read; None: nobody, and `identify` may know."""
-        return self._follower.recall(pid)
-
-    def settle_reaped(self, root: ProcessId, reaped_ns: int) -> bool:
-        """The root's reaped time, which nothing else tells here: believed if it told some at the watch too."""
-        return self._follower.settle_reaped(root, reaped_ns)
-
-    def root_of(self, pid: int) -> ProcessId | None:
-        """The watched root that a process belongs to."""
-        return self._follower.root_of(pid)
 
     def gone(self) -> list[ProcessId]:
         """Watched roots that ended since the last call."""

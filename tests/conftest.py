@@ -5,8 +5,13 @@ from collections import Counter
 from collections.abc import Generator
 
 import pytest
+from hypothesis import settings
 
 from wattribute.agent.client import Client
+
+# The same examples everywhere: a search for new ones is a run of its own, `pytest --hypothesis-profile default`.
+settings.register_profile("repeatable", derandomize=True)
+settings.load_profile("repeatable")
 
 MISSING = "missing: "
 _missing_tools = pytest.StashKey[Counter[str]]()

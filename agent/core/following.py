@@ -15,11 +15,9 @@ from wattribute.agent.core.trees import Member, Sample, Tree, TreeAccount
 SCAN_NS = 900_000_000
 """Reaped time is asked for at most this often: a stat line costs thirty times what a clock does."""
 
-CALM_NS = 10_000_000_000
+CALM_NS = 5_000_000_000
 """A process that ran but reaped nothing is asked this often, where no member of its tree died; memory is as old."""
 
-SIZE_NS = 20_000_000_000
-"""How old a resident size may be while no process at all is made, and so none reaped."""
 LIST_NS = 30_000_000_000
 PROBES_MAX = 256
 """Up to so many new pids are tried one by one, at half a microsecond each, for up to so long before a new listing."""
@@ -85,7 +83,7 @@ class Follower:
         self._follow()
         self._run(self.account.live.values())
         now_ns = self._now_ns()
-        if now_ns - self._scanned_ns >= (SCAN_NS if self._dirty else SIZE_NS):
+        if now_ns - self._scanned_ns >= (SCAN_NS if self._dirty else CALM_NS):
             self._scan(now_ns)
         return self.account.trees.values()
 
@@ -385,3 +383,37 @@ class Follower:
         return reaped_ns - told_ns >= -SETTLE_SLACK_NS and (
             slack_ns is None or reaped_ns - told_ns <= slack_ns + SETTLE_SLACK_NS
         )
+
+
+class FollowedTrees:
+    """What every process collector offers of the trees that its `_follower` follows."""
+
+    _follower: Follower
+
+    def identify(self, pid: int) -> ProcessId | None:
+        """Who has this pid now; None where nobody has, or nobody that we may see."""
+        return self._follower.identify(pid)
+
+    def recall(self, pid: int) -> ProcessId | None:
+        """Who in a watched tree had this pid at the last read; None: nobody, and `identify` may know."""
+        return self._follower.recall(pid)
+
+    def root_of(self, pid: int) -> ProcessId | None:
+        """The watched root that a process belongs to."""
+        return self._follower.root_of(pid)
+
+    def busy_ns(self, root: ProcessId) -> int:
+        """Cumulative CPU time of a root's tree by the clocks of its known processes: cheap, for exact moments."""
+        return self._follower.busy_ns(root)
+
+    def tree_ns(self, root: ProcessId) -> int:
+        """Own and reaped time of the root's live subtree, as far as it is accounted for: to be saved for `since_ns`."""
+        return self._follower.tree_ns(root)
+
+    def trees_ns(self) -> dict[ProcessId, int]:
+        """What `tree_ns` says, for every watched root."""
+        return self._follower.trees_ns()
+
+    def settle_reaped(self, root: ProcessId, reaped_ns: int) -> bool:
+        """The root's exact getrusage(RUSAGE_CHILDREN), at its end: believed within what its ticks leave open."""
+        return self._follower.settle_reaped(root, reaped_ns)

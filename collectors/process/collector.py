@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from wattribute.agent.core.following import Follower
+from wattribute.agent.core.following import FollowedTrees, Follower
 from wattribute.agent.core.model import Account, ProcessId, UsageReading
 from wattribute.collectors.process.ends import Ends
 from wattribute.collectors.process.node import NodeTime
@@ -11,7 +11,7 @@ from wattribute.collectors.process.overhead import OverheadTime
 from wattribute.collectors.process.procfs import ProcFs
 
 
-class ProcessCollector:
+class ProcessCollector(FollowedTrees):
     """CPU time of watched roots' trees (innermost root wins), in nanoseconds. Read inline: it never blocks.
 
     A root's `busy_ns` starts at 0 at the watch and never falls; each nanosecond is billed to one root, and the sum
@@ -68,10 +68,6 @@ class ProcessCollector:
         """All CPU time of the node until now, cumulative."""
         return self._node.read_ns()
 
-    def identify(self, pid: int) -> ProcessId | None:
-        """Who has this pid now; None where nobody has, or nobody that we may see."""
-        return self._follower.identify(pid)
-
     def watch(self, root: ProcessId, since_ns: int | None = None, reaped_ns: int | None = None) -> None:
         """Follow a process and what descends from it, from 0.
 
@@ -92,30 +88,6 @@ class ProcessCollector:
         self._follower.unwatch(root)
         self._ends.discard(root)
         self._untold.discard(root)
-
-    def busy_ns(self, root: ProcessId) -> int:
-        """Cumulative CPU time of a root's tree by the clocks of its known processes: cheap, for exact moments."""
-        return self._follower.busy_ns(root)
-
-    def tree_ns(self, root: ProcessId) -> int:
-        """Own and reaped time of the root's live subtree, as far as it is accounted for: to be saved for `since_ns`."""
-        return self._follower.tree_ns(root)
-
-    def trees_ns(self) -> dict[ProcessId, int]:
-        """What `tree_ns` says, for every watched root."""
-        return self._follower.trees_ns()
-
-    def recall(self, pid: int) -> ProcessId | None:
-        """Who in a watched tree had this pid at the last read; None: nobody, and `identify` may know."""
-        return self._follower.recall(pid)
-
-    def settle_reaped(self, root: ProcessId, reaped_ns: int) -> bool:
-        """The root's exact getrusage(RUSAGE_CHILDREN), at its end: believed within what its ticks leave open."""
-        return self._follower.settle_reaped(root, reaped_ns)
-
-    def root_of(self, pid: int) -> ProcessId | None:
-        """The watched root that a process belongs to."""
-        return self._follower.root_of(pid)
 
     def gone(self) -> list[ProcessId]:
         """Watched roots that ended (zombies too), or whose pid is another's, since the last call."""

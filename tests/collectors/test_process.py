@@ -277,7 +277,7 @@ def test_memory_is_the_trees(bench: Bench) -> None:
     bench.collector.watch(root)
 
     def memory() -> int:
-        bench.clock.ahead_ns += 21_000 * MS
+        bench.clock.ahead_ns += 11_000 * MS
         return next(r.memory_bytes or 0 for r in bench.collector.read() if r.consumer == root)
 
     before = memory()

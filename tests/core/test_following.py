@@ -3,7 +3,7 @@
 from random import Random
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from tests.doubles.kernel import INIT, TICK_NS, SimulatedKernel
 
@@ -105,6 +105,7 @@ def test_never_more_than_was_used_and_never_less_than_before(seed: int, mischief
 
 
 @settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@example(seed=12655, mischief=2, nested=False)
 @given(seed=st.integers(0, 2**32), mischief=st.integers(0, 2), nested=st.booleans())
 def test_all_that_was_used_under_a_reaper_is_billed(seed: int, mischief: int, nested: bool) -> None:
     random = Random(seed)
@@ -124,7 +125,7 @@ def test_all_that_was_used_under_a_reaper_is_billed(seed: int, mischief: int, ne
         billed_ns = watcher.read(random.choice([200 * MS, STEP_NS]))
         kernel.mischief = 0
         assert billed_ns <= kernel.used_ns[kernel.processes[root].start]  # nothing was reaped before: no leeway
-    for _ in range(3):
+    for _ in range(3):  # scans, and no new listing yet
         billed_ns = watcher.read(CALM_NS)
     used_ns = kernel.used_ns[kernel.processes[root].start]
     family = [p for p in kernel.processes.values() if p.family is not None]
