@@ -35,7 +35,6 @@ class Source:
         self._failures: dict[str, int] = {}
         self._read_ns = 0
         self._last_read_unix_ns: int | None = None
-        self._down_since_ns: int | None = None
         self._gap_ns = 0
         self._wraps = 0
         self._resets = 0

@@ -71,11 +71,6 @@ def energy_over(power_uw: int, duration_ns: int) -> int:
     return power_uw * duration_ns // NS_PER_S
 
 
-def kwh_of(energy_uj: int) -> float:
-    """Microjoules to kilowatt-hours."""
-    return energy_uj / UJ_PER_KWH
-
-
 def j_of(energy_uj: int) -> float:
     """Microjoules to joules."""
     return energy_uj / UJ_PER_J
