@@ -95,19 +95,44 @@ class Attribution(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     gpu_idle_w: IdleW = "learn"
 
 
+class Jobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Which jobs are found without being told; `gpu_map_dir` is dcgm-exporter's --hpc-job-mapping-dir."""
+
+    slurm: Literal["auto", "off"] = "auto"
+    kubernetes: Literal["auto", "off"] = "auto"
+    containers: Literal["auto", "off"] = "auto"
+    gpu_map_dir: str = ""
+
+
+class Kubernetes(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the kubelet tells of its pods, and which of their labels say what they are."""
+
+    kubelet: Filled = "https://127.0.0.1:10250"
+    token_file: Filled = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+    ca_file: str = ""
+    job_label: Filled = "wattribute.io/job"
+    product_label: Filled = "wattribute.io/product"
+    uses_label: Filled = "wattribute.io/uses"
+    phase_label: Filled = "wattribute.io/phase"
+
+
 class Match(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """What a rule looks at: a cgroup pattern, labels."""
+    """What a rule looks at: cgroup path and systemd unit (patterns as in a shell), user, labels; all that is given."""
 
     cgroup: str = ""
+    user: str = ""
+    unit: str = ""
     label: dict[str, str] = {}
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which product something belongs to that is found without being told."""
+    """Which job and product something belongs to that is found without being told; the first rule that fits counts."""
 
     match: Match
-    product: Name
+    job: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    product: Annotated[str, msgspec.Meta(max_length=128)] = ""
     role: Role = "use"
+    phase: Annotated[str, msgspec.Meta(max_length=128)] = ""
 
 
 class Carbon(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -172,6 +197,8 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     collectors: Collectors = Collectors()
     modelled: Modelled = Modelled()
     attribution: Attribution = Attribution()
+    jobs: Jobs = Jobs()
+    kubernetes: Kubernetes = Kubernetes()
     rule: tuple[Rule, ...] = ()
     carbon: Carbon = Carbon()
     embodied: tuple[Embodied, ...] = ()

@@ -40,8 +40,9 @@ class ProcessId(NamedTuple):
     start_ticks: int
 
 
-Account: TypeAlias = Literal["node", "overhead", "agent"]
-"""Consumers that aren't processes: all CPU time of the node (the divisor), that of the overhead cgroups, our own."""
+Account: TypeAlias = Literal["node", "overhead", "agent", "unallocated"]
+"""Consumers that aren't processes: all CPU time of the node (the divisor), that of the overhead cgroups, our own; on
+a GPU, slices that nobody was given."""
 
 Consumer: TypeAlias = ProcessId | Account
 
@@ -84,7 +85,9 @@ class UsageReading(NamedTuple):  # a tuple: a tick makes one per job
     """Who used what. `busy_ns` is cumulative per consumer (CPU time; for a GPU, SM time on `device`).
 
     For a GPU the reading's presence says that the consumer holds a context on it; `memory_bytes` is resident
-    memory, on a GPU its device memory, and None where it isn't known.
+    memory, on a GPU its device memory, and None where it isn't known. `held_ppb` is the part of the GPU that it holds,
+    in parts per billion, where the GPU is cut into slices (MIG), and None where it holds the GPU as everybody there;
+    the account `unallocated` stands for slices of which no instance was made.
     """
 
     domain_kind: DomainKind
@@ -93,6 +96,7 @@ class UsageReading(NamedTuple):  # a tuple: a tick makes one per job
     busy_ns: int
     memory_bytes: int | None = None
     device: str = ""
+    held_ppb: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
