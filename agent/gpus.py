@@ -2,19 +2,22 @@
 
 from collections.abc import Iterable, Sequence
 
+from wattribute.agent.core.attribution import PPB
 from wattribute.agent.core.books import Books
-from wattribute.agent.core.model import EnergyReading, PowerReading, ProcessId, UsageReading
+from wattribute.agent.core.model import EnergyReading, PowerReading, ProcessId, Root, UsageReading
+from wattribute.agent.groups import Groups
 from wattribute.agent.registry import CpuTime, Registry
 
 
 class GpuProcesses:
     """Remembers each consumer's SM time, and the root it belonged to, for as long as NVML reports it."""
 
-    def __init__(self, cpu: CpuTime, registry: Registry) -> None:
+    def __init__(self, cpu: CpuTime, registry: Registry, groups: Groups | None = None) -> None:
         self._cpu = cpu
         self._registry = registry
+        self._groups = groups
         self._busy_ns: dict[tuple[str, ProcessId], int] = {}
-        self._roots: dict[ProcessId, ProcessId] = {}
+        self._roots: dict[ProcessId, Root] = {}
 
     def feed(self, usage: Sequence[UsageReading], energy: Iterable[EnergyReading | PowerReading], books: Books) -> None:
         """Tell the books what one read of all GPUs said; a GPU that nobody uses is told too."""
@@ -29,26 +32,46 @@ class GpuProcesses:
         self._roots = {}
         for device, readings in by_device.items():
             jobs_ns: dict[str, int] = {}
-            holders: list[str] = []
-            other_ns = foreign = 0
+            shared: dict[str, int] = {}  # who holds the whole of it, beside others
+            sliced: dict[str, int] = {}  # who holds a part of its own (MIG)
+            other_ns = foreign = foreign_ppb = unallocated_ppb = 0
             for reading in readings:
                 consumer = reading.consumer
+                if consumer == "unallocated":
+                    unallocated_ppb = reading.held_ppb or 0
                 if not isinstance(consumer, ProcessId):
                     continue
                 used_ns = max(0, reading.busy_ns - busy_before.get((device, consumer), 0))
                 self._busy_ns[device, consumer] = reading.busy_ns
-                # A process that is gone by now belongs to whom it belonged to when it was last seen; one that isn't
-                # in our process namespace (start unknown) is nobody's: its pid may be somebody else's here.
-                known = consumer.start_ticks >= 0
-                root = (self._cpu.root_of(consumer.pid) or roots_before.get(consumer)) if known else None
-                jobs = self._registry.jobs_of(root) if root is not None else []
-                if root is not None:
-                    self._roots[consumer] = root
+                jobs = self._jobs_of(consumer, roots_before)
                 if not jobs:
                     other_ns += used_ns
-                    foreign += 1
+                    foreign += reading.held_ppb is None
+                    foreign_ppb += reading.held_ppb or 0
                     continue
-                holders += jobs
                 for job_id in jobs:
                     jobs_ns[job_id] = jobs_ns.get(job_id, 0) + used_ns // len(jobs)
-            books.see_gpu(device, jobs_ns, other_ns, holders, foreign)
+                    if reading.held_ppb is None:
+                        shared[job_id] = 1
+                    else:
+                        sliced[job_id] = sliced.get(job_id, 0) + reading.held_ppb // len(jobs)
+            if shared or foreign:
+                each_ppb = PPB // (len(shared) + bool(foreign))
+                shared, foreign_ppb = dict.fromkeys(shared, each_ppb), foreign_ppb + each_ppb * bool(foreign)
+            books.see_gpu(device, jobs_ns, other_ns, sliced | shared, foreign_ppb, unallocated_ppb)
+
+    def _jobs_of(self, consumer: ProcessId, roots_before: dict[ProcessId, Root]) -> list[str]:
+        """The jobs that a process works for: by its tree, else by its cgroup.
+
+        One that is gone by now belongs to whom it belonged to when it was last seen; one that isn't in our process
+        namespace (start unknown) is nobody's: its pid may be somebody else's here.
+        """
+        if consumer.start_ticks < 0:
+            return []
+        group = None if self._groups is None else self._groups.owner_of(consumer.pid)
+        for root in (self._cpu.root_of(consumer.pid), group, roots_before.get(consumer)):
+            jobs = [] if root is None else self._registry.jobs_of(root)
+            if root is not None and jobs:
+                self._roots[consumer] = root
+                return jobs
+        return []

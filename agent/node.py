@@ -24,6 +24,8 @@ from wattribute.agent.core.model import (
     Gap,
     PowerReading,
     ProcessId,
+    Reading,
+    Root,
     Snapshot,
     SourceHealth,
     UsageReading,
@@ -40,6 +42,7 @@ from wattribute.agent.view import Row, ShowWindow, take
 from wattribute.agent.wiring import Sensors
 
 if TYPE_CHECKING:
+    from wattribute.agent.finding import FoundJobs
     from wattribute.agent.norecord import NoRecord
     from wattribute.agent.record import Record
 
@@ -71,6 +74,7 @@ class Node:
         intensity: CarbonIntensity,
         notes: Iterable[str],
         resident_bytes: Callable[[], int],
+        found: "FoundJobs | None" = None,
     ) -> None:
         self.basis = basis
         self.node_id = node_id
@@ -86,7 +90,8 @@ class Node:
         self._intensity = intensity
         self._notes = [*sensors.notes, *notes]
         self._resident_bytes = resident_bytes
-        self._gpus = GpuProcesses(cpu, registry)
+        self._found = found
+        self._gpus = GpuProcesses(cpu, registry, None if found is None else found.groups)
         self._folds = record.folds
         self._rows = {job_id: Row.of(live, pack(live.entry.values)) for job_id, live in registry.jobs.items()}
         self.views = ShowWindow(round(config.export.export_age_s * NS_PER_S))
@@ -117,6 +122,7 @@ class Node:
         was_running = (job := self.registry.jobs.get(request.job_id)) is not None and job.running
         known = None if request.job_id in self.registry.jobs else self.record.finished(request.job_id)
         with self._cpu_lock:
+            self._name_found(request, peer, now_ns)
             live = self.registry.start(request, peer, now_ns, unix_ns, known)
         if not was_running:
             live.unattributed_uj = sum(self.books.unattributed_uj.values())
@@ -215,6 +221,8 @@ class Node:
         self._edge, self._edge_until_ns = False, None
         for source in self._sensors.sources:
             source.request()
+        if self._found is not None:
+            self._found.request()
         energy: list[EnergyReading | PowerReading] = []
         owner = {}
         usage: list[UsageReading] = []
@@ -228,6 +236,8 @@ class Node:
                     usage.append(reading)
         energy = self._without_doubles(energy)
         stepped_ns = max((r.at_ns for r in energy if owner[r.domain].fresh), default=0)
+        if self._found is not None:
+            self._found.collect(max(0, patience_ns - (self._clock.monotonic_ns() - began_ns)))
         with self._cpu_lock:
             now_ns = self._book(energy, usage, owner, stepped_ns, at_edge=at_edge)
         self._last_tick_ns = now_ns
@@ -295,9 +305,26 @@ class Node:
         """Give the sensors back and write the rest down."""
         for source in self._sensors.sources:
             source.close()
+        if self._found is not None:
+            self._found.close()
         self.record.close()
 
     # Inside
+
+    def _name_found(self, request: JobStart, peer: Peer, at_ns: int) -> None:
+        """A found job that nothing has named a product for takes that of the first member that registers with one."""
+        live = self.registry.jobs.get(request.job_id)
+        if live is None or request.product_id == "default" or live.uid != peer.uid or not self.registry.unnamed(live):
+            return
+        self.record.fold(live)
+        job = replace(
+            live.entry.job,
+            product_id=request.product_id,
+            uses=request.uses,
+            phase=request.phase or live.entry.job.phase,
+        )
+        self.books.rename(live.entry, job, at_ns)
+        live.known_meta = False
 
     def _at_step(self) -> None:
         """In a sensor's thread, right at its counters' step: what had been used by then."""
@@ -308,19 +335,23 @@ class Node:
         self,
         energy: list[EnergyReading | PowerReading],
         usage: list[UsageReading],
-        owner: Mapping[Domain, Source],
+        owner: Mapping[Domain, Source[Reading]],
         stepped_ns: int,
         *,
         at_edge: bool,
     ) -> int:
         """Split and record what was read, by the CPU time at the counters' step where there was one; returns when."""
+        if self._found is not None:
+            self._found.reconcile(self.registry, self.record.finished, self._clock)
         captured, self._captured = self._captured, []
         cpu = captured if captured and captured[0].at_ns >= stepped_ns else self._read_cpu()
         now_ns, unix_ns = cpu[0].at_ns, self._clock.time_ns()
         self.registry.feed(cpu)
         self._gpus.feed(usage, energy, self.books)
         self.registry.lose(self._cpu.gone(), now_ns, unix_ns)
-        accounts: dict[Account, int] = {r.consumer: r.busy_ns for r in cpu if not isinstance(r.consumer, ProcessId)}
+        if self._found is not None:
+            self.registry.lose(self._found.gone(), now_ns, unix_ns)
+        accounts: dict[Account, int] = {r.consumer: r.busy_ns for r in cpu if isinstance(r.consumer, str)}
         self._agent_cpu_ns = accounts["agent"]
         for outcome in self.books.tick(now_ns, accounts, energy):
             owner[outcome.domain].note(outcome)
@@ -333,7 +364,7 @@ class Node:
 
     def _read_cpu(self) -> list[UsageReading]:
         began_ns = self._clock.monotonic_ns()
-        readings = self._cpu.read()
+        readings = self._cpu.read() if self._found is None else self._found.groups.read()
         self._cpu_read_ns = self._clock.monotonic_ns() - began_ns
         self._cpu_read_unix_ns = self._clock.time_ns()
         return readings
@@ -358,7 +389,8 @@ class Node:
             wraps=0,
             resets=0,
         )
-        return [process, *(source.health() for source in self._sensors.sources), *self.record.health()]
+        found = [] if self._found is None else self._found.health()
+        return [process, *(source.health() for source in self._sensors.sources), *found, *self.record.health()]
 
     def _retire(self, unix_ns: int) -> bool:
         """Fold the series of jobs that ended `hold_s` ago; True where there were any."""
@@ -389,7 +421,10 @@ class Node:
             self.views.put(now_ns, take(self._seq, self.books, rows, self._folds))
         self._taken_ns = now_ns
         self.record.about = self._about()
-        self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, self._cpu.trees_ns())
+        roots_ns: list[tuple[Root, int]] = [*self._cpu.trees_ns().items()]
+        if self._found is not None:
+            roots_ns += self._found.groups.counters_ns().items()
+        self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, roots_ns)
         self._gaps = []
 
     def _product_notes(self, live: LiveJob) -> list[str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wattribute.agent.core.books import Books
-from wattribute.agent.core.model import Account, Gap, ProcessId, SourceHealth
+from wattribute.agent.core.model import Account, Gap, Root, SourceHealth
 from wattribute.agent.folds import Folds
 from wattribute.agent.registry import CpuTime, LiveJob, Registry
 
@@ -33,6 +33,9 @@ class NoRecord:
     def retire(self, live: LiveJob) -> None:
         """The job leaves the table; its receipt is the session's to keep."""
 
+    def fold(self, live: LiveJob) -> None:
+        """Without a page there are no series to begin anew."""
+
     def write(
         self,
         seq: int,
@@ -40,7 +43,7 @@ class NoRecord:
         changed: Sequence[tuple[LiveJob, bytes]],
         books: Books,
         gaps: Sequence[tuple[int, Gap]],
-        trees: Mapping[ProcessId, int],
+        roots_ns: Iterable[tuple[Root, int]],
     ) -> None:
         """Nothing to write to."""
 

@@ -12,8 +12,9 @@ from wattribute.agent.config import Loaded, load
 from wattribute.agent.config.schema import Config
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.hardware import Hardware
-from wattribute.agent.core.model import Account, Clock, ProcessId, UsageReading
+from wattribute.agent.core.model import Account, Clock, UsageReading
 from wattribute.agent.core.taxes import Taxes
+from wattribute.agent.job_sources import open_found_jobs
 from wattribute.agent.node import Node
 from wattribute.agent.norecord import NoRecord
 from wattribute.agent.registry import CpuTime, Registry
@@ -22,6 +23,7 @@ from wattribute.agent.wiring import boot_id, components, intensity, node_id, ope
 
 if TYPE_CHECKING:
     from wattribute.agent.record import Record
+    from wattribute.collectors.process.collector import Processes
 
 
 class SystemClock:
@@ -56,7 +58,7 @@ def open_daemon_node(loaded: Loaded) -> Node:
         registry_hash=hash_of_products(products(loaded.config)),
     )
     try:
-        return _open(loaded, "daemon", identity, clock, record)
+        return open_node(loaded, "daemon", identity, clock, record)
     except BaseException:
         record.close()
         raise
@@ -66,14 +68,24 @@ def open_in_process(environment: Mapping[str, str]) -> Node:
     """A node for jobs of this process alone: no ledger, no socket. Raises ConfigError, SensorUnavailable."""
     loaded = load(None, environment, {})
     clock = SystemClock()
-    return _open(loaded, "in-process", node_id(loaded.config), clock, NoRecord(clock.time_ns()))
+    return open_node(loaded, "in-process", node_id(loaded.config), clock, NoRecord(clock.time_ns()))
 
 
-def _open(loaded: Loaded, basis: Basis, identity: str, clock: Clock, record: "Record | NoRecord") -> Node:
+def open_node(
+    loaded: Loaded,
+    basis: Basis,
+    identity: str,
+    clock: Clock,
+    record: "Record | NoRecord",
+    *,
+    kernel: "Processes | None" = None,
+    inline: bool = False,
+) -> Node:
+    """A node over its record. `kernel` stands in for /proc; `inline`: jobs are looked for in the tick's own thread."""
     from wattribute.collectors.host import host_facts, resident_bytes
 
     config = loaded.config
-    cpu = _cpu_time(config, clock, basis)
+    cpu = _cpu_time(config, clock, basis, kernel)
     accounts = _accounts(cpu.read())
     sensors = open_sensors(config, clock, cpu)
     facts = host_facts()
@@ -92,6 +104,7 @@ def _open(loaded: Loaded, basis: Basis, identity: str, clock: Clock, record: "Re
         Taxes(products(config), at_ns),
         at_ns,
     )
+    found = open_found_jobs(config, clock, cpu, _user_name, inline=inline) if basis == "daemon" else None
     registry = Registry(
         books,
         cpu,
@@ -100,6 +113,7 @@ def _open(loaded: Loaded, basis: Basis, identity: str, clock: Clock, record: "Re
         owns=_ownership(config, basis),
         privileged=lambda uid: uid == 0 or uid in config.agent.scheduler_uids,
         uid_of=lambda pid: _uid_of(Path(config.paths.proc), pid),
+        groups=None if found is None else found.groups,
     )
     record.restore(books, registry, cpu, accounts)
     return Node(
@@ -116,24 +130,25 @@ def _open(loaded: Loaded, basis: Basis, identity: str, clock: Clock, record: "Re
         intensity=intensity(config, clock.time_ns(), configured=chosen),
         notes=notes,
         resident_bytes=resident_bytes,
+        found=found,
     )
 
 
-def _cpu_time(config: Config, clock: Clock, basis: Basis) -> CpuTime:
+def _cpu_time(config: Config, clock: Clock, basis: Basis, kernel: "Processes | None") -> CpuTime:
     if sys.platform == "linux":
         from wattribute.collectors.process import ProcessCollector
 
         # In-process there is no platform to speak of: what isn't the job's is left to whoever measures the node.
         overhead = config.attribution.overhead_cgroups if basis == "daemon" else ()
         paths = config.paths
-        return ProcessCollector(Path(paths.proc), Path(paths.cgroup), clock.monotonic_ns, overhead, os.getpid())
+        return ProcessCollector(Path(paths.proc), Path(paths.cgroup), clock.monotonic_ns, overhead, os.getpid(), kernel)
     from wattribute.collectors.host import PortableProcessCollector
 
     return PortableProcessCollector(clock.monotonic_ns, os.getpid())
 
 
 def _accounts(readings: list[UsageReading]) -> dict[Account, int]:
-    return {r.consumer: r.busy_ns for r in readings if not isinstance(r.consumer, ProcessId)}
+    return {r.consumer: r.busy_ns for r in readings if isinstance(r.consumer, str)}
 
 
 def _labeller(config: Config) -> Callable[[int], str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from wattribute.agent.core.books import Books
-from wattribute.agent.core.model import EXPORTED_SLOTS, Account, Clock, Gap, ProcessId, SourceHealth
+from wattribute.agent.core.model import EXPORTED_SLOTS, Account, Clock, Gap, ProcessId, Root, SourceHealth
 from wattribute.agent.core.products import Product
 from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.units import NS_PER_S
@@ -101,7 +101,8 @@ class Record:
         books.open(live.entry, first=False)
         alive = {}
         for token, (process, parent) in members_of(meta).items():
-            if cpu.identify(process.pid) == process:
+            # A cgroup that is gone is told when it is watched.
+            if not isinstance(process, ProcessId) or cpu.identify(process.pid) == process:
                 alive[token] = (process, parent, trees.get(tree_key(process), 0))
         registry.adopt(live, alive)
 
@@ -128,14 +129,19 @@ class Record:
 
     def retire(self, live: LiveJob) -> None:
         """The job's series leave the page: its totals move to a fold in the same batch."""
+        self.fold(live)
+        live.folded = False
+        self._retired.append(live)
+
+    def fold(self, live: LiveJob) -> None:
+        """What a job's series show moves to a fold; they begin anew."""
         entry = live.entry
         shown = entry.values[:EXPORTED_SLOTS]
         if live.folded_values is not None:
             shown = [value - folded for value, folded in zip(shown, live.folded_values, strict=True)]
         self._changed_folds.add(self.folds.add(fold_name(overflow=live.folded), entry.job, shown))
         live.folded_values = entry.values[:EXPORTED_SLOTS]
-        live.folded = live.known_meta = False
-        self._retired.append(live)
+        live.known_meta = False
 
     def write(
         self,
@@ -144,7 +150,7 @@ class Record:
         changed: Sequence[tuple[LiveJob, bytes]],
         books: Books,
         gaps: Sequence[tuple[int, Gap]],
-        trees: Mapping[ProcessId, int],
+        roots_ns: Iterable[tuple[Root, int]],
     ) -> None:
         """Hand a tick's totals to the ledger; what it can't take yet is offered again with the next."""
         prices = json.dumps({"operation_ng_per_kwh": books.rules.price.operation, "cooling": books.rules.price.cooling})
@@ -167,7 +173,7 @@ class Record:
                 closes.append(Close(key, unix_ns, packed, prices))
         for fold in self._changed_folds:
             jobs.append(JobRow.of("_" + json.dumps(fold), self.folds.values[fold], {"fold": list(fold)}))
-        state = {"books": dump(books.save()), "trees": dump({tree_key(p): ns for p, ns in trees.items()})}
+        state = {"books": dump(books.save()), "trees": dump({tree_key(p): ns for p, ns in roots_ns})}
         if self.about != self._about_written:
             state["about"], self._about_written = dump(self.about), self.about
         batch = Batch(

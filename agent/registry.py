@@ -8,9 +8,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from wattribute.agent.core.books import Books, Entry
+from wattribute.agent.core.books import Books
+from wattribute.agent.core.claims import Entry
 from wattribute.agent.core.errors import Refused
-from wattribute.agent.core.model import CPU_NS_SLOT, Job, ProcessId, UsageReading
+from wattribute.agent.core.found import FoundJob, Reservation
+from wattribute.agent.core.model import CPU_NS_SLOT, GroupId, Job, ProcessId, Root, UsageReading
+from wattribute.agent.core.trees import Member
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 
 OVERFLOW = "_overflow"
@@ -18,7 +21,10 @@ RETIRED = "_retired"
 
 
 class CpuTime(Protocol):
-    """What the process collector offers besides `read`: cumulative CPU time of watched process trees, in ns."""
+    """What the process collector offers besides `read`: cumulative CPU time of watched process trees, in ns.
+
+    `part` leaves a process of a tree, with what descends from it, to whoever bills it elsewhere (its new cgroup).
+    """
 
     def read(self) -> list[UsageReading]: ...
     def identify(self, pid: int) -> ProcessId | None: ...
@@ -30,18 +36,31 @@ class CpuTime(Protocol):
     def settle_reaped(self, root: ProcessId, reaped_ns: int) -> bool: ...
     def root_of(self, pid: int) -> ProcessId | None: ...
     def gone(self) -> list[ProcessId]: ...
+    def members(self) -> Iterable[Member]: ...
+    def part(self, process: ProcessId) -> None: ...
     def node_ns(self) -> int: ...
     @property
     def node_method(self) -> str: ...
 
 
+class GroupTime(Protocol):
+    """What `Groups` offers the registry: watched cgroups, and the process trees that live in them."""
+
+    def watch(self, group: GroupId, since_ns: int | None = None) -> bool: ...
+    def unwatch(self, group: GroupId) -> None: ...
+    def enter(self, root: ProcessId, billed_ns: int = 0) -> GroupId | None: ...
+    def leave(self, root: ProcessId, billed_ns: int) -> None: ...
+    def around(self, group: GroupId) -> GroupId | None: ...
+    def own_ns(self, group: GroupId) -> int: ...
+
+
 @dataclass(slots=True)
 class LiveJob:
-    """A job that runs or is held: its totals, its user, its members (token -> root process)."""
+    """A job that runs or is held: its totals, its user, its members (token -> root process or cgroup)."""
 
     entry: Entry
     uid: int
-    members: dict[str, ProcessId] = field(default_factory=dict)
+    members: dict[str, Root] = field(default_factory=dict)
     member_count: int = 0
     parents: dict[str, str] = field(default_factory=dict)  # token -> the job it was opened inside
     notes: dict[str, None] = field(default_factory=dict)
@@ -52,6 +71,7 @@ class LiveJob:
     gaps: list[dict[str, str | None]] = field(default_factory=list)  # stretches in which nobody measured it
     folded_values: list[int] | None = None  # what of it is in a fold already, from an earlier segment
     unattributed_uj: int = 0  # the node's, when it began
+    found: dict[GroupId, FoundJob] = field(default_factory=dict)  # what it was found by, without being told
 
     @property
     def running(self) -> bool:
@@ -59,7 +79,7 @@ class LiveJob:
 
 
 @dataclass(slots=True)
-class _Root:
+class _Feeder:
     members: dict[tuple[str, str], None] = field(default_factory=dict)  # job id and token: others may have the same
     leaves: list[str] = field(default_factory=list)  # the innermost jobs among them, by their parents
     seen_ns: int = 0
@@ -83,12 +103,14 @@ class Registry:
         owns: Callable[[str, int], bool],
         privileged: Callable[[int], bool],
         uid_of: Callable[[int], int | None],
+        groups: GroupTime | None = None,
     ) -> None:
         self.jobs: dict[str, LiveJob] = {}
         self._books = books
         self._cpu = cpu
-        self._roots: dict[ProcessId, _Root] = {}
-        self._departed: dict[ProcessId, list[str]] = {}
+        self._roots: dict[Root, _Feeder] = {}
+        self._departed: dict[Root, list[str]] = {}
+        self._groups = groups
         self._max_jobs = max_jobs
         self._owner_of = owner_of
         self._owns = owns
@@ -113,32 +135,43 @@ class Registry:
         if root is None:
             # Watched before the job opens: time that the process used until now is not the job's.
             self._cpu.watch(process, reaped_ns=request.reaped_cpu_ns)
-            root = self._roots[process] = _Root()
+            root = self._roots[process] = _Feeder()
+            self._shelter(live, process, parent=request.parent_job_id)
         else:
             # What was reaped until now is not this member's: those that were open before share it first.
             if request.reaped_cpu_ns is not None:
                 self._cpu.settle_reaped(process, request.reaped_cpu_ns)
             self._feed(process, root)
-        fresh = live.entry.job.id not in self.jobs and known is None
-        if not live.running or fresh or live.entry.job.id not in self._books.jobs:
-            live.entry.job = replace(live.entry.job, ended_unix_ns=None)
-            if live.entry.ended_ns is not None:
-                live.entry.started_ns = at_ns
-            self._books.open(live.entry, first=fresh)
-        self.jobs[request.job_id] = live
-        live.known_meta = False
-        live.members[request.member] = process
-        live.member_count += 1
+        self._join(live, request.member, process, at_ns, first=known is None)
         if request.parent_job_id and request.parent_job_id != request.job_id:
             live.parents[request.member] = request.parent_job_id
-        root.members[request.job_id, request.member] = None
-        root.leaves = self._leaves(root)
-        if len(root.leaves) > 1:
-            for job_id in root.leaves:
-                other = self.jobs[job_id]
-                if not other.overlapped:
-                    other.overlapped, other.known_meta = True, False
+        self._lead(root)
         return live
+
+    def find(self, found: FoundJob, at_ns: int, unix_ns: int, since_ns: int | None, known: LiveJob | None) -> bool:
+        """A source found a cgroup of a job; `since_ns`: bill it from when its counter stood there. False: it is gone.
+
+        A job registered under the same id by the same user is the same job. One that belongs to somebody else isn't,
+        so that nobody can take over what another runs by naming it first.
+        """
+        if self._groups is None or not self._groups.watch(found.group, since_ns):
+            return False
+        live = self.jobs.get(found.job_id) or known
+        if live is not None and not self._is_same(live, found):
+            found = replace(found, job_id=f"{found.job_id[:110]}~{found.group.inode}")
+            live = known = None
+        if live is None:
+            live = LiveJob(Entry(self._job_of(found, unix_ns), at_ns), found.uid)
+        if live.entry.job.id not in self.jobs:
+            live.folded = len(self.jobs) >= self._max_jobs
+        live.found[found.group] = found
+        self._roots[found.group] = _Feeder()
+        self._join(live, group_token(found.group), found.group, at_ns, first=known is None)
+        if (around := self._groups.around(found.group)) is not None:
+            self._put_inside(live, around)
+        self._reserve(live)
+        self._lead(self._roots[found.group])
+        return True
 
     def end(self, request: JobEnd, peer: Peer, at_ns: int, unix_ns: int) -> LiveJob:
         """Close a member; the job ends with its last. Raises Refused."""
@@ -148,6 +181,8 @@ class Registry:
         if peer.uid != live.uid and not self._privileged(peer.uid):
             raise Refused(f"job {request.job_id!r} belongs to another user")
         process = live.members[request.member]
+        if not isinstance(process, ProcessId):
+            raise Refused(f"member {request.member!r} of job {request.job_id!r} is a cgroup: it ends by itself")
         root = self._roots[process]
         if request.reaped_cpu_ns is not None:
             self._cpu.settle_reaped(process, request.reaped_cpu_ns)
@@ -162,7 +197,7 @@ class Registry:
         memory: dict[str, int] = {}
         for reading in readings:
             consumer = reading.consumer
-            root = self._roots.get(consumer) if isinstance(consumer, ProcessId) else None
+            root = None if isinstance(consumer, str) else self._roots.get(consumer)
             if root is None:
                 continue
             leaves = root.leaves
@@ -173,8 +208,11 @@ class Registry:
         for job_id, memory_bytes in memory.items():
             self.jobs[job_id].entry.memory_bytes = memory_bytes
 
-    def lose(self, processes: Iterable[ProcessId], at_ns: int, unix_ns: int) -> list[LiveJob]:
-        """Root processes that died without a word: their members leave. Returns the jobs that this ended."""
+    def lose(self, processes: Iterable[Root], at_ns: int, unix_ns: int) -> list[LiveJob]:
+        """Root processes that died without a word, cgroups that were removed: their members leave.
+
+        Returns the jobs that this ended.
+        """
         self._departed = {p: jobs for p, jobs in self._departed.items() if any(j in self._books.jobs for j in jobs)}
         ended = []
         for process in processes:
@@ -184,35 +222,115 @@ class Registry:
                 live = self.jobs[job_id]
                 self._drop(live, token, at_ns, unix_ns)
                 if not live.running:
-                    live.notes.setdefault("its process ended without closing the job")
+                    if isinstance(process, ProcessId):
+                        live.notes.setdefault("its process ended without closing the job")
                     ended.append(live)
             if leaves:
                 self._departed[process] = leaves
         return ended
 
-    def jobs_of(self, process: ProcessId) -> list[str]:
-        """The innermost jobs open on a root process, or that were until they settle: a GPU tells of it late."""
+    def jobs_of(self, process: Root) -> list[str]:
+        """The innermost jobs open on a root, or that were until they settle: a GPU tells of it late."""
         root = self._roots.get(process)
         if root is not None:
             return root.leaves
         return [job_id for job_id in self._departed.get(process, ()) if job_id in self._books.jobs]
 
-    def roots(self) -> Iterable[ProcessId]:
-        """The root processes of all open members."""
+    def roots(self) -> Iterable[Root]:
+        """The root processes and cgroups of all open members."""
         return self._roots.keys()
 
-    def adopt(self, live: LiveJob, members: Mapping[str, tuple[ProcessId, str | None, int]]) -> None:
-        """After a restart: go on with a job whose members (token -> process, parent, tree_ns) are alive."""
+    def adopt(self, live: LiveJob, members: Mapping[str, tuple[Root, str | None, int]]) -> None:
+        """After a restart: go on with a job whose members (token -> root, parent, tree_ns) are alive."""
         for token, (process, parent, tree_ns) in members.items():
             if process not in self._roots:
-                self._cpu.watch(process, since_ns=tree_ns)
-                self._roots[process] = _Root()
+                if isinstance(process, ProcessId):
+                    self._cpu.watch(process, since_ns=tree_ns)
+                    if self._groups is not None:
+                        self._groups.enter(process)
+                elif self._groups is None or not self._groups.watch(process, tree_ns):
+                    continue
+                self._roots[process] = _Feeder()
             root = self._roots[process]
             root.members[live.entry.job.id, token] = None
             live.members[token] = process
             if parent:
                 live.parents[token] = parent
             root.leaves = self._leaves(root)
+        self._reserve(live)
+
+    def _join(self, live: LiveJob, token: str, process: Root, at_ns: int, *, first: bool) -> None:
+        """Add a member to a job, which opens with its first one."""
+        job_id = live.entry.job.id
+        fresh = job_id not in self.jobs and first
+        if not live.running or fresh or job_id not in self._books.jobs:
+            live.entry.job = replace(live.entry.job, ended_unix_ns=None)
+            if live.entry.ended_ns is not None:
+                live.entry.started_ns = at_ns
+            self._books.open(live.entry, first=fresh)
+        self.jobs[job_id] = live
+        live.known_meta = False
+        live.members[token] = process
+        live.member_count += 1
+        self._roots[process].members[job_id, token] = None
+
+    def _lead(self, root: _Feeder) -> None:
+        """Find the innermost jobs of a root anew; more than one of them overlap."""
+        root.leaves = self._leaves(root)
+        if len(root.leaves) > 1:
+            for job_id in root.leaves:
+                other = self.jobs[job_id]
+                if not other.overlapped:
+                    other.overlapped, other.known_meta = True, False
+
+    def _shelter(self, live: LiveJob, process: ProcessId, parent: str | None) -> None:
+        """A process tree that is opened inside a found job's cgroup: its time is taken off that job's, its parent."""
+        if self._groups is not None and (group := self._groups.enter(process)) is not None and parent is None:
+            self._put_inside(live, group)
+
+    def _put_inside(self, live: LiveJob, group: GroupId) -> None:
+        around = self._roots[group].leaves if group in self._roots else []
+        job = live.entry.job
+        if around and job.parent_job_id is None and job.id not in around:
+            live.entry.job = replace(job, parent_job_id=around[0])
+
+    @staticmethod
+    def _reserve(live: LiveJob) -> None:
+        """What is set aside for a job: the sum over its cgroups here."""
+        reserved = [found.reserved for found in live.found.values()]
+        cpus = [r.cpus_milli for r in reserved if r.cpus_milli is not None]
+        memory = [r.memory_bytes for r in reserved if r.memory_bytes is not None]
+        live.entry.reserved = Reservation(
+            cpus_milli=sum(cpus) if cpus else None,
+            memory_bytes=sum(memory) if memory else None,
+            exclusive=any(r.exclusive for r in reserved),
+        )
+
+    def _job_of(self, found: FoundJob, unix_ns: int) -> Job:
+        return Job(
+            id=found.job_id,
+            product_id=found.product_id or "default",
+            uses=found.uses,
+            role=found.role,
+            phase=found.phase,
+            weight_ppm=max(1, 1_000_000 // max(1, found.nodes)),
+            nodes=found.nodes,
+            user=self._owner_of(found.uid),
+            origin=found.origin,
+            labels=found.labels,
+            started_unix_ns=unix_ns,
+        )
+
+    @staticmethod
+    def unnamed(live: LiveJob) -> bool:
+        """Whether a job was found, and nothing has said yet which product it works for."""
+        job = live.entry.job
+        return bool(live.found) and live.running and job.product_id == "default" and job.role == "use"
+
+    @staticmethod
+    def _is_same(live: LiveJob, found: FoundJob) -> bool:
+        job = live.entry.job
+        return live.uid == found.uid and found.product_id in ("", job.product_id) and found.role in ("use", job.role)
 
     def _process(self, pid: int, peer: Peer) -> ProcessId:
         process = self._cpu.identify(pid)
@@ -255,10 +373,10 @@ class Registry:
         if request.role not in ("use", job.role):
             raise Refused(f"job {job.id!r} has the role {job.role!r}, not {request.role!r}")
 
-    def _feed(self, process: ProcessId, root: _Root) -> None:
+    def _feed(self, process: ProcessId, root: _Feeder) -> None:
         self._share(root, self._cpu.busy_ns(process))
 
-    def _share(self, root: _Root, busy_ns: int) -> None:
+    def _share(self, root: _Feeder, busy_ns: int) -> None:
         leaves = root.leaves
         used_ns = busy_ns - root.seen_ns
         if used_ns <= 0 or not leaves:
@@ -270,7 +388,7 @@ class Registry:
             entry.values[CPU_NS_SLOT] += each_ns
             entry.changed = True
 
-    def _leaves(self, root: _Root) -> list[str]:
+    def _leaves(self, root: _Feeder) -> list[str]:
         job_ids = dict.fromkeys(job_id for job_id, _ in root.members)
         if len(job_ids) > 1:
             for job_id, token in root.members:
@@ -290,12 +408,23 @@ class Registry:
         if not root.members:
             self._departed[process] = [live.entry.job.id]
             del self._roots[process]
-            self._cpu.unwatch(process)
+            self._unwatch(live, process)
         if not live.members:
             live.entry.job = replace(live.entry.job, ended_unix_ns=unix_ns)
             self._books.end(live.entry, at_ns)
 
-    def _hand_down(self, root: _Root, job_id: str, parent: str | None) -> None:
+    def _unwatch(self, live: LiveJob, process: Root) -> None:
+        if isinstance(process, ProcessId):
+            if self._groups is not None:
+                self._groups.leave(process, self._cpu.busy_ns(process))
+            self._cpu.unwatch(process)
+        elif self._groups is not None:
+            self._groups.unwatch(process)
+            if live.found.keys() - {process}:
+                live.found.pop(process)  # of the last one, what it was found by stays to be shown
+                self._reserve(live)
+
+    def _hand_down(self, root: _Feeder, job_id: str, parent: str | None) -> None:
         """A job left a root before those that were opened inside it: they are inside of what it was inside of."""
         for inner_id, token in root.members:
             inner = self.jobs[inner_id]
@@ -305,6 +434,11 @@ class Registry:
                     del inner.parents[token]
                 else:
                     inner.parents[token] = parent
+
+
+def group_token(group: GroupId) -> str:
+    """How the membership of a cgroup is named."""
+    return f"cgroup {group.inode} {group.path}"
 
 
 def check_id(job_id: str) -> None:

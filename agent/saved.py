@@ -4,14 +4,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from wattribute.agent.core.books import Entry
-from wattribute.agent.core.model import SLOTS, Job, ProcessId, Term
+from wattribute.agent.core.claims import Entry
+from wattribute.agent.core.found import FoundJob, Reservation
+from wattribute.agent.core.model import SLOTS, GroupId, Job, ProcessId, Root, Term
 from wattribute.agent.registry import LiveJob
 
 
-def tree_key(process: ProcessId) -> str:
-    """Name of a root process in the saved state."""
-    return f"{process.pid}:{process.start_ticks}"
+def tree_key(root: Root) -> str:
+    """Name of a root process or a cgroup in the saved state."""
+    return f"{root[1]}:{root[0]}"
 
 
 def totals_of(entry: Entry) -> list[int]:
@@ -29,10 +30,7 @@ def describe(live: LiveJob, boot_id: str) -> dict[str, Any]:
         "started_ns": entry.started_ns,
         "ended_ns": entry.ended_ns,
         "base_ns": entry.base_ns,
-        "members": {
-            token: [process.pid, process.start_ticks, live.parents.get(token)]
-            for token, process in live.members.items()
-        },
+        "members": {token: [*root, live.parents.get(token)] for token, root in live.members.items()},
         "member_count": live.member_count,
         "taxes": [list(key) for key in entry.taxes_ng],
         "gpus": list(entry.gpus),
@@ -41,6 +39,7 @@ def describe(live: LiveJob, boot_id: str) -> dict[str, Any]:
         "overlapped": live.overlapped,
         "folded": live.folded,
         "folded_values": live.folded_values,
+        "found": [asdict(found) for found in live.found.values()],
     }
 
 
@@ -70,11 +69,24 @@ def revive(meta: Mapping[str, Any], totals: Sequence[int]) -> LiveJob:
         overlapped=meta["overlapped"],
         folded=meta["folded"],
         folded_values=meta["folded_values"],
+        found={found.group: found for found in map(_found, meta.get("found", ()))},
         known_meta=True,
         described=(len(meta["taxes"]), len(meta["gpus"])),
     )
 
 
-def members_of(meta: Mapping[str, Any]) -> dict[str, tuple[ProcessId, str | None]]:
-    """Token -> root process and the job that the member was opened inside."""
-    return {token: (ProcessId(pid, ticks), parent) for token, (pid, ticks, parent) in meta["members"].items()}
+def members_of(meta: Mapping[str, Any]) -> dict[str, tuple[Root, str | None]]:
+    """Token -> root process or cgroup, and the job that the member was opened inside."""
+    return {
+        token: (ProcessId(who, born) if isinstance(who, int) else GroupId(who, born), parent)
+        for token, (who, born, parent) in meta["members"].items()
+    }
+
+
+def _found(saved: Mapping[str, Any]) -> FoundJob:
+    fields = dict(saved)
+    fields["group"] = GroupId(*fields["group"])
+    fields["reserved"] = Reservation(*fields["reserved"])
+    fields["uses"] = tuple(fields["uses"])
+    fields["info"] = tuple(fields["info"])
+    return FoundJob(**fields)

@@ -8,23 +8,34 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from wattribute.agent.core.errors import SensorGone, SensorUnavailable
-from wattribute.agent.core.model import Clock, Collector, Fault, FreshCollector, Gap, Interval, Reading, SourceHealth
+from wattribute.agent.core.model import Clock, Fault, FreshCollector, Gap, Interval, SourceHealth
 from wattribute.agent.core.units import NS_PER_S
 
 log = logging.getLogger("wattribute")
 
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
 FIRST_BACKOFF_NS = NS_PER_S
 LAST_BACKOFF_NS = 60 * NS_PER_S
 
-Answer = tuple[Sequence[Reading] | Exception, int]
+
+class Readable(Protocol[T_co]):
+    """A Collector, or what is asked as one is."""
+
+    @property
+    def name(self) -> str: ...
+    def read(self) -> Sequence[T_co]: ...
+    def close(self) -> None: ...
 
 
-class Source:
+class Source(Generic[T]):
     """A collector behind a deadline. `threaded` False reads in the caller's thread: for what can't block."""
 
-    def __init__(self, collector: Collector, clock: Clock, *, deadline_ns: int, threaded: bool = True) -> None:
+    def __init__(self, collector: Readable[T], clock: Clock, *, deadline_ns: int, threaded: bool = True) -> None:
         self.name = collector.name
         self.up = True
         self.why = ""
@@ -42,9 +53,10 @@ class Source:
         self._retry_at_ns = 0
         self._backoff_ns = FIRST_BACKOFF_NS
         self.absent = False
+        self.answered_well = False  # the last `collect` had an answer, and it was no error
         self._gone = False
         self._faults: dict[str, str] = {}
-        self._answers: queue.SimpleQueue[Answer] = queue.SimpleQueue()
+        self._answers: queue.SimpleQueue[tuple[Sequence[T] | Exception, int]] = queue.SimpleQueue()
         self.fresh = threaded and isinstance(collector, FreshCollector)
         self._at_step: Callable[[], None] = lambda: None
         self._wake: Callable[[], None] = lambda: None
@@ -81,8 +93,9 @@ class Source:
         if self._requests is not None:
             self._requests.put(how)
 
-    def collect(self, patience_ns: int) -> list[Reading]:
+    def collect(self, patience_ns: int) -> list[T]:
         """What has arrived, waiting at most `patience_ns` for what was just asked."""
+        self.answered_well = False
         if self._asked_at_ns is None:
             return []
         if self._requests is None:
@@ -98,6 +111,7 @@ class Source:
             self._take_error(answer)
             return []
         self._take_good(answer)
+        self.answered_well = True
         return list(answer)
 
     def note(self, outcome: Gap | Interval) -> None:
@@ -142,22 +156,22 @@ class Source:
                 self._answers.put(self._read(self._collector.read))
         self._collector.close()
 
-    def _step(self) -> Sequence[Reading]:
+    def _step(self) -> Sequence[T]:
         assert isinstance(self._collector, FreshCollector)
         readings = self._collector.read_fresh()
         self._at_step()
         return readings
 
-    def _read(self, read: Callable[[], Sequence[Reading]]) -> Answer:
+    def _read(self, read: Callable[[], Sequence[T]]) -> tuple[Sequence[T] | Exception, int]:
         began_ns = self._clock.monotonic_ns()
-        answer: Sequence[Reading] | Exception
+        answer: Sequence[T] | Exception
         try:
             answer = read()
         except Exception as error:  # noqa: BLE001 - any collector's bug marks its source, and the agent lives
             answer = error
         return answer, self._clock.monotonic_ns() - began_ns
 
-    def _take_good(self, readings: Sequence[Reading]) -> None:
+    def _take_good(self, readings: Sequence[T]) -> None:
         self._last_read_unix_ns = self._clock.time_ns()
         self._backoff_ns = FIRST_BACKOFF_NS
         faults = [reading for reading in readings if isinstance(reading, Fault)]

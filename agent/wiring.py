@@ -23,6 +23,7 @@ from wattribute.agent.core.model import (
     PowerReading,
     ProcessId,
     Quality,
+    Reading,
 )
 from wattribute.agent.core.products import Product
 from wattribute.agent.core.units import NS_PER_S, YEAR_S, ng_from_kg, rate_from_g_per_min, uw_from_w
@@ -43,7 +44,7 @@ GENERIC_GPU_KG = 164.0  # one of eight on an HGX H100 baseboard, cradle to gate:
 class Sensors:
     """The energy sources of a node, and how each domain's number is made, in words."""
 
-    sources: list[Source] = field(default_factory=list)
+    sources: list[Source[Reading]] = field(default_factory=list)
     method: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     first: list[EnergyReading | PowerReading] = field(default_factory=list)

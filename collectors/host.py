@@ -177,6 +177,7 @@ class PortableProcessCollector(FollowedTrees):
     node_method = "psutil"
 
     def __init__(self, clock: Callable[[], int], own_pid: int) -> None:
+        super().__init__()
         self._clock = clock
         self._own_pid = own_pid
         self._kernel = _Processes()

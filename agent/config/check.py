@@ -8,8 +8,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from fractions import Fraction
 
+from wattribute.agent.config.rules import rules_of
 from wattribute.agent.config.schema import Carbon, Config, Product
 from wattribute.agent.core.errors import ConfigError
+from wattribute.agent.core.rules import problem as problem_of_rule
 from wattribute.agent.identity import problem
 
 MIX_TOLERANCE = 1e-9
@@ -25,6 +27,7 @@ def problems(config: Config) -> list[Problem]:
     return [
         *_unavailable(config),
         *_general(config),
+        *_rules(config),
         *_carbon(config.carbon),
         *_products(config.product),
     ]
@@ -87,8 +90,6 @@ def _unavailable(config: Config) -> Iterator[Problem]:
         yield _not_yet("ledger.url", "the SQLite ledger in agent.state_dir (leave it empty)", key="ledger.url")
     if config.web.config_file:
         yield _not_yet("web.config_file", "a loopback agent.listen behind a reverse proxy")
-    if config.rule:
-        yield _not_yet("[[rule]]", "wattribute run --product, or job(product=...)", key="rule")
     for product in config.product:
         for name, value, instead in (
             ("scope", product.scope if product.scope == "fleet" else "", "concurrency = N"),
@@ -122,6 +123,15 @@ def _general(config: Config) -> Iterator[Problem]:
     idle_w, max_w = config.modelled.cpu_idle_w, config.modelled.cpu_max_w
     if idle_w is not None and max_w is not None and max_w < idle_w:
         yield "modelled.cpu_max_w", f"modelled.cpu_max_w ({max_w:g}) is below modelled.cpu_idle_w ({idle_w:g})"
+
+
+def _rules(config: Config) -> Iterator[Problem]:
+    for number, rule in enumerate(rules_of(config), 1):
+        for name, value in (("job", rule.job), ("product", rule.product)):
+            if value and (why := problem(value)):
+                yield "rule", f"rule {number}: {name} can't be {value!r}: {why}"
+        if why := problem_of_rule(rule):
+            yield "rule", f"rule {number}: {why}"
 
 
 def _carbon(carbon: Carbon) -> Iterator[Problem]:

@@ -34,7 +34,9 @@ class Demand:
 
     `use_ns` holds only jobs that used it; `present_ppb` every job with the part of the window that it lived;
     `claim_ppb` the part of the domain that each holds (times presence), `foreign_claim_ppb` what unregistered
-    processes hold. `overhead_ns` is the use of system daemons and the agent, `other_ns` that of everything else.
+    processes hold, `unallocated_ppb` what was never given out (slices of a GPU of which no instance was made: their
+    idle part is nobody's, whatever the policy). `overhead_ns` is the use of system daemons and the agent, `other_ns`
+    that of everything else. `idle_use` stands for `use_ns` where idle power has a use of its own (resident memory).
     """
 
     use_ns: Mapping[str, int]
@@ -43,6 +45,8 @@ class Demand:
     overhead_ns: int = 0
     other_ns: int = 0
     foreign_claim_ppb: int = 0
+    unallocated_ppb: int = 0
+    idle_use: Mapping[str, int] | None = None
 
 
 @dataclass(slots=True)
@@ -79,17 +83,24 @@ def split(energy_uj: int, idle_uj: int, demand: Demand, idle_policy: Policy, ove
             # Nothing ran: whatever was drawn, however much the configured idle power says, was idle.
             idle_uj += active_uj
     if pool_uj:
-        result.overhead, left_uj, foreign_uj = _by_policy(pool_uj, overhead_policy, demand)
+        result.overhead, left_uj, foreign_uj = _by_policy(pool_uj, overhead_policy, demand, demand.use_ns)
         result.leave("overhead", left_uj + foreign_uj)
+    if idle_uj and demand.unallocated_ppb:
+        unallocated_uj = idle_uj * demand.unallocated_ppb // PPB
+        result.leave("unallocated", unallocated_uj)
+        idle_uj -= unallocated_uj
     if idle_uj:
-        result.idle, left_uj, foreign_uj = _by_policy(idle_uj, idle_policy, demand)
+        use = demand.use_ns if demand.idle_use is None else demand.idle_use
+        result.idle, left_uj, foreign_uj = _by_policy(idle_uj, idle_policy, demand, use)
         unreserved = idle_policy == "reserved" and bool(demand.present_ppb)
         result.leave("unreserved" if unreserved else "idle", left_uj)
         result.leave("unregistered", foreign_uj)
     return result
 
 
-def _by_policy(energy_uj: int, policy: Policy, demand: Demand) -> tuple[dict[str, int], int, int]:
+def _by_policy(
+    energy_uj: int, policy: Policy, demand: Demand, use: Mapping[str, int]
+) -> tuple[dict[str, int], int, int]:
     """(by job, left over, held by unregistered processes); the three sum to `energy_uj`."""
     foreign_ppb = 0
     if policy == "unattributed":
@@ -97,11 +108,11 @@ def _by_policy(energy_uj: int, policy: Policy, demand: Demand) -> tuple[dict[str
     if policy == "reserved":
         weights, foreign_ppb = demand.claim_ppb, demand.foreign_claim_ppb
     else:
-        weights = demand.present_ppb if policy == "equal" else demand.use_ns
+        weights = demand.present_ppb if policy == "equal" else use
     weight_sum = sum(weights.values()) + foreign_ppb
     if not weight_sum:
         return {}, energy_uj, 0
     # Claims are parts of the whole domain: what nobody claims stays over, over-commitment scales to 1.
-    unclaimed_ppb = max(0, PPB - weight_sum) if policy == "reserved" else 0
+    unclaimed_ppb = max(0, PPB - demand.unallocated_ppb - weight_sum) if policy == "reserved" else 0
     *parts, foreign_uj, left_uj = apportion(energy_uj, [*weights.values(), foreign_ppb, unclaimed_ppb])
     return dict(zip(weights, parts, strict=True)), left_uj, foreign_uj

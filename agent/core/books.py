@@ -7,12 +7,14 @@ Units: microjoules, nanograms, nanoseconds (CLOCK_BOOTTIME).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 from wattribute.agent.core.accounting import Price, accrue_energy, accrue_hardware
 from wattribute.agent.core.attribution import PPB, Demand, Split, split
+from wattribute.agent.core.claims import Demands, Entry, Use, demands
 from wattribute.agent.core.counters import between, integrate
 from wattribute.agent.core.hardware import Hardware
+from wattribute.agent.core.idle import IdleOfGpu, IdleOfUse
 from wattribute.agent.core.model import (
     CPU_NS_SLOT,
     DOMAIN_KINDS,
@@ -40,46 +42,14 @@ SETTLE_NS = 10_000_000_000
 
 
 @dataclass(slots=True)
-class Entry:
-    """One job's running totals. `base_ns` is its CPU time when this segment began."""
-
-    job: Job
-    started_ns: int
-    values: list[int] = field(default_factory=lambda: [0] * SLOTS)
-    taxes_ng: dict[tuple[str, Term], int] = field(default_factory=dict)
-    base_ns: int = 0
-    ended_ns: int | None = None
-    memory_bytes: int = 0
-    gpus: dict[str, None] = field(default_factory=dict)
-    changed: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Use:
-    """Cumulative CPU time of everything at one moment, in nanoseconds."""
-
-    at_ns: int
-    node_ns: int
-    overhead_ns: int
-    agent_ns: int
-    jobs_ns: Mapping[str, int]
-
-
-@dataclass(slots=True)
 class GpuUse:
-    """What happened on one GPU since its energy was last read: SM time and holders by job."""
+    """What happened on one GPU since its energy was last read: SM time by job, and who held which part of it (ppb)."""
 
     jobs_ns: dict[str, int] = field(default_factory=dict)
     other_ns: int = 0
-    holders: dict[str, None] = field(default_factory=dict)
-    foreign: bool = False
-
-
-class _Demands(NamedTuple):
-    """One window's use, with claims by CPU time and by resident memory."""
-
-    by_cpu: Demand
-    by_memory: Demand
+    held_ppb: dict[str, int] = field(default_factory=dict)
+    foreign_ppb: int = 0
+    unallocated_ppb: int = 0
 
 
 @dataclass(slots=True)
@@ -90,7 +60,10 @@ class _Meter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How this node attributes: policies, prices, idle power by kind and quality (uW per domain), its size (>= 1)."""
+    """How this node attributes: policies, prices, its size (>= 1), idle power by kind and quality (uW per domain).
+
+    Idle power that isn't given is learnt.
+    """
 
     idle: Policy
     overhead: Policy
@@ -112,12 +85,14 @@ class Books:
         self.node_co2e_ng: dict[Term, int] = {"operation": 0, "cooling": 0, "hardware": 0}
         self.unattributed: dict[Reason, list[int]] = {}  # totals by slot, like a job's
         self.agent_energy_uj = 0  # contained in the overhead pool, and shown
+        self.idle: dict[DomainKind, IdleOfUse] = {}  # learnt, of all domains of a kind together
+        self.idle_gpus: dict[str, IdleOfGpu] = {}
         self._gpu_use: dict[str, GpuUse] = {}
-        self._gpu_holders: dict[str, dict[str, int]] = {}
+        self._gpu_holders: dict[str, GpuUse] = {}
         self._hardware = hardware
         self._meters: dict[Domain, _Meter] = {}
         self._use = Use(at_ns, 0, 0, 0, {})
-        self._carry_ns = 0
+        self._late_ns = 0
         self._at_ns = at_ns
 
     def open(self, entry: Entry, *, first: bool) -> None:
@@ -136,6 +111,14 @@ class Books:
         self.taxes.leave(entry.job, at_ns, owed)
         add_taxes(entry.values, entry.taxes_ng, owed)
 
+    def rename(self, entry: Entry, job: Job, at_ns: int) -> None:
+        """A running job turns out to work for another product: taxes until now are the old one's."""
+        owed: dict[tuple[str, Term], int] = {}
+        self.taxes.leave(entry.job, at_ns, owed)
+        add_taxes(entry.values, entry.taxes_ng, owed)
+        entry.job, entry.changed = job, True
+        self.taxes.enter(job, at_ns, first=True)
+
     def settled(self, entry: Entry) -> bool:
         """Whether every domain that still answers has been read since the job ended."""
         if entry.ended_ns is None:
@@ -151,21 +134,30 @@ class Books:
         return self._meters.keys()
 
     def see_gpu(
-        self, device: str, jobs_ns: Mapping[str, int], other_ns: int, holders: Iterable[str], foreign: int
+        self,
+        device: str,
+        jobs_ns: Mapping[str, int],
+        other_ns: int,
+        held_ppb: Mapping[str, int],
+        foreign_ppb: int = 0,
+        unallocated_ppb: int = 0,
     ) -> None:
         """What one read of a GPU's processes told: SM time since the read before by job and by everything else, the
-        jobs that hold a context now, and how many unregistered processes do. Comes before its energy in a tick.
+        parts of it that jobs and unregistered processes hold now, and what was given to nobody. Comes before its
+        energy in a tick.
         """
         seen = self._gpu_use.setdefault(device, GpuUse())
         for job_id, busy_ns in jobs_ns.items():
             seen.jobs_ns[job_id] = seen.jobs_ns.get(job_id, 0) + busy_ns
         seen.other_ns += other_ns
-        holding = list(dict.fromkeys(holders))
-        seen.holders.update(dict.fromkeys(holding))
-        seen.foreign = seen.foreign or bool(foreign)
-        claims = len(holding) + bool(foreign)
-        self._gpu_holders[device] = dict.fromkeys(holding, PPB // claims) if holding else {}
-        for job_id in holding:
+        # Who held it at the start of the window and now; each counts for as long as it lived.
+        seen.held_ppb |= held_ppb
+        seen.foreign_ppb = max(seen.foreign_ppb, foreign_ppb)
+        seen.unallocated_ppb = unallocated_ppb
+        self._gpu_holders[device] = GpuUse(
+            held_ppb=dict(held_ppb), foreign_ppb=foreign_ppb, unallocated_ppb=unallocated_ppb
+        )
+        for job_id in held_ppb:
             entry = self.jobs.get(job_id)
             if entry is not None and device not in entry.gpus:
                 entry.gpus[device] = None
@@ -176,14 +168,16 @@ class Books:
         now_ns: int,
         accounts_ns: Mapping[Account, int],
         readings: Sequence[EnergyReading | PowerReading],
+        asleep_ns: int = 0,
     ) -> list[Gap | Interval]:
         """Book everything until `now_ns`; returns what each reading came to.
 
         `accounts_ns` is the cumulative CPU time of the node, the overhead and the agent in it; the jobs' own is in
-        their totals already.
+        their totals already. `asleep_ns`: for how long the machine has been suspended since the boot.
         """
         jobs_ns = {job_id: entry.values[CPU_NS_SLOT] for job_id, entry in self.jobs.items()}
-        use = Use(now_ns, accounts_ns["node"], accounts_ns["overhead"], accounts_ns["agent"], jobs_ns)
+        accounts = accounts_ns["node"], accounts_ns["overhead"], accounts_ns["agent"]
+        use = Use(now_ns, *accounts, jobs_ns, asleep_ns)
         outcomes: list[Gap | Interval] = []
         groups: dict[tuple[DomainKind, Quality, int], tuple[Use, list[Interval]]] = {}
         spent_uj: dict[str, int] = {}
@@ -195,17 +189,17 @@ class Books:
             if isinstance(outcome, Gap):
                 self._book_gap(outcome)
             elif reading.domain.kind == "gpu":
-                self._book_gpu(outcome, spent_uj)
+                self._book_gpu(outcome, use.asleep_ns - before.asleep_ns, spent_uj)
             else:
                 key = (reading.domain.kind, outcome.quality, before.at_ns)
                 groups.setdefault(key, (before, []))[1].append(outcome)
-        demands: dict[int, _Demands] = {}
+        windows: dict[int, Demands] = {}
         for (kind, quality, start_ns), (before, intervals) in groups.items():
-            if start_ns not in demands:
-                demands[start_ns] = self._demand(before, use)
-            demand = demands[start_ns].by_memory if kind == "dram" else demands[start_ns].by_cpu
-            idle_uw = self.rules.idle_uw.get((kind, quality), 0)
-            idle_uj = sum(min(i.energy_uj, energy_over(idle_uw, i.end_ns - i.start_ns)) for i in intervals)
+            if start_ns not in windows:
+                windows[start_ns] = self._demands(before, use)
+            window = windows[start_ns]
+            demand = window.by_memory if kind == "dram" else window.by_cpu
+            idle_uj = self._idle_uj(kind, quality, intervals, before, use)
             energy_uj = sum(i.energy_uj for i in intervals)
             parts = split(energy_uj, idle_uj, demand, self.rules.idle, self.rules.overhead)
             for interval in intervals:
@@ -219,8 +213,9 @@ class Books:
             self._price(entry.values, energy_uj)
             entry.changed = True
         if now_ns > self._at_ns:
-            whole = demands.get(self._use.at_ns) or self._demand(self._use, use)
-            self._book_hardware(now_ns - self._at_ns, whole.by_memory)
+            whole = windows.get(self._use.at_ns) or self._demands(self._use, use)
+            self._late_ns = whole.late_ns
+            self._book_hardware(now_ns - self._at_ns, whole)
         for job_id, owed in self.taxes.settle(now_ns).items():
             entry = self.jobs[job_id]
             add_taxes(entry.values, entry.taxes_ng, owed)
@@ -251,79 +246,65 @@ class Books:
             self._meters[reading.domain] = _Meter(reading, use)
         return outcome, meter.use if meter is not None else use
 
-    def _demand(self, before: Use, now: Use) -> _Demands:
-        """Who used the CPUs between two moments, with claims by CPU time and by resident memory."""
-        window_ns = max(1, now.at_ns - before.at_ns)
-        capacity_ns = window_ns * self.rules.cpus
-        memory_bytes = self.rules.memory_bytes
-        use_ns: dict[str, int] = {}
-        present: dict[str, int] = {}
-        by_cpu: dict[str, int] = {}
-        by_memory: dict[str, int] = {}
-        before_ns, now_ns = before.jobs_ns, now.jobs_ns
-        for job_id, entry in self.jobs.items():
-            used_ns = now_ns[job_id] - before_ns.get(job_id, entry.base_ns)
-            if entry.ended_ns is None and entry.started_ns <= before.at_ns:
-                here = PPB
-            else:
-                end_ns = now.at_ns if entry.ended_ns is None else min(now.at_ns, entry.ended_ns)
-                lived_ns = end_ns - max(before.at_ns, entry.started_ns)
-                if lived_ns <= 0 and used_ns <= 0:
-                    continue
-                here = max(0, lived_ns) * PPB // window_ns
-            present[job_id] = here
-            by_memory[job_id] = here * entry.memory_bytes // memory_bytes
-            if used_ns > 0:
-                use_ns[job_id] = used_ns
-                by_cpu[job_id] = used_ns * PPB // capacity_ns
-        overhead_ns = max(0, now.overhead_ns - before.overhead_ns)
-        other_ns = now.node_ns - before.node_ns - sum(use_ns.values()) - overhead_ns
-        if before is self._use:
-            # Use learnt late (a child's, at its reaping) was unregistered when it happened: give it back from there.
-            other_ns -= self._carry_ns
-            self._carry_ns = max(0, -other_ns)
-        cpu = Demand(
-            use_ns=use_ns,
-            present_ppb=present,
-            claim_ppb=by_cpu,
-            overhead_ns=overhead_ns,
-            other_ns=max(0, other_ns),
-        )
-        return _Demands(cpu, replace(cpu, claim_ppb=by_memory))
+    def _demands(self, before: Use, now: Use) -> Demands:
+        # Use learnt late (a child's, at its reaping) was unregistered when it happened: it comes off the next window's.
+        late_ns = self._late_ns if before is self._use else 0
+        return demands(before, now, self.jobs, self.rules.cpus, self.rules.memory_bytes, late_ns)
+
+    def _idle_uj(self, kind: DomainKind, quality: Quality, intervals: Sequence[Interval], before: Use, now: Use) -> int:
+        """The idle part of a window's energy: by the power that is configured per domain, else by what was learnt."""
+        asleep_ns = now.asleep_ns - before.asleep_ns
+        idle_uw = self.rules.idle_uw.get((kind, quality))
+        if idle_uw is not None:
+            awake = [max(0, i.end_ns - i.start_ns - asleep_ns) for i in intervals]
+            pairs = zip(intervals, awake, strict=True)
+            return sum(min(i.energy_uj, energy_over(idle_uw, awake_ns)) for i, awake_ns in pairs)
+        energy_uj = sum(i.energy_uj for i in intervals)
+        awake_ns = max(0, now.at_ns - before.at_ns - asleep_ns)
+        learner = self.idle.setdefault(kind, IdleOfUse())
+        if len(intervals) == sum(domain.kind == kind for domain in self._meters) and awake_ns:
+            learner.see(energy_uj, max(0, now.node_ns - before.node_ns), awake_ns, self.rules.cpus)
+        return energy_over(learner.idle.power_uw, awake_ns) if learner.idle is not None else 0
 
     def _book_gap(self, gap: Gap) -> None:
         self._meter_node(gap.domain, gap.quality, gap.lower_uj)  # at the first reading: the counter starts at 0
         if gap.lower_uj:
             self._leave(gap.domain.kind, "gap", gap.lower_uj)
 
-    def _book_gpu(self, interval: Interval, spent_uj: dict[str, int]) -> None:
+    def _book_gpu(self, interval: Interval, asleep_ns: int, spent_uj: dict[str, int]) -> None:
         device = interval.domain.id
         seen = self._gpu_use.get(device, GpuUse())
-        window_ns = interval.end_ns - interval.start_ns
-        present = {j: self._present(self.jobs[j], interval) for j in seen.holders if j in self.jobs}
-        holders = [job_id for job_id, ppb in present.items() if ppb]
+        awake_ns = max(0, interval.end_ns - interval.start_ns - asleep_ns)
+        present = {j: self._present(self.jobs[j], interval) for j in seen.held_ppb if j in self.jobs}
+        claims = {j: ppb * seen.held_ppb[j] // PPB for j, ppb in present.items() if ppb}
         use_ns = {job_id: busy_ns for job_id, busy_ns in seen.jobs_ns.items() if busy_ns and job_id in self.jobs}
         other_ns = seen.other_ns + sum(seen.jobs_ns.values()) - sum(use_ns.values())
-        if not use_ns and not other_ns and (holders or seen.foreign):
-            # A context that holds a GPU without using it keeps it awake: its holders pay, in equal parts.
-            use_ns, other_ns = dict.fromkeys(holders, 1), int(seen.foreign)
-        claim_ppb = PPB // (len(holders) + seen.foreign) if holders or seen.foreign else 0
+        if not use_ns and not other_ns:
+            # A context that holds a GPU without using it keeps it awake: its holders pay, by what they hold.
+            use_ns, other_ns = claims, seen.foreign_ppb
         demand = Demand(
             use_ns=use_ns,
             present_ppb=present,
-            claim_ppb={job_id: claim_ppb * present[job_id] // PPB for job_id in holders},
+            claim_ppb=claims,
             other_ns=other_ns,
-            foreign_claim_ppb=claim_ppb if seen.foreign else 0,
+            foreign_claim_ppb=seen.foreign_ppb,
+            unallocated_ppb=seen.unallocated_ppb,
         )
-        idle_uj = energy_over(self.rules.idle_uw.get(("gpu", interval.quality), 0), window_ns)
-        parts = split(interval.energy_uj, idle_uj, demand, self.rules.idle, self.rules.overhead)
+        idle_uw = self.rules.idle_uw.get(("gpu", interval.quality))
+        if idle_uw is None:
+            learner = self.idle_gpus.setdefault(device, IdleOfGpu())
+            held = bool(seen.held_ppb or seen.foreign_ppb or seen.jobs_ns or seen.other_ns)
+            learner.see(interval.energy_uj, interval.start_ns, interval.end_ns, held=held)
+            idle_uw = 0 if learner.idle is None else learner.idle.power_uw
+        parts = split(interval.energy_uj, energy_over(idle_uw, awake_ns), demand, self.rules.idle, self.rules.overhead)
         self._meter_node(interval.domain, interval.quality, interval.energy_uj)
         self._book("gpu", interval.quality, parts, spent_uj)
         for job_id, busy_ns in seen.jobs_ns.items():
             if job_id in self.jobs:
                 self.jobs[job_id].values[SM_NS_SLOT] += busy_ns
         # Who holds it now held it at the start of the next window.
-        self._gpu_use[device] = GpuUse(holders=dict.fromkeys(self._gpu_holders.get(device, ())))
+        now = self._gpu_holders.get(device, GpuUse())
+        self._gpu_use[device] = replace(now, jobs_ns={}, held_ppb=dict(now.held_ppb))
 
     @staticmethod
     def _present(entry: Entry, interval: Interval) -> int:
@@ -331,9 +312,13 @@ class Books:
         lived_ns = end_ns - max(interval.start_ns, entry.started_ns)
         return max(0, lived_ns) * PPB // (interval.end_ns - interval.start_ns)
 
-    def _book_hardware(self, duration_ns: int, demand: Demand) -> None:
-        held = {gpu: {j: ppb for j, ppb in by.items() if j in self.jobs} for gpu, by in self._gpu_holders.items()}
-        parts, left = self._hardware.split(duration_ns, demand, self.rules.cpus, held)
+    def _book_hardware(self, duration_ns: int, window: Demands) -> None:
+        held = {
+            gpu: {job_id: ppb for job_id, ppb in now.held_ppb.items() if job_id in self.jobs}
+            for gpu, now in self._gpu_holders.items()
+        }
+        claims = window.by_cpu.claim_ppb, window.by_memory.claim_ppb
+        parts, left = self._hardware.split(duration_ns, *claims, held)
         for job_id, numerator in parts.items():
             entry = self.jobs[job_id]
             self.node_co2e_ng["hardware"] += accrue_hardware(entry.values, numerator)
@@ -379,6 +364,8 @@ class Books:
                 if isinstance(m.reading, EnergyReading) and m.reading.quality == "measured"
             ],
             "products": self.taxes.save(),
+            "idle": {kind: learner.save() for kind, learner in self.idle.items()},
+            "idle_gpus": {device: learner.save() for device, learner in self.idle_gpus.items()},
         }
 
     def restore(self, saved: Mapping[str, Any], *, same_boot: bool, accounts_ns: Mapping[Account, int]) -> None:
@@ -394,6 +381,8 @@ class Books:
         self.unattributed = {reason: list(values) for reason, values in saved["unattributed"].items()}
         self.agent_energy_uj = saved["agent_energy_uj"]
         self.taxes.restore(saved["products"], self._at_ns)
+        self.idle = {kind: IdleOfUse.restore(values) for kind, values in saved.get("idle", {}).items()}
+        self.idle_gpus = {gpu: IdleOfGpu.restore(values) for gpu, values in saved.get("idle_gpus", {}).items()}
         if not same_boot:
             return
         use_at_ns, node_ns = saved["use"]

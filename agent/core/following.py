@@ -390,6 +390,28 @@ class FollowedTrees:
 
     _follower: Follower
 
+    def __init__(self) -> None:
+        self._parted: set[ProcessId] = set()
+
+    def members(self) -> Iterable[Member]:
+        """The live processes of all watched trees, without what was parted with."""
+        parted = self._parted
+        live = list(self._follower.account.live.values())
+        return [m for m in live if m.tree.root not in parted] if parted else live
+
+    def part(self, process: ProcessId) -> None:
+        """From now on a process of a tree, with what descends from it, is billed elsewhere, and here to nobody."""
+        if process not in self._follower.account.trees:
+            self._parted.add(process)
+            self._follower.watch(process)
+
+    def _forget_parted(self) -> None:
+        """As long as something of it lives, it isn't to fall back to the tree around it."""
+        trees = self._follower.account.trees
+        for root in [root for root in self._parted if not trees[root].members]:
+            self._parted.discard(root)
+            self._follower.unwatch(root)
+
     def identify(self, pid: int) -> ProcessId | None:
         """Who has this pid now; None where nobody has, or nobody that we may see."""
         return self._follower.identify(pid)

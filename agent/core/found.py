@@ -8,14 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
+from wattribute.agent.core.model import GroupId as GroupId
 from wattribute.agent.core.model import Origin, Role
-
-
-class GroupId(NamedTuple):
-    """A cgroup for good: `/kubepods/besteffort/pod1` and the inode of its directory."""
-
-    path: str
-    inode: int
 
 
 class Reservation(NamedTuple):

@@ -7,7 +7,7 @@ memory share; unclaimed time is an unattributed account (formulas.md, "Embodied"
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from wattribute.agent.core.attribution import PPB, Demand
+from wattribute.agent.core.attribution import PPB
 from wattribute.agent.core.units import rate_from_stock
 
 
@@ -32,11 +32,16 @@ class Hardware:
                 self._rest_rate += rate
 
     def split(
-        self, duration_ns: int, demand: Demand, cpus: int, gpu_holders: Mapping[str, Mapping[str, int]]
+        self,
+        duration_ns: int,
+        cpu_ppb: Mapping[str, int],
+        memory_ppb: Mapping[str, int],
+        gpu_holders: Mapping[str, Mapping[str, int]],
     ) -> tuple[dict[str, int], int]:
         """(by job, unclaimed) for one window, as rate * ns (see units.RATE_DENOMINATOR); they sum to all of it.
 
-        `demand` has the jobs' CPU use and memory claims; `gpu_holders`: GPU -> job id -> ppb of it held.
+        `cpu_ppb` and `memory_ppb` are the jobs' claims, as those of idle power; `gpu_holders`: GPU -> job id -> ppb of
+        it held.
         """
         whole = (self._rest_rate + self._gpu_rate) * duration_ns
         shares: dict[str, int] = {}
@@ -48,10 +53,8 @@ class Hardware:
         else:
             # Without a GPU in sight, configured ones are held by nobody.
             shared = self._rest_rate * duration_ns
-            capacity_ns = max(1, duration_ns * cpus)
-            for job_id, memory_ppb in demand.claim_ppb.items():
-                cpu_ppb = min(PPB, demand.use_ns.get(job_id, 0) * PPB // capacity_ns)
-                shares[job_id] = (cpu_ppb + min(PPB, memory_ppb)) // 2
+            for job_id, held_ppb in memory_ppb.items():
+                shares[job_id] = (min(PPB, cpu_ppb.get(job_id, 0)) + min(PPB, held_ppb)) // 2
         scale = max(PPB, sum(shares.values()))  # over-commitment scales to 1
         parts = {job_id: shared * share // scale for job_id, share in shares.items() if share}
         return parts, whole - sum(parts.values())

@@ -40,11 +40,21 @@ class ProcessId(NamedTuple):
     start_ticks: int
 
 
+class GroupId(NamedTuple):
+    """A cgroup for good: its path below the top (`/kubepods/besteffort/pod1`) and the inode of its directory."""
+
+    path: str
+    inode: int
+
+
 Account: TypeAlias = Literal["node", "overhead", "agent", "unallocated"]
 """Consumers that aren't processes: all CPU time of the node (the divisor), that of the overhead cgroups, our own; on
 a GPU, slices that nobody was given."""
 
-Consumer: TypeAlias = ProcessId | Account
+Root: TypeAlias = ProcessId | GroupId
+"""What a job's member stands on: a process with all that descends from it, or a cgroup with all that lives in it."""
+
+Consumer: TypeAlias = Root | Account
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

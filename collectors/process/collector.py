@@ -2,13 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Protocol
 
-from wattribute.agent.core.following import FollowedTrees, Follower
+from wattribute.agent.core.following import FollowedTrees, Follower, Kernel
 from wattribute.agent.core.model import Account, ProcessId, UsageReading
 from wattribute.collectors.process.ends import Ends
 from wattribute.collectors.process.node import NodeTime
 from wattribute.collectors.process.overhead import OverheadTime
 from wattribute.collectors.process.procfs import ProcFs
+
+
+class Processes(Kernel, Protocol):
+    """A kernel that tells who ended, too: /proc, or one that is simulated."""
+
+    def has_ended(self, pid: int) -> bool: ...
+    def close(self) -> None: ...
 
 
 class ProcessCollector(FollowedTrees):
@@ -22,16 +30,23 @@ class ProcessCollector(FollowedTrees):
     name = "process"
 
     def __init__(
-        self, proc: Path, cgroup: Path, clock: Callable[[], int], overhead_cgroups: Sequence[str], own_pid: int
+        self,
+        proc: Path,
+        cgroup: Path,
+        clock: Callable[[], int],
+        overhead_cgroups: Sequence[str],
+        own_pid: int,
+        kernel: Processes | None = None,
     ) -> None:
+        super().__init__()
         self._clock = clock
         self._own_pid = own_pid
-        self._kernel = ProcFs(proc)
+        self._kernel: Processes = ProcFs(proc) if kernel is None else kernel
         self._follower = Follower(self._kernel, clock)
         self._node = NodeTime(proc, cgroup, self._kernel, clock)
         self.node_method = self._node.method
         self._overhead = OverheadTime(proc, cgroup, overhead_cgroups, clock)
-        self._ends = Ends()
+        self._ends = Ends() if kernel is None else None
         self._untold: set[ProcessId] = set()
         self._own_inside = self._overhead.holds(own_pid)
         self._own_seen_ns = 0
@@ -50,6 +65,7 @@ class ProcessCollector(FollowedTrees):
                 memory_bytes=tree.memory_bytes,
             )
             for tree in trees
+            if tree.root not in self._parted
         ]
         own_ns = self._own_ns()
         overhead_ns = self._overhead.read_ns(trees) + (0 if self._own_inside else own_ns)
@@ -79,28 +95,32 @@ class ProcessCollector(FollowedTrees):
             return
         self._follower.watch(root, since_ns, reaped_ns)
         self._overhead.enter(root)
-        if not self._ends.add(root):
+        if self._ends is None or not self._ends.add(root):
             self._untold.add(root)
 
     def unwatch(self, root: ProcessId) -> None:
         """Stop; what lives on of its tree falls to an enclosing watched root, if there is one."""
         self._overhead.leave(root, self._follower.busy_ns(root))
         self._follower.unwatch(root)
-        self._ends.discard(root)
+        if self._ends is not None:
+            self._ends.discard(root)
         self._untold.discard(root)
 
     def gone(self) -> list[ProcessId]:
         """Watched roots that ended (zombies too), or whose pid is another's, since the last call."""
         gone = dict.fromkeys(self._follower.gone())
-        gone.update(dict.fromkeys(self._ends.ended()))
+        if self._ends is not None:
+            gone.update(dict.fromkeys(self._ends.ended()))
+        self._forget_parted()
         for root in [root for root in self._untold if self._kernel.has_ended(root.pid)]:
             self._untold.discard(root)
             gone[root] = None
-        return list(gone)
+        return [root for root in gone if root not in self._parted]
 
     def close(self) -> None:
         """Give all files back; may be called twice."""
-        self._ends.close()
+        if self._ends is not None:
+            self._ends.close()
         self._overhead.close()
         self._node.close()
         self._kernel.close()

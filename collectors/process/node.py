@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from wattribute.agent.core.errors import SensorUnavailable
-from wattribute.collectors.process.procfs import ProcFs
+from wattribute.agent.core.following import Kernel
 
 REFRESH_NS = 900_000_000
 NodeMethod = Literal["cpuacct", "cgroup2", "proc-stat"]
@@ -39,7 +39,7 @@ class CounterFile:
 class NodeTime:
     """Cumulative CPU time of everything that runs on the node; never falls, whatever cgroups come and go."""
 
-    def __init__(self, proc: Path, cgroup: Path, kernel: ProcFs, now_ns: Callable[[], int]) -> None:
+    def __init__(self, proc: Path, cgroup: Path, kernel: Kernel, now_ns: Callable[[], int]) -> None:
         self._cgroup = cgroup
         self._kernel = kernel
         self._now_ns = now_ns

@@ -94,7 +94,7 @@ class Course:
                 bench.tick(choose([0.05, 0.5, 1, 2.5]))
         # An end that the ledger was never told of is undone by a kill.
         live = bench.node.registry.jobs.items()
-        self._members = {(job_id, token): p.pid for job_id, job in live for token, p in job.members.items()}
+        self._members = {(job_id, token): int(p[0]) for job_id, job in live for token, p in job.members.items()}
         if self._random.random() < 0.5:
             self._look()
 

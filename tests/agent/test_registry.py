@@ -13,6 +13,7 @@ from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.model import CPU_NS_SLOT, ProcessId, UsageReading
 from wattribute.agent.core.taxes import Taxes
+from wattribute.agent.core.trees import Member
 from wattribute.agent.registry import LiveJob, Registry, check_id
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 
@@ -55,6 +56,12 @@ class Clocks:
 
     def gone(self) -> list[ProcessId]:
         return self.died
+
+    def members(self) -> list[Member]:
+        return []
+
+    def part(self, process: ProcessId) -> None:
+        raise AssertionError(process)
 
     def node_ns(self) -> int:
         return 0

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattribute.agent.core.accounting import Price
-from wattribute.agent.core.books import Books, Entry, Rules
+from wattribute.agent.core.attribution import PPB
+from wattribute.agent.core.books import Books, Rules
+from wattribute.agent.core.claims import Entry
 from wattribute.agent.core.hardware import Component, Hardware
 from wattribute.agent.core.model import (
     CPU_NS_SLOT,
@@ -27,6 +29,7 @@ from wattribute.agent.core.units import NS_PER_S, YEAR_S, g_of, ng_from_g, ng_fr
 PACKAGE, DRAM = Domain(kind="cpu", id="package-0"), Domain(kind="dram", id="package-0-dram")
 GPU = Domain(kind="gpu", id="GPU-1")
 S = NS_PER_S
+HALVES = {"a": PPB // 2, "b": PPB // 2}
 
 
 class World:
@@ -176,14 +179,14 @@ def test_a_gpu_falls_to_who_used_it_and_idle_to_who_holds_it() -> None:
     world.counters = {GPU: 0}
     world.tick()
     a, b = world.job("a"), world.job("b")
-    world.books.see_gpu("GPU-1", {"a": 600, "b": 200}, 0, ["a", "b"], 0)
+    world.books.see_gpu("GPU-1", {"a": 600, "b": 200}, 0, HALVES)
     world.tick(gpu=300_000_000)
     assert a.values[energy_slot("gpu", "direct", "measured")] == 150_000_000
     assert a.values[energy_slot("gpu", "idle", "measured")] == 50_000_000
     assert uj_of(b) == 100_000_000
     assert (a.values[SM_NS_SLOT], b.values[SM_NS_SLOT]) == (600, 200)
     # Held and not used: the holder pays for what it keeps awake.
-    world.books.see_gpu("GPU-1", {}, 0, ["b"], 0)
+    world.books.see_gpu("GPU-1", {}, 0, {"b": PPB})
     world.end(a)
     world.tick(gpu=150_000_000)
     assert uj_of(a) == 200_000_000
@@ -195,7 +198,7 @@ def test_a_gpu_that_strangers_use_is_not_the_jobs() -> None:
     world.counters = {GPU: 0}
     world.tick()
     a = world.job("a")
-    world.books.see_gpu("GPU-1", {"a": 100}, 300, ["a"], 1)
+    world.books.see_gpu("GPU-1", {"a": 100}, 300, {"a": PPB // 2}, PPB // 2)
     world.tick(gpu=40_000_000)
     assert uj_of(a) == 10_000_000
     assert world.books.unattributed_uj["gpu", "unregistered"] == 30_000_000
@@ -217,8 +220,8 @@ def test_hardware_of_a_gpu_node_falls_by_gpus_held() -> None:
     world = World(hardware=parts)
     world.counters = {GPU: 0, Domain(kind="gpu", id="GPU-2"): 0}
     a = world.job("a")
-    world.books.see_gpu("GPU-1", {}, 0, ["a"], 0)
-    world.books.see_gpu("GPU-2", {}, 0, [], 0)
+    world.books.see_gpu("GPU-1", {}, 0, {"a": PPB})
+    world.books.see_gpu("GPU-2", {}, 0, {})
     world.now_ns += YEAR_S * S - S
     world.tick()
     assert a.values[TERM_SLOT["hardware"]] == pytest.approx(ng_from_kg(2), rel=1e-6)
@@ -328,7 +331,7 @@ def test_a_holder_that_used_nothing_keeps_the_gpu_awake_and_pays() -> None:
     world.counters[GPU] = 0
     a = world.job("a")
     world.tick()
-    world.books.see_gpu("GPU-1", {"a": 0}, 0, ["a"], 0)
+    world.books.see_gpu("GPU-1", {"a": 0}, 0, {"a": PPB})
     world.tick(gpu=50_000_000)
     assert a.values[energy_slot("gpu", "direct", "measured")] == 40_000_000
     assert a.values[energy_slot("gpu", "idle", "measured")] == 10_000_000

@@ -15,7 +15,7 @@ from tests.e2e.running import Sample, check_identities, parse, total
 from wattribute.agent.config import Loaded, load
 from wattribute.agent.config.schema import Config
 from wattribute.agent.node import Node
-from wattribute.agent.opening import _open
+from wattribute.agent.opening import open_node
 from wattribute.agent.record import Record, hash_of_products
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 from wattribute.agent.site import Site
@@ -116,7 +116,7 @@ class Bench:
             clock=self.clock,
             registry_hash=hash_of_products(products(config)),
         )
-        self._node = _open(loaded, "daemon", "n", self.clock, record)
+        self._node = open_node(loaded, "daemon", "n", self.clock, record, inline=True)
         return self._node
 
     def kill(self) -> None:

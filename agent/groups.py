@@ -1,0 +1,187 @@
+"""The cgroups that jobs were found by: what each used, less what is billed to jobs inside it by themselves.
+
+Counters are read before the process trees' clocks, so that a tree is never taken off for time that its cgroup hasn't
+shown yet for long (core/groups.py has the arithmetic).
+"""
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import Protocol
+
+from wattribute.agent.core.found import CgroupTree
+from wattribute.agent.core.groups import GroupAccount
+from wattribute.agent.core.model import GroupId, ProcessId, UsageReading
+from wattribute.agent.registry import CpuTime
+
+RECHECK_NS = 10_000_000_000
+"""How often a known process of a tree is asked whether it was moved to another job's cgroup: 10 us each."""
+
+SIZES_PER_READ = 16
+"""So many cgroups are asked for their memory at each read, in turn: 15 us each."""
+
+
+class GroupCounters(Protocol):
+    """Cumulative CPU time of watched cgroups (collectors/cgroup), in nanoseconds."""
+
+    def watch(self, group: GroupId) -> int | None: ...
+    def unwatch(self, group: GroupId) -> None: ...
+    def read(self) -> Mapping[GroupId, int]: ...
+    def gone(self) -> Sequence[GroupId]: ...
+    def memory_bytes(self, group: GroupId) -> int | None: ...
+    def close(self) -> None: ...
+
+
+class Groups:
+    """Watched cgroups over the node's process trees. `clock` is CLOCK_BOOTTIME in ns."""
+
+    def __init__(
+        self,
+        tree: CgroupTree,
+        counters: GroupCounters,
+        cpu: CpuTime,
+        overhead_cgroups: Sequence[str],
+        clock: Callable[[], int],
+    ) -> None:
+        self.tree = tree
+        self._counters = counters
+        self._cpu = cpu
+        self._clock = clock
+        self._account = GroupAccount()
+        self._overhead = [PurePosixPath("/", name) for name in overhead_cgroups]
+        self._in_overhead: dict[GroupId, None] = {}
+        self._taken_ns = 0  # of the overhead cgroups, by jobs that are over
+        self._overhead_ns = 0
+        self._shown_ns: dict[GroupId, int] = {}
+        self._sizes: deque[GroupId] = deque()
+        self._paths: dict[ProcessId, str] = {}  # of the watched trees' roots
+        self._checked: dict[int, tuple[ProcessId, int]] = {}
+        self._recheck_ns = 0
+
+    def watch(self, group: GroupId, since_ns: int | None = None) -> bool:
+        """Bill a cgroup from now on, or from when its counter stood at `since_ns`. False: it is gone."""
+        counter_ns = self._counters.watch(group)
+        if counter_ns is None:
+            return False
+        self._account.watch(group, counter_ns, counter_ns if since_ns is None else min(since_ns, counter_ns))
+        here = PurePosixPath(group.path)
+        if any(name == here or name in here.parents for name in self._overhead):
+            self._in_overhead[group] = None
+        self._sizes.appendleft(group)
+        for root, path in self._paths.items():
+            if path == group.path or path.startswith(group.path + "/"):
+                self._account.enter(root, path, self._cpu.busy_ns(root))
+        return True
+
+    def unwatch(self, group: GroupId) -> None:
+        """Stop billing a cgroup."""
+        node = self._account.groups.get(group)
+        if node is not None and group in self._in_overhead:
+            del self._in_overhead[group]
+            self._taken_ns += node.own_ns
+        self._account.unwatch(group)
+        self._counters.unwatch(group)
+        self._shown_ns.pop(group, None)
+        if group in self._sizes:
+            self._sizes.remove(group)
+
+    def enter(self, root: ProcessId, billed_ns: int = 0) -> GroupId | None:
+        """A process tree is watched: its time is taken off the cgroup that its root lives in, which is returned."""
+        path = self._paths[root] = self.tree.group_of(root.pid)
+        node = self._account.enter(root, path, billed_ns)
+        return None if node is None else node.id
+
+    def around(self, group: GroupId) -> GroupId | None:
+        """The innermost watched cgroup that encloses another."""
+        node = self._account.around(group.path)
+        return None if node is None else node.id
+
+    def leave(self, root: ProcessId, billed_ns: int) -> None:
+        """A process tree isn't watched any more."""
+        self._paths.pop(root, None)
+        self._account.leave(root, billed_ns)
+
+    def own_ns(self, group: GroupId) -> int:
+        """What a cgroup has been billed for, as of the last read."""
+        node = self._account.groups.get(group)
+        return 0 if node is None else node.own_ns
+
+    def owner_of(self, pid: int) -> GroupId | None:
+        """The innermost watched cgroup that a process lives in."""
+        node = self._account.holding(self.tree.group_of(pid)) if self._account.groups else None
+        return None if node is None else node.id
+
+    def gone(self) -> Sequence[GroupId]:
+        """Watched cgroups that were removed since the last call."""
+        return self._counters.gone()
+
+    def counters_ns(self) -> dict[GroupId, int]:
+        """Where each counter stood at the last read: what `watch` wants after a restart."""
+        return {group: node.counter_ns for group, node in self._account.groups.items()}
+
+    def read(self) -> list[UsageReading]:
+        """What the process trees and the node used, with the cgroups whose own time or memory has changed."""
+        groups = self._account.groups
+        if not groups:
+            return self._cpu.read()
+        counters_ns = self._counters.read()
+        readings = self._cpu.read()
+        trees_ns = {r.consumer: r.busy_ns for r in readings if isinstance(r.consumer, ProcessId)}
+        self._part_with_moved(trees_ns)
+        self._account.read(counters_ns, trees_ns)
+        at_ns = readings[0].at_ns
+        sizes = self._some_sizes()
+        shown_ns = self._shown_ns
+        for group, node in groups.items():
+            if node.own_ns != shown_ns.get(group) or group in sizes:
+                shown_ns[group] = node.own_ns
+                readings.append(UsageReading("cpu", group, at_ns, node.own_ns, sizes.get(group)))
+        if self._in_overhead:
+            taken_ns = self._taken_ns + sum([groups[group].own_ns for group in self._in_overhead])
+            return [r if r.consumer != "overhead" else self._less(r, taken_ns) for r in readings]
+        return [r if r.consumer != "overhead" else self._less(r, self._taken_ns) for r in readings]
+
+    def _less(self, overhead: UsageReading, taken_ns: int) -> UsageReading:
+        """System daemons' time without the jobs found among them; never falls."""
+        self._overhead_ns = max(self._overhead_ns, overhead.busy_ns - taken_ns)
+        return overhead._replace(busy_ns=self._overhead_ns)
+
+    def _some_sizes(self) -> dict[GroupId, int]:
+        sizes = {}
+        for _ in range(min(SIZES_PER_READ, len(self._sizes))):
+            group = self._sizes.popleft()
+            memory_bytes = self._counters.memory_bytes(group)
+            self._sizes.append(group)
+            if memory_bytes is not None:
+                sizes[group] = memory_bytes
+        return sizes
+
+    def _part_with_moved(self, trees_ns: Mapping[ProcessId, int]) -> None:
+        """Processes of trees that now live in another job's cgroup are billed there alone from now on.
+
+        What their tree was billed for since they were last looked at is taken off the cgroup: it is billed once.
+        """
+        if not trees_ns:
+            return
+        now_ns = self._clock()
+        again = now_ns - self._recheck_ns >= RECHECK_NS
+        if again:
+            self._recheck_ns = now_ns
+        checked, self._checked = self._checked, {}
+        for member in self._cpu.members():
+            pid = member.id.pid
+            known = checked.get(pid)
+            if known is not None and known[0] == member.id and not again:
+                self._checked[pid] = known
+                continue
+            home = self._account.homes.get(member.tree.root)
+            here = self._account.holding(self.tree.group_of(pid))
+            if here is None or here is home or (home is not None and home.id.path.startswith(here.id.path + "/")):
+                self._checked[pid] = member.id, member.own_ns
+                continue
+            here.taken_ns += member.own_ns - (known[1] if known is not None and known[0] == member.id else 0)
+            self._cpu.part(member.id)
+
+    def close(self) -> None:
+        """Give all files back."""
+        self._counters.close()
