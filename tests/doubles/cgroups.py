@@ -9,7 +9,6 @@ descriptor of a removed group; here it shows the last value for ever.
 import errno
 import itertools
 import os
-import resource
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -238,5 +237,7 @@ def _writable(path: Path) -> int:
 
 
 def _raise_limit() -> None:
+    import resource
+
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

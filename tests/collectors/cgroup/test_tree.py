@@ -189,6 +189,8 @@ def test_quota_cpuset_and_memory_limit(fake: FakeCgroups, tree: Tree) -> None:
     fake.make("/a")
     fake.limit("/a", cpus_milli=2500)
     assert tree.reserved("/a") == Reservation(2500, None)
+    fake.limit("/a", memory_bytes=GIB)
+    assert tree.reserved("/a") == Reservation(None, GIB)
     fake.limit("/a", cpuset="0-3,8")
     assert tree.reserved("/a") == Reservation(5000, None)
     fake.limit("/a", cpus_milli=2500, cpuset="0-3,8", memory_bytes=GIB)
