@@ -12,7 +12,7 @@ from benchmarks.truthbench.world import Meter, Player, World
 
 Found = dict[tuple[str, str], float]
 UJ_PER_J = 1_000_000
-UJ_PER_W_NS = 1e-9 / UJ_PER_J  # microwatts times nanoseconds to joules
+J_PER_UW_NS = 1e-15
 
 
 class Peer(Protocol):
@@ -20,6 +20,7 @@ class Peer(Protocol):
 
     name: str
     interval_ms: int
+    groups: tuple[str, ...]
     found_j: Found
 
     def sample(self, world: World) -> None: ...
@@ -60,6 +61,7 @@ class Kepler:
 
     name = "Kepler"
     interval_ms = 5_000
+    groups: tuple[str, ...] = ("host", "gpu")
 
     def __init__(self) -> None:
         self.found_j: Found = {}
@@ -98,7 +100,7 @@ class Kepler:
         if not holders:
             self._idle_uw[n] = min(power_uw, self._idle_uw.get(n, power_uw))
             return
-        active_j = max(0, power_uw - self._idle_uw.get(n, 0)) * duration_ns * UJ_PER_W_NS
+        active_j = max(0, power_uw - self._idle_uw.get(n, 0)) * duration_ns * J_PER_UW_NS
         weights = [float(player.sm_last) for player in holders]
         if len(holders) == 1 or not any(weights):
             weights = [1.0] * len(holders)
@@ -117,6 +119,7 @@ class Scaphandre:
 
     name = "Scaphandre"
     interval_ms = 2_000
+    groups: tuple[str, ...] = ("host",)
 
     def __init__(self) -> None:
         self.found_j: Found = {}
@@ -149,13 +152,16 @@ class Ceems:
     processors times SM activity over those of all instances.
     In its favour: every job is a unit with a cgroup of its own, every unit's memory is known exactly, and rates are
     taken between scrapes at which the unit was there, without Prometheus's extrapolation to the rule's window.
+    `less_idle` is not CEEMS: its rules on what is left after the law's idle power, to tell policy from method.
     """
 
-    name = "CEEMS"
     interval_ms = 10_000
+    groups: tuple[str, ...] = ("host", "gpu")
 
-    def __init__(self) -> None:
+    def __init__(self, *, less_idle: bool = False) -> None:
+        self.name = "CEEMS less idle" if less_idle else "CEEMS"
         self.found_j: Found = {}
+        self._less_idle = less_idle
         self._counters = _Counters()
         self._cpu_ns: dict[str, int] = {}
         self._busy_ns = 0
@@ -163,7 +169,13 @@ class Ceems:
 
     def sample(self, world: World) -> None:
         """One scrape."""
-        grown_j = {"cpu": 0.0, "dram": 0.0}
+        duration_ns = world.now_ns - self._at_ns if self._at_ns >= 0 else 0
+        laws, gpu_laws = world.scenario.packages, world.scenario.gpus
+        less = duration_ns / 1e9 if self._less_idle else 0.0
+        grown_j = {
+            "cpu": -sum(law.idle_w for law in laws) * less,
+            "dram": -sum(law.dram_idle_w for law in laws) * less,
+        }
         for meter in world.meters():
             grown = self._counters.grown_uj(meter)
             if grown is not None:
@@ -177,21 +189,19 @@ class Ceems:
                 used_ns = player.cpu_ns - self._cpu_ns[player.name]
                 host_j = grown_j["cpu"] * used_ns / node_ns + grown_j["dram"] * player.job.memory_gib / used_gib
                 _add(self.found_j, player, "host", host_j)
-        duration_ns = world.now_ns - self._at_ns if self._at_ns >= 0 else 0
-        for n in range(len(world.scenario.gpus)):
-            holders = world.holders(n)
-            sliced = bool(world.scenario.gpus[n].slices)
+        for n, law in enumerate(gpu_laws):
+            holders, sliced = world.holders(n), bool(law.slices)
+            device_j = world.gpu_power_uw[n] * duration_ns * J_PER_UW_NS - law.idle_w * less
             weights = [world.sm_ratio(player) if sliced else 1.0 for player in holders]
             for player, weight in zip(holders, weights, strict=True):
-                if player.name in self._cpu_ns and any(weights):
-                    energy_j = world.gpu_power_uw[n] * duration_ns * UJ_PER_W_NS * weight / sum(weights)
-                    _add(self.found_j, player, "gpu", energy_j)
+                if duration_ns and any(weights):
+                    _add(self.found_j, player, "gpu", device_j * weight / sum(weights))
         self._cpu_ns, self._at_ns = {player.name: player.cpu_ns for player in running}, world.now_ns
 
 
 def peers() -> tuple[Peer, ...]:
-    """All three, anew."""
-    return Kepler(), Scaphandre(), Ceems()
+    """All three as published, and CEEMS without its idle policy, anew."""
+    return Kepler(), Scaphandre(), Ceems(), Ceems(less_idle=True)
 
 
 FIRST_MS = 700

@@ -144,7 +144,10 @@ class _Play:
             _grouped(measured.direct_j),
             _grouped(measured.idle_j),
             _grouped(measured.overhead_j),
-            {name: peer.found_j for name, peer in self._peers.items()},
+            {
+                peer.name: {key: peer.found_j.get(key, 0.0) for key in _grouped(truth) if key[1] in peer.groups}
+                for peer in self._peers.values()
+            },
             measured,
         )
 

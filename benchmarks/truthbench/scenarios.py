@@ -518,4 +518,31 @@ SCENARIOS: tuple[Scenario, ...] = (
             Job(name="daemons", start_ms=100, end_ms=74_900, load=Wander(high=0.6, every_ms=400), runs="daemon"),
         ),
     ),
+    Scenario(
+        name="children at 10 Hz",
+        seed=126,
+        about="the same build and the steady job beside it, with an agent that ticks every 100 ms",
+        duration_ms=60_000,
+        interval_s=0.1,
+        jobs=(
+            Job(
+                name="build",
+                start_ms=5_500,
+                end_ms=45_500,
+                load=Steady(cores=4),
+                children=Children(life_ms=60, at_once=4),
+            ),
+            Job(name="steady", start_ms=2_000, end_ms=55_000, load=Steady(cores=4)),
+        ),
+    ),
+    Scenario(
+        name="twenty minutes",
+        seed=127,
+        about="jobs so long that what a slow sampler misses at their ends no longer counts",
+        duration_ms=1_250_000,
+        jobs=(
+            Job(name="steady", start_ms=10_000, end_ms=1_210_000, load=Steady(cores=8)),
+            Job(name="walk", start_ms=20_000, end_ms=1_220_000, load=Wander(low=1, high=12, every_ms=5_000)),
+        ),
+    ),
 )
