@@ -49,12 +49,10 @@ class ListedTree:
 
     def pids(self, path: str, most: int) -> Sequence[int]:
         self.asked_pids += 1
-        found = [
-            pid
-            for group, pids in self.processes.items()
-            if group == path or group.startswith(f"{path}/")
-            for pid in pids
-        ]
+        found, groups = list[int](), [path]
+        for group in groups:
+            found += self.processes.get(group, ())
+            groups += self._below.get(group, ())
         return found[:most]
 
     def reserved(self, path: str) -> Reservation:
