@@ -12,6 +12,7 @@ from wattribute.agent.core.found import CgroupTree, FoundJob, JobSource
 from wattribute.agent.core.model import Clock, GroupId, SourceHealth
 from wattribute.agent.core.rules import Rule, apply
 from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.registry import Age
 
 log = logging.getLogger("wattribute")
 
@@ -47,8 +48,14 @@ class Discovery:
     name = "jobs"
 
     def __init__(
-        self, sources: Sequence[JobSource], rules: Sequence[Rule], clock: Clock, user_name: Callable[[int], str]
+        self,
+        sources: Sequence[JobSource],
+        sightings: "Sightings",
+        rules: Sequence[Rule],
+        clock: Clock,
+        user_name: Callable[[int], str],
     ) -> None:
+        self._sightings = sightings
         self._asked = [_Asked(source) for source in sources]
         self._rules = rules
         self._clock = clock
@@ -57,6 +64,7 @@ class Discovery:
     def jobs(self) -> list[FoundJob]:
         """All cgroups of found jobs; of two sources that tell of the same cgroup the first counts."""
         told: dict[str, FoundJob] = {}
+        self._sightings.look_again()
         for asked in self._asked:
             self._ask(asked)
             for found in asked.jobs:
@@ -113,32 +121,43 @@ class Discovery:
 
 
 class Sightings:
-    """A cgroup tree that remembers which cgroups were there at the first look, and which have appeared since.
-
-    Of one that appeared all CPU time since its making is its job's, however late its job is told; what another had used
-    before the agent looked isn't.
-    """
+    """A cgroup tree that remembers which cgroups were there at the first look, and which have appeared since."""
 
     def __init__(self, tree: CgroupTree) -> None:
         self._tree = tree
-        self._seen: dict[str, dict[GroupId, bool]] = {}
+        self._seen: dict[str, dict[GroupId, int]] = {}  # by parent: the look at which it appeared; 0: the first
+        self._looks = 0
         self.pids, self.reserved, self.group_of = tree.pids, tree.reserved, tree.group_of
+
+    def look_again(self) -> None:
+        """What appears from now on wasn't there at the tick before."""
+        self._looks += 1
 
     def children(self, path: str) -> Sequence[GroupId]:
         """The cgroups right below one."""
         children = self._tree.children(path)
         before = self._seen.get(path)
         if before is None:
-            new = bool(path.strip("/")) and self._is_new(path)
-            self._seen[path] = dict.fromkeys(children, new)
+            self._seen[path] = dict.fromkeys(children, self._appeared(path))
         elif before.keys() != set(children):
-            self._seen[path] = {group: before.get(group, True) for group in children}
+            self._seen[path] = {group: before.get(group, self._looks) for group in children}
         return children
 
-    def appeared(self, group: GroupId) -> bool:
-        """Whether a cgroup was made after the agent first looked where it is."""
-        return self._seen.get(group.path.rpartition("/")[0] or "/", {}).get(group, False)
+    def age(self, group: GroupId) -> Age:
+        """When a cgroup was made."""
+        look = self._seen.get(_parent(group.path), {}).get(group, 0)
+        return "old" if not look else "new" if look == self._looks else "late"
 
-    def _is_new(self, path: str) -> bool:
-        siblings = self._seen.get(path.rpartition("/")[0] or "/", {})
-        return any(new for group, new in siblings.items() if group.path == path)
+    def _appeared(self, path: str) -> int:
+        """The look at which a folder was first seen: what it holds is as new. The top is as old as the machine."""
+        siblings = self._seen.get(_parent(path), {}) if path != "/" else {}
+        looks = [look for group, look in siblings.items() if group.path == path]
+        return looks[0] if looks else self._looks if self._is_known(path) else 0
+
+    def _is_known(self, path: str) -> bool:
+        """Whether an enclosing folder was listed before without this one in it."""
+        return path != "/" and self._seen.get(_parent(path)) is not None
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0] or "/"

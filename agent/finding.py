@@ -56,9 +56,9 @@ class FoundJobs:
             if group in self._known:
                 continue
             known = None if found.job_id in registry.jobs else finished(found.job_id)
-            since_ns = 0 if self._sightings.appeared(group) else None
+            age = self._sightings.age(group)
             try:
-                taken = registry.find(found, clock.monotonic_ns(), clock.time_ns(), since_ns, known)
+                taken = registry.find(found, clock.monotonic_ns(), clock.time_ns(), age, known)
             except WattributeError as error:
                 if found.job_id not in self._refused:
                     self._refused.add(found.job_id)

@@ -58,11 +58,14 @@ class Groups:
         self._checked: dict[int, tuple[ProcessId, int]] = {}
         self._recheck_ns = 0
 
-    def watch(self, group: GroupId, since_ns: int | None = None) -> bool:
-        """Bill a cgroup from now on, or from when its counter stood at `since_ns`. False: it is gone."""
+    def watch(self, group: GroupId, since_ns: int | None = None) -> int | None:
+        """Bill a cgroup from now on, or from when its counter stood at `since_ns`.
+
+        Returns where the counter stands; None: it is gone.
+        """
         counter_ns = self._counters.watch(group)
         if counter_ns is None:
-            return False
+            return None
         self._account.watch(group, counter_ns, counter_ns if since_ns is None else min(since_ns, counter_ns))
         here = PurePosixPath(group.path)
         if any(name == here or name in here.parents for name in self._overhead):
@@ -71,7 +74,7 @@ class Groups:
         for root, path in self._paths.items():
             if path == group.path or path.startswith(group.path + "/"):
                 self._account.enter(root, path, self._cpu.busy_ns(root))
-        return True
+        return counter_ns
 
     def unwatch(self, group: GroupId) -> None:
         """Stop billing a cgroup."""

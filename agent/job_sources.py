@@ -1,18 +1,19 @@
 """From the configuration to the sources of jobs that nobody registers; what isn't on this machine costs nothing."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from wattribute.agent.config.rules import rules_of
 from wattribute.agent.config.schema import Config
 from wattribute.agent.core.errors import SensorUnavailable
-from wattribute.agent.core.found import JobSource
+from wattribute.agent.core.found import CgroupTree, JobSource
 from wattribute.agent.core.model import Clock
 from wattribute.agent.core.rules import Rule
 from wattribute.agent.discovery import Discovery, Sightings
 from wattribute.agent.finding import FoundJobs
 from wattribute.agent.groups import Groups
+from wattribute.agent.identity import fit
 from wattribute.agent.registry import CpuTime
 
 log = logging.getLogger("wattribute")
@@ -21,12 +22,14 @@ log = logging.getLogger("wattribute")
 def open_found_jobs(
     config: Config, clock: Clock, cpu: CpuTime, user_name: Callable[[int], str], *, inline: bool
 ) -> FoundJobs | None:
-    """What finds jobs on this node; None without a cgroup tree, and then rules are refused: nothing could obey them."""
+    """What finds jobs on this node; None without a cgroup tree.
+
+    Raises SensorUnavailable where there is none and rules are configured: nothing could obey them.
+    """
     from wattribute.collectors.cgroup import GroupUsage, Tree
 
-    cgroup, proc = Path(config.paths.cgroup), Path(config.paths.proc)
     try:
-        tree = Tree(cgroup, proc)
+        tree = Tree(Path(config.paths.cgroup), Path(config.paths.proc))
     except SensorUnavailable as error:
         if config.rule:
             raise
@@ -34,14 +37,28 @@ def open_found_jobs(
         return None
     sightings = Sightings(tree)
     rules = rules_of(config)
-    sources = _sources(config, sightings, rules, proc, user_name)
-    discovery = Discovery(sources, rules, clock, user_name)
+    discovery = Discovery(_sources(config, sightings, rules, user_name), sightings, rules, clock, user_name)
     groups = Groups(tree, GroupUsage(tree), cpu, config.attribution.overhead_cgroups, clock.monotonic_ns)
     return FoundJobs(discovery, sightings, groups, clock, inline=inline)
 
 
 def _sources(
-    config: Config, tree: Sightings, rules: list[Rule], proc: Path, user_name: Callable[[int], str]
+    config: Config, tree: CgroupTree, rules: Sequence[Rule], user_name: Callable[[int], str]
 ) -> list[JobSource]:
+    from wattribute.collectors.environ import ProcessFacts
+
+    facts = ProcessFacts(config.paths.proc)
     sources: list[JobSource] = []
+    if config.jobs.slurm == "auto":
+        from wattribute.collectors.slurm import SlurmJobs
+
+        sources.append(SlurmJobs(tree, facts.environment, uid_of=facts.owner, title=facts.title, fit=fit))
+    if config.jobs.containers == "auto":
+        from wattribute.collectors.containers import ContainerJobs
+
+        sources.append(ContainerJobs(tree, fit=fit))
+    if rules:
+        from wattribute.collectors.named_cgroups import NamedCgroups
+
+        sources.append(NamedCgroups(tree, rules, user_name=user_name, uid_of=facts.owner, fit=fit))
     return sources

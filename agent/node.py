@@ -135,7 +135,8 @@ class Node:
     def end(self, request: JobEnd, peer: Peer) -> dict[str, Any]:
         """Close one membership; the job ends with its last. Raises Refused."""
         with self._cpu_lock:
-            self.registry.feed(self._read_cpu())
+            # Cgroups are read after it, at the edge: what a dead child used is known to its tree only then.
+            self.registry.feed(self._cpu.read())
             self.registry.end(request, peer, self._clock.monotonic_ns(), self._clock.time_ns())
         self._edge = True
         return {"job_id": request.job_id}

@@ -6,7 +6,7 @@ jobs open on it, in equal parts where several overlap (threads, coroutines). End
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Literal, Protocol
 
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.claims import Entry
@@ -15,6 +15,9 @@ from wattribute.agent.core.found import FoundJob, Reservation
 from wattribute.agent.core.model import CPU_NS_SLOT, GroupId, Job, ProcessId, Root, UsageReading
 from wattribute.agent.core.trees import Member
 from wattribute.agent.requests import JobEnd, JobStart, Peer
+
+Age = Literal["old", "late", "new"]
+"""When a found cgroup was made: before the agent looked, some ticks ago, or since the last tick."""
 
 OVERFLOW = "_overflow"
 RETIRED = "_retired"
@@ -46,7 +49,7 @@ class CpuTime(Protocol):
 class GroupTime(Protocol):
     """What `Groups` offers the registry: watched cgroups, and the process trees that live in them."""
 
-    def watch(self, group: GroupId, since_ns: int | None = None) -> bool: ...
+    def watch(self, group: GroupId, since_ns: int | None = None) -> int | None: ...
     def unwatch(self, group: GroupId) -> None: ...
     def enter(self, root: ProcessId, billed_ns: int = 0) -> GroupId | None: ...
     def leave(self, root: ProcessId, billed_ns: int) -> None: ...
@@ -148,13 +151,15 @@ class Registry:
         self._lead(root)
         return live
 
-    def find(self, found: FoundJob, at_ns: int, unix_ns: int, since_ns: int | None, known: LiveJob | None) -> bool:
-        """A source found a cgroup of a job; `since_ns`: bill it from when its counter stood there. False: it is gone.
+    def find(self, found: FoundJob, at_ns: int, unix_ns: int, age: Age, known: LiveJob | None) -> bool:
+        """A source found a cgroup of a job. False: it is gone.
 
         A job registered under the same id by the same user is the same job. One that belongs to somebody else isn't,
         so that nobody can take over what another runs by naming it first.
         """
-        if self._groups is None or not self._groups.watch(found.group, since_ns):
+        groups = self._groups
+        counter_ns = None if groups is None else groups.watch(found.group, 0 if age == "new" else None)
+        if groups is None or counter_ns is None:
             return False
         live = self.jobs.get(found.job_id) or known
         if live is not None and not self._is_same(live, found):
@@ -167,10 +172,17 @@ class Registry:
         live.found[found.group] = found
         self._roots[found.group] = _Feeder()
         self._join(live, group_token(found.group), found.group, at_ns, first=known is None)
-        if (around := self._groups.around(found.group)) is not None:
+        if (around := groups.around(found.group)) is not None:
             self._put_inside(live, around)
         self._reserve(live)
         self._lead(self._roots[found.group])
+        if age == "late" and counter_ns:
+            # Its CPU time is known, but not when it ran: nobody else's energy is to be taken for it.
+            live.entry.values[CPU_NS_SLOT] += counter_ns
+            live.entry.base_ns += counter_ns
+            live.notes.setdefault(
+                f"it was recognised after {counter_ns / 1e9:.2f} CPU seconds: their energy counts as unregistered"
+            )
         return True
 
     def end(self, request: JobEnd, peer: Peer, at_ns: int, unix_ns: int) -> LiveJob:
@@ -248,7 +260,7 @@ class Registry:
                     self._cpu.watch(process, since_ns=tree_ns)
                     if self._groups is not None:
                         self._groups.enter(process)
-                elif self._groups is None or not self._groups.watch(process, tree_ns):
+                elif self._groups is None or self._groups.watch(process, tree_ns) is None:
                     continue
                 self._roots[process] = _Feeder()
             root = self._roots[process]

@@ -32,6 +32,6 @@ def real(request: pytest.FixtureRequest) -> Iterator[RealGroups]:
     try:
         groups = RealGroups(here[request.param], request.param)
     except (KeyError, OSError):
-        pytest.skip("missing: cgroup")
+        pytest.skip("no cgroup can be made here")
     yield groups
     groups.close()

@@ -1,0 +1,162 @@
+"""Jobs that nobody registers, in real cgroups under a real agent: found, billed once, told from what is inside."""
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from tests.e2e.running import W_PER_CORE, RunningAgent, check_identities
+
+BURNERS = [sys.executable, "-S", str(Path(__file__).with_name("burners.py"))]
+Start = Callable[..., RunningAgent]
+TOPS = (Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup/cpu,cpuacct"), Path("/sys/fs/cgroup"))
+
+
+class Cgroups:
+    """Real cgroups of a test's own, below one folder."""
+
+    def __init__(self, top: Path) -> None:
+        self.path = f"/wattribute-test-{os.getpid()}-{time.monotonic_ns()}"
+        self._folder = top / self.path[1:]
+        self._folder.mkdir()
+
+    def make(self, name: str) -> Path:
+        (self._folder / name).mkdir()
+        return self._folder / name
+
+    def cpu_s(self, name: str) -> float:
+        folder = self._folder / name
+        if (folder / "cpuacct.usage").exists():
+            return int((folder / "cpuacct.usage").read_text()) / 1e9
+        return int((folder / "cpu.stat").read_text().split()[1]) / 1e6
+
+    def remove(self, name: str) -> None:
+        """As soon as its last process is reaped."""
+        until_s = time.monotonic() + 5
+        while (self._folder / name).exists() and time.monotonic() < until_s:
+            try:
+                (self._folder / name).rmdir()
+            except OSError:
+                time.sleep(0.01)
+
+    def close(self) -> None:
+        for folder in sorted(self._folder.rglob("*/"), reverse=True):
+            self.remove(str(folder.relative_to(self._folder)))
+        self.remove(".")
+
+
+@pytest.fixture
+def cgroups() -> Iterator[Cgroups]:
+    for top in TOPS:
+        if (top / "cgroup.procs").exists() and ((top / "cpuacct.usage").exists() or (top / "cpu.stat").exists()):
+            try:
+                made = Cgroups(top)
+            except OSError:
+                continue
+            yield made
+            made.close()
+            return
+    pytest.skip("no cgroup can be made here")
+
+
+def rule(cgroup: str, **gives: str) -> str:
+    lines = [f'match = {{ cgroup = "{cgroup}" }}', *(f'{key} = "{value}"' for key, value in gives.items())]
+    return "\n".join(["[[rule]]", *lines])
+
+
+def launch(folder: Path, *command: str, environment: dict[str, str] | None = None) -> "subprocess.Popen[str]":
+    """Start a command that lives in a cgroup from its first instruction on."""
+
+    def enter() -> None:
+        (folder / "cgroup.procs").write_text("0")
+
+    return subprocess.Popen(command, preexec_fn=enter, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+def found(agent: RunningAgent, job_id: str) -> bool:
+    return any(s.labels.get("job_id") == job_id for s in agent.samples() if s.name == "wattribute_job_running")
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
+    until_s = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+def test_a_cgroup_of_short_processes_is_billed_to_the_last_millisecond(start_agent: Start, cgroups: Cgroups) -> None:
+    agent = start_agent(more=rule(f"{cgroups.path}/*", job="nightly", product="reports", phase="data"))
+    time.sleep(0.5)
+    child = launch(cgroups.make("a"), *BURNERS, "children", "5")
+    assert child.communicate(timeout=60)[0]
+    time.sleep(1.2)  # a tick with the counter at rest
+    cpu_s = cgroups.cpu_s("a")
+    cgroups.remove("a")
+    wait_until(lambda: agent.receipt("nightly")["settled"])
+    receipt = agent.receipt("nightly")
+    assert receipt["product_id"] == "reports"
+    assert receipt["phase"] == "data"
+    assert receipt["cpu_s"] == pytest.approx(cpu_s, rel=0.001)
+    assert receipt["energy_j"]["cpu"]["direct"] == pytest.approx(cpu_s * W_PER_CORE, rel=0.01)
+    samples = agent.samples()
+    check_identities(samples)
+    assert {s.labels["origin"] for s in samples if s.name == "wattribute_job_info"} == {"cgroup"}
+
+
+def test_a_job_inside_a_found_one_is_its_child(start_agent: Start, cgroups: Cgroups) -> None:
+    agent = start_agent(more=rule(f"{cgroups.path}/*", product="outer"))
+    folder = cgroups.make("shell")
+    job_id = f"{cgroups.path[1:]}/shell"
+    beside = launch(folder, *BURNERS, "steady", "4", "0.3")
+    wait_until(lambda: found(agent, job_id))
+    inner = agent.command("run", "--job-id", "inner", "--", *BURNERS, "steady", "3", "0.6")
+    inside = launch(folder, *inner, environment=agent.environment)
+    inside.communicate(timeout=60)
+    beside.communicate(timeout=60)
+    time.sleep(1.2)
+    cpu_s = cgroups.cpu_s("shell")
+    own, child = agent.receipt(job_id), agent.receipt("inner")
+    assert child["parent_job_id"] == job_id
+    assert child["cpu_s"] == pytest.approx(1.8, abs=0.3)
+    assert own["cpu_s"] + child["cpu_s"] == pytest.approx(cpu_s, rel=0.01)
+    check_identities(agent.samples())
+
+
+def test_a_process_that_moves_to_another_jobs_cgroup_follows_it(start_agent: Start, cgroups: Cgroups) -> None:
+    """It leaves the tree that it was registered with: what it uses from then on is the cgroup's, once."""
+    agent = start_agent(more=rule(f"{cgroups.path}/*", product="scope"))
+    folder = cgroups.make("scope")
+    job_id = f"{cgroups.path[1:]}/scope"
+    wait_until(lambda: found(agent, job_id))
+    script = f"(echo 0 > {folder}/cgroup.procs; exec {' '.join(BURNERS)} steady 4 0.5) & sleep 0.2; wait"
+    command = agent.command(
+        "run", "--job-id", "launcher", "--", "sh", "-c", script.replace("echo 0", "sh -c 'echo $PPID'")
+    )
+    subprocess.run(command, env=agent.environment, check=True, timeout=60, stdout=subprocess.DEVNULL)
+    time.sleep(1.2)
+    moved, launcher = agent.receipt(job_id), agent.receipt("launcher")
+    truth_s = cgroups.cpu_s("scope")
+    assert truth_s == pytest.approx(2.0, abs=0.4)
+    # Until the agent sees the move, within a tick, the tree is billed; after it, the cgroup.
+    assert moved["cpu_s"] >= truth_s - 1.1
+    assert moved["cpu_s"] + launcher["cpu_s"] == pytest.approx(truth_s, abs=0.4)
+    check_identities(agent.samples())
+
+
+def test_what_no_rule_names_stays_unregistered(start_agent: Start, cgroups: Cgroups) -> None:
+    agent = start_agent(more=rule(f"{cgroups.path}/mine", product="mine"))
+    mine = launch(cgroups.make("mine"), *BURNERS, "steady", "3", "0.2")
+    other = launch(cgroups.make("other"), *BURNERS, "steady", "3", "0.9")
+    for child in (mine, other):
+        child.communicate(timeout=60)
+    time.sleep(1.2)
+    receipt = agent.receipt(f"{cgroups.path[1:]}/mine")
+    assert receipt["cpu_s"] == pytest.approx(cgroups.cpu_s("mine"), rel=0.01, abs=0.01)
+    assert receipt["energy_j"]["cpu"]["direct"] == pytest.approx(receipt["cpu_s"] * W_PER_CORE, rel=0.02)
+    samples = agent.samples()
+    check_identities(samples)
+    left = {s.labels["reason"]: s.value for s in samples if s.name == "wattribute_node_unattributed_joules_total"}
+    assert float(left["unregistered"]) >= 0.9 * cgroups.cpu_s("other") * W_PER_CORE
