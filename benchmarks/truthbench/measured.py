@@ -1,18 +1,17 @@
 """The real agent on the simulated node: real collectors on its files, a real ledger, a clock that goes with it."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
-from typing import Any
 from unittest.mock import patch
 
 from benchmarks.truthbench.scenarios import Scenario
 from benchmarks.truthbench.world import MS, Player, World
 from tests.e2e.running import check_identities, parse, total
 
-from wattribute.agent import wiring
 from wattribute.agent.config import load
 from wattribute.agent.node import Node
 from wattribute.agent.opening import open_node
@@ -20,9 +19,8 @@ from wattribute.agent.record import Record, hash_of_products
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 from wattribute.agent.site import Site
 from wattribute.agent.wiring import products
-from wattribute.collectors import host
+from wattribute.collectors import host, nvml
 from wattribute.collectors.host import HostFacts
-from wattribute.collectors.nvml import NvmlCollector
 
 S = 1_000_000_000
 BOOT_NS = 1000 * S
@@ -75,7 +73,6 @@ class Measured:
     overhead_j: dict[tuple[str, str], float] = field(default_factory=dict)
     conservation_uj: dict[str, int] = field(default_factory=dict)
     unattributed_j: dict[str, float] = field(default_factory=dict)
-    gaps: int = 0
 
 
 def configuration(scenario: Scenario, folder: Path) -> str:
@@ -87,8 +84,8 @@ def configuration(scenario: Scenario, folder: Path) -> str:
         idle += f"dram_idle_w = {sum(law.dram_idle_w for law in laws) / len(laws)}\n"
         if scenario.gpus:
             idle += f"gpu_idle_w = {sum(law.idle_w for law in scenario.gpus) / len(scenario.gpus)}\n"
-    nvml = "auto" if scenario.gpus else "off"
-    return CONFIGURATION.format(interval_s=scenario.interval_s, folder=folder, nvml=nvml, idle=idle)
+    driver = "auto" if scenario.gpus else "off"
+    return CONFIGURATION.format(interval_s=scenario.interval_s, folder=folder, nvml=driver, idle=idle)
 
 
 class MeasuredNode:
@@ -120,7 +117,7 @@ class MeasuredNode:
     def open(self) -> None:
         """Begin, or go on from what the ledger has."""
         loaded = load(self._path, {}, {})
-        self._world.show()
+        self._world.show_agent()
         record = Record.open(
             self._folder / "state",
             node_id="bench",
@@ -144,7 +141,7 @@ class MeasuredNode:
 
     def tick(self) -> None:
         """One tick at this moment; the double's own file is looked at by ourselves, too."""
-        self._world.show()
+        self._world.show_agent()
         self.node.tick(patience_ns=PATIENCE_NS)
         self.node.flush()  # the ledger keeps up: real time doesn't pass here
         self.last_read_ns = self._world.now_ns
@@ -160,7 +157,7 @@ class MeasuredNode:
     def start(self, player: Player) -> None:
         """A job registers its process."""
         assert player.root is not None
-        self._world.show()
+        self._world.show_agent()
         pid = player.root.pid
         request = JobStart(id=1, job_id=player.name, member="m", pid=pid, reaped_cpu_ns=player.root.reaped_ns)
         self.node.start(request, Peer(pid, 0, 0))
@@ -168,7 +165,7 @@ class MeasuredNode:
     def end(self, player: Player) -> None:
         """A job says that it is over, with what getrusage(2) says of its children."""
         assert player.root is not None
-        self._world.show()
+        self._world.show_agent()
         request = JobEnd(id=1, job_id=player.name, member="m", reaped_cpu_ns=player.root.reaped_ns)
         self.node.end(request, Peer(player.root.pid, 0, 0))
 
@@ -214,9 +211,9 @@ class MeasuredNode:
         memory_bytes = round(scenario.memory_gib * 2**30)
         facts = HostFacts(cpu_model="", cpus=scenario.cores, memory_bytes=memory_bytes, packages=len(scenario.packages))
 
-        def nvml(clock: Any, identify: Any, *rest: Any) -> NvmlCollector:
-            assert driver is not None
-            return NvmlCollector(clock.monotonic_ns, identify, *rest, library=str(driver.library))
-
-        with patch.object(host, "host_facts", lambda *_: facts), patch.object(wiring, "_nvml", nvml):
+        with ExitStack() as patches:
+            patches.enter_context(patch.object(host, "host_facts", lambda *_: facts))
+            if driver is not None:
+                real = partial(nvml.NvmlCollector, library=str(driver.library))
+                patches.enter_context(patch.object(nvml, "NvmlCollector", real))
             yield

@@ -22,7 +22,10 @@ Event = tuple[int, int, str, str]  # when (ns), order among those at one moment,
 
 @dataclass(frozen=True, slots=True)
 class Played:
-    """One scenario's end. Joules by (job, "host" or "gpu"); a job's host is its packages and DRAM."""
+    """One scenario's end. Joules by (job, "host" or "gpu"); a job's host is its packages and DRAM.
+
+    `counters_j` is all that the counters of packages and DRAM ever gathered.
+    """
 
     scenario: Scenario
     truth_j: dict[tuple[str, str], float]
@@ -31,6 +34,7 @@ class Played:
     overhead_j: dict[tuple[str, str], float]
     peers_j: dict[str, Found]
     measured: Measured
+    counters_j: float
 
     @property
     def conservation_uj(self) -> int:
@@ -149,6 +153,7 @@ class _Play:
                 for peer in self._peers.values()
             },
             measured,
+            sum(meter.zone.true_uj for meter in self._world.meters()) / UJ_PER_J,
         )
 
 

@@ -13,6 +13,7 @@ AIMS = {"host": 0.01, "gpu": 0.03}
 PUBLISHED = ("Kepler", "Scaphandre", "CEEMS")
 TOOLS = ("wattribute", *PUBLISHED, "CEEMS less idle")
 WORTH_A_WORD = 0.001
+REMOVED = "the kernel takes the counter away with the cgroup: what was used since the last tick is nobody's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +61,16 @@ class Row:
 def rows(played: Played) -> list[Row]:
     """A scenario's rows, in the order in which its jobs stand."""
     scenario = played.scenario
-    order = [job.name for job in scenario.jobs]
+    jobs = {job.name: job for job in scenario.jobs}
+    order = list(jobs)
     made = []
     for key in sorted(played.truth_j, key=lambda key: (order.index(key[0]), key[1] == "gpu")):
         name, group = key
         aim = AIMS[group] if group not in scenario.bounds else None
         about_gpu = any(law.context_w or law.exponent != 1.0 or law.slices for law in scenario.gpus)
+        cause = scenario.cause if (group == "gpu") == about_gpu else ""
+        if jobs[name].runs == "cgroup":
+            cause = "; ".join(filter(None, (cause, REMOVED)))
         made.append(
             Row(
                 scenario=scenario.name,
@@ -80,7 +85,7 @@ def rows(played: Played) -> list[Row]:
                 overhead_j=played.overhead_j.get(key, 0.0),
                 aim=aim,
                 bound=scenario.bounds.get(group, AIMS[group]),
-                cause=scenario.cause if (group == "gpu") == about_gpu else "",
+                cause=cause,
             )
         )
     return made

@@ -5,6 +5,7 @@ clocks, cgroups and the laws. Energy is integrated in femtojoules and never roun
 (job, tenant, daemon, agent) caused by the laws, per domain kind.
 """
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -55,7 +56,7 @@ class Player:
     owed_ns: int = 0  # spent on forks since the last step
     sm_ns: int = 0  # since the last sample of the driver
     sm_last: int = 0  # percent in the last sample
-    ended: bool = False
+    seen_ns: int = 0  # of the CPU time, at the agent's last look
 
 
 class Meter:
@@ -106,13 +107,18 @@ class World:
                 gpu.power_w, gpu.energy_uj = 0, 0  # the counter is laid down by us
         for path in ("/jobs", "/user.slice", "/machine.slice", "/system.slice/wattribute.service"):
             self.cgroups.make(path)
-        self.cgroups.put(agent_pid, "/system.slice/wattribute.service")
         agent = Job(
-            name="agent", start_ms=0, end_ms=scenario.duration_ms, load=Steady(cores=AGENT_CORES), runs="daemon", dram=1
+            name="agent",
+            start_ms=0,
+            end_ms=scenario.duration_ms,
+            load=Steady(cores=AGENT_CORES),
+            runs="daemon",
+            memory_gib=0.03,
         )
         self.players: dict[str, Player] = {}
         self.agent = self._player(agent, "/system.slice/wattribute.service")
         self.agent.root = self.kernel[agent_pid]
+        self._settle(self.agent.root, self.agent.path)
         for job in scenario.jobs:
             path = PATHS[job.runs].format(name=job.name)
             self._player(job, f"/jobs/{job.name}" if job.runs == "cgroup" else path)
@@ -131,7 +137,7 @@ class World:
         self.cgroups.make(player.path)
         memory_bytes = round(player.job.memory_gib * 2**30)
         player.root = self.kernel.fork(player.name, self.now_ns, memory_bytes=memory_bytes)
-        self.cgroups.put(player.root.pid, player.path)
+        self._settle(player.root, player.path)
         if player.job.runs == "cgroup":
             self.cgroups.set_memory(player.path, memory_bytes)
         if player.job.children is not None:
@@ -150,10 +156,9 @@ class World:
         assert player.root is not None
         self.stop_children(player)
         self._exit(player.root)
-        player.root, player.ended = None, True
+        player.root = None
         if player.job.runs == "cgroup":
-            self.cgroups.flush()
-            self.cgroups.remove(player.path)
+            self._remove(player)
         self._show_contexts()
 
     def reset_counters(self) -> None:
@@ -184,6 +189,12 @@ class World:
         if self.driver is not None:
             self.driver.advance(self.now_ns - self._driver_ns)
             self._driver_ns = self.now_ns
+
+    def show_agent(self) -> None:
+        """As `show`, for the agent: what it sees of a cgroup now is the last it sees if that is removed next."""
+        self.show()
+        for player in self.alive():
+            player.seen_ns = player.cpu_ns
 
     # What can be seen of it
 
@@ -297,6 +308,14 @@ class World:
         for n, gpu in enumerate(self.driver.gpus if self.driver is not None else ()):
             gpu.processes(*(Context(p.root.pid, 8 << 30) for p in self.holders(n) if p.root is not None))
 
+    def _remove(self, player: Player) -> None:
+        """The kernel answers ENODEV on a kept counter of a removed cgroup; a file says no more than at the last look."""
+        self.cgroups.flush()
+        fd = os.open(self.cgroups.folder(player.path) / "cpu.stat", os.O_RDWR | os.O_CLOEXEC)
+        self.cgroups.remove(player.path)
+        os.pwrite(fd, b"usage_usec %020d\n" % (player.seen_ns // 1000), 0)
+        os.close(fd)
+
     def _child(self, player: Player) -> Process:
         assert player.root is not None
         player.root.own_ns += FORK_NS
@@ -304,8 +323,13 @@ class World:
         children = player.job.children
         child = self.kernel.fork(player.name, self.now_ns, player.root, 16 << 20)
         if children is not None and children.life_ms >= 1000:
-            self.cgroups.put(child.pid, player.path)  # what lives shorter nobody looks up
+            self._settle(child, player.path)  # what lives shorter nobody looks up
         return child
+
+    def _settle(self, process: Process, path: str) -> None:
+        """A process is in a cgroup, and root's."""
+        self.cgroups.put(process.pid, path)
+        (self.cgroups.proc / str(process.pid) / "status").write_text("Uid:\t0\t0\t0\t0\n")
 
     def _exit(self, process: Process) -> None:
         self.cgroups.end(process.pid)
