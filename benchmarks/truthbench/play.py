@@ -17,6 +17,9 @@ from tests.doubles.nvml import NvmlDouble
 UJ_PER_J = 1_000_000
 GROUPS = {"cpu": "host", "dram": "host", "gpu": "gpu"}
 TICK_PHASE_MS = 50
+LAST_MS = 500
+"""The last tick comes so long after the one before that it is written and shown (COMMIT_NS in agent/node.py)."""
+
 Event = tuple[int, int, str, str]  # when (ns), order among those at one moment, what, and who or why
 
 
@@ -126,9 +129,11 @@ class _Play:
     def _ticks(self, end_ns: int) -> Iterator[int]:
         interval_ns, late_ms = round(self._scenario.interval_s * 1e9), self._scenario.jitter_ms
         at_ns = TICK_PHASE_MS * MS
-        while True:
+        while at_ns + interval_ns < end_ns - LAST_MS * MS:
             at_ns += interval_ns
-            yield min(end_ns, at_ns + self._jitter.randrange(late_ms * 1000 + 1) * 1000)
+            yield at_ns + self._jitter.randrange(late_ms * 1000 + 1) * 1000
+        while True:
+            yield end_ns
 
     def _stepped(self, at_ns: int) -> int:
         """Start and end are read at the counters' next step."""

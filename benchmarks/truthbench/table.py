@@ -135,6 +135,7 @@ def markdown(played: Sequence[Played]) -> str:
     for tool, figures in summary(all_rows).items():
         errors = [f"{_percent(figures[each], '')} %" for each in ("median", "worst")]
         lines.append(_line([tool, f"{figures['rows']:.0f}", *errors]))
+    lines += ["", *(f"- {one.scenario.name}: {one.scenario.about}" for one in played)]
     return "\n".join(lines) + "\n"
 
 

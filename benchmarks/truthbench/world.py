@@ -309,7 +309,7 @@ class World:
             gpu.processes(*(Context(p.root.pid, 8 << 30) for p in self.holders(n) if p.root is not None))
 
     def _remove(self, player: Player) -> None:
-        """The kernel answers ENODEV on a kept counter of a removed cgroup; a file says no more than at the last look."""
+        """The kernel answers ENODEV on a kept counter of a removed cgroup; a file says what it last said."""
         self.cgroups.flush()
         fd = os.open(self.cgroups.folder(player.path) / "cpu.stat", os.O_RDWR | os.O_CLOEXEC)
         self.cgroups.remove(player.path)
