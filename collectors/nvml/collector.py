@@ -8,6 +8,7 @@ held all the time, because without persistence mode the last client's exit power
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from wattribute.agent.core.errors import SensorUnavailable
@@ -15,6 +16,7 @@ from wattribute.agent.core.model import Domain, Fault, ProcessId, Reading
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.collectors.nvml.gpu import Gpu
 from wattribute.collectors.nvml.library import LIBRARY, load, why
+from wattribute.collectors.nvml.processes import Processes, command_in, in_nested_namespace
 
 RELIST_NS: Final = 60 * NS_PER_S
 """How often new GPUs are looked for."""
@@ -39,21 +41,34 @@ class NvmlCollector:
     block for as long as the driver hangs. Not thread-safe: one thread reads, releases and closes.
 
     `clock` gives CLOCK_BOOTTIME in ns, `identify` the process behind a pid of our pid namespace, or None. `library`
-    is a soname or a path, for drivers outside the loader's search path. Raises SensorUnavailable without library.
+    is a soname or a path, for drivers outside the loader's search path. `command_of` names a process (by default what
+    `proc` says) and `nested` tells whether we live in a container's own pid namespace (by default, `proc` again).
+    Raises SensorUnavailable without library.
     """
 
     name = "nvml"
 
     def __init__(
-        self, clock: Callable[[], int], identify: Callable[[int], ProcessId | None], *, library: str = LIBRARY
+        self,
+        clock: Callable[[], int],
+        identify: Callable[[int], ProcessId | None],
+        *,
+        library: str = LIBRARY,
+        proc: Path = Path("/proc"),
+        command_of: Callable[[int], str] | None = None,
+        nested: bool | None = None,
     ) -> None:
         self._nvml = load(library)
         self._clock = clock
-        self._identify = identify
+        self._processes = Processes(
+            identify,
+            command_of or command_in(proc),
+            nested=in_nested_namespace(proc) if nested is None else nested,
+        )
+        self._methods: dict[str, str] = {}
         self._gpus: dict[str, Gpu] = {}
         self._troubles: dict[str, _Trouble] = {}
         self._refused: set[int] = set()  # indices that can't even be looked up
-        self._identities: dict[int, ProcessId | None] = {}  # of one read: a process may hold contexts on all GPUs
         self._listed_ns: int | None = None  # None: no session
 
     def read(self) -> list[Reading]:
@@ -70,6 +85,10 @@ class NvmlCollector:
         except self._nvml.NVMLError as error:
             self.release()
             raise SensorUnavailable(*why(self._nvml, error.value)) from None
+
+    def methods(self) -> dict[str, str]:
+        """How each board's energy was last read and split, in words, by UUID. May be called by any thread."""
+        return self._methods
 
     def release(self) -> None:
         """Lets go of NVML, so that GPUs can be reset, repartitioned or unbound. The next `read` takes it up again."""
@@ -97,8 +116,9 @@ class NvmlCollector:
             readings = self._list(now_ns)
         else:
             readings = []
+        methods: dict[str, str] = {}
         asked = unknown = 0
-        self._identities.clear()
+        self._processes.begin_read()
         for uuid, gpu in list(self._gpus.items()):
             trouble = self._troubles.get(uuid)
             if trouble is not None and now_ns < trouble.retry_ns:
@@ -110,6 +130,7 @@ class NvmlCollector:
                 self._raise_if_session_over(error)
                 if error.value == self._nvml.NVML_ERROR_NOT_FOUND:
                     readings.append(self._fault(uuid, "the GPU was taken out of the node", "", now_ns))
+                    gpu.drop_handle(driver_changed=True)
                     del self._gpus[uuid]
                     self._troubles.pop(uuid, None)
                     continue
@@ -117,10 +138,14 @@ class NvmlCollector:
                 readings += self._set_aside(gpu, error.value, now_ns)
             else:
                 self._troubles.pop(uuid, None)
+                methods[uuid] = gpu.how
         if asked and unknown == asked:
             # One GPU may answer UNKNOWN by itself; if all do, it is the driver.
             self._troubles.clear()
             raise self._nvml.NVMLError(self._nvml.NVML_ERROR_UNKNOWN)
+        methods = {uuid: how for uuid, how in {**self._methods, **methods}.items() if uuid in self._gpus}
+        if methods != self._methods:
+            self._methods = methods  # replaced, never changed: others may be reading it
         return readings
 
     def _list(self, now_ns: int) -> list[Reading]:
@@ -144,13 +169,8 @@ class NvmlCollector:
                 continue
             self._refused.discard(index)
             if uuid not in self._gpus:
-                self._gpus[uuid] = Gpu(nvml, uuid, self._clock, self._identify_once)
+                self._gpus[uuid] = Gpu(nvml, uuid, self._clock, self._processes)
         return faults
-
-    def _identify_once(self, pid: int) -> ProcessId | None:
-        if pid not in self._identities:
-            self._identities[pid] = self._identify(pid)
-        return self._identities[pid]
 
     def _raise_if_session_over(self, error: Exception) -> None:
         nvml = self._nvml

@@ -7,6 +7,7 @@ from wattribute.agent.core.errors import SensorUnavailable
 from wattribute.agent.core.model import EnergyReading, Finding, PowerReading
 from wattribute.collectors.nvml.gpu import Gpu
 from wattribute.collectors.nvml.library import LIBRARY, Nvml, load, why
+from wattribute.collectors.nvml.processes import Processes
 
 _SOURCE = "nvml"
 
@@ -43,7 +44,7 @@ def _look_at(nvml: Nvml, index: int, clock: Callable[[], int]) -> Finding:
         handle = nvml.nvmlDeviceGetHandleByIndex(index)
         path = nvml.nvmlDeviceGetUUID(handle)
         name = nvml.nvmlDeviceGetName(handle)
-        gpu = Gpu(nvml, path, clock, lambda pid: None)
+        gpu = Gpu(nvml, path, clock, Processes(lambda pid: None))
         readings = gpu.read()
         notes = [name, *gpu.missing.values(), *_notes(nvml, handle, name)]
     except nvml.NVMLError as error:

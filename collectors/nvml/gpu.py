@@ -1,4 +1,4 @@
-"""One GPU (a whole board, MIG or not): which energy source it has, found by asking it, and what it reads now.
+"""One GPU (a whole board, MIG or not): which energy source it has, found by asking it, who uses it, what it reads now.
 
 In order: the energy counter; the 1 s average of power; nothing. The instantaneous power of older chips (A100 and
 before) shows 10 to 25 ms of each 20 to 100 ms (arXiv 2312.02741), so integrating it at 1 s would be a guess.
@@ -9,8 +9,13 @@ from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 
 from wattribute.agent.core.model import Domain, EnergyReading, Fault, PowerReading, ProcessId, Reading
-from wattribute.collectors.nvml.library import Nvml
-from wattribute.collectors.nvml.usage import Sample, SmTime
+from wattribute.agent.core.units import NS_PER_S
+from wattribute.collectors.nvml.contexts import COMPUTE, GRAPHICS, LISTS, add_contexts
+from wattribute.collectors.nvml.library import Nvml, is_over, is_unsupported
+from wattribute.collectors.nvml.mig import Partition
+from wattribute.collectors.nvml.processes import Processes
+from wattribute.collectors.nvml.slices import SliceTime
+from wattribute.collectors.nvml.usage import Account, Sample, SmTime
 
 Method: TypeAlias = Literal["counter", "average field", "average power", "none"]
 
@@ -26,33 +31,68 @@ _INSTANT_DRIVER: Final = "530."
 _UNION_MEMBER: Final = {0: "dVal", 1: "uiVal", 2: "ulVal", 3: "ullVal", 4: "sllVal", 5: "siVal", 6: "usVal"}
 """Which member of a field value's union holds the number, by nvmlValueType_t; another one reads truncated."""
 
+_UTILIZATION: Final = "nvmlDeviceGetProcessUtilization"
+
 _PARTS: Final = {
-    "nvmlDeviceGetComputeRunningProcesses_v3": "its compute processes",
-    "nvmlDeviceGetGraphicsRunningProcesses_v3": "its graphics processes",
-    "nvmlDeviceGetProcessUtilization": "SM use per process",
+    COMPUTE: "its compute processes",
+    GRAPHICS: "its graphics processes",
+    _UTILIZATION: "SM use per process",
+}
+
+_INSTANCES: Final = "nvmlDeviceGetMaxMigDeviceCount"
+
+_FIXES: Final = {
+    "energy": "nvidia-smi -q -d POWER shows what this driver offers; a newer driver may have the counter",
+    "GPM": "run the agent as root, or load the nvidia module with NVreg_RestrictProfilingToAdminUsers=0",
+}
+
+_MODE_NS: Final = NS_PER_S
+"""How often a board that can be cut into instances is asked whether it is."""
+
+_ENERGY_WORDS: Final[dict[Method, str]] = {
+    "counter": "energy counter",
+    "average field": "averaged power (field)",
+    "average power": "averaged power",
+    "none": "no energy",
 }
 
 
 class Gpu:
     """A GPU by its UUID, which survives driver reloads and changes of order; its handle doesn't, and is looked up."""
 
-    def __init__(
-        self, nvml: Nvml, uuid: str, clock: Callable[[], int], identify: Callable[[int], ProcessId | None]
-    ) -> None:
+    def __init__(self, nvml: Nvml, uuid: str, clock: Callable[[], int], processes: Processes) -> None:
         self.domain = Domain(kind="gpu", id=uuid)
         self.method: Method = "none"
-        self.missing: dict[str, str] = {}  # NVML call -> why it can't be used on this GPU
+        self.missing: dict[str, str] = {}  # NVML call, or part of the GPU -> why it can't be used
         self._nvml = nvml
         self._clock = clock
-        self._sm_time = SmTime(uuid, identify)
+        accounts: dict[ProcessId, Account] = {}  # one per process, whether MIG is on or off
+        self._sm_time = SmTime(uuid, processes, accounts)
+        self._slice_time = SliceTime(uuid, processes, accounts)
         self._handle: Any = None
+        self._partition: Partition | None = None  # None: MIG is off, or its instances can't be told apart
+        self._mig: bool | None = None  # None: the board has no such thing
+        self._mode_ns = 0
         self._ceiling_uw = CEILING_FLOOR_UW
         self._has_counter = False
         self._told: set[str] = set()
 
+    @property
+    def how(self) -> str:
+        """In words, how its energy is read and split."""
+        if self._partition is not None:
+            by = "slices and GPM activity" if self._partition.has_activity else "slices of instances with a process"
+            return f"{_ENERGY_WORDS[self.method]}, MIG: by {by}"
+        if _UTILIZATION in self.missing or self._mig:
+            return f"{_ENERGY_WORDS[self.method]}, no SM time per process: equal parts of holders"
+        return f"{_ENERGY_WORDS[self.method]}, split by SM time"
+
     def drop_handle(self, *, driver_changed: bool) -> None:
         """Looks the GPU up anew at the next read; with another driver it may have other abilities."""
         self._handle = None
+        if self._partition is not None:
+            self._partition.close()
+            self._partition = None
         if driver_changed:
             self._has_counter = False
             self._sm_time.rebase()
@@ -62,27 +102,77 @@ class Gpu:
 
         What the GPU lacks is told by a Fault, once.
         """
+        now_ns = self._clock()
         if self._handle is None:
-            self._open()
-        contexts = self._contexts()
-        samples = self._samples()
-        readings: list[Reading] = self._lacks() if self.missing.keys() - self._told else []
-        at_ns = self._read_energy(readings)
-        readings += self._sm_time.advance(at_ns, contexts, samples)
+            self._open(now_ns)
+        elif self._mig is not None and now_ns - self._mode_ns >= _MODE_NS and self._switched(now_ns):
+            self._reopen(now_ns)
+        partition = self._partition
+        if partition is not None:
+            instances = partition.read(now_ns)
+            energy, at_ns = self._read_energy()
+            activity_ppm = partition.activity_ppm(at_ns)
+            usage = self._slice_time.advance(
+                at_ns, instances, partition.most, activity_ppm, complete=partition.complete
+            )
+        else:
+            contexts = self._contexts()
+            samples = self._samples(now_ns)
+            energy, at_ns = self._read_energy()
+            usage = self._sm_time.advance(at_ns, contexts, samples)
+        readings: list[Reading] = self._lacks(at_ns) if self.missing.keys() - self._told else []
+        readings += energy
+        readings += usage
         return readings
 
-    def _open(self) -> None:
+    def _open(self, now_ns: int) -> None:
         self._handle = handle = self._nvml.nvmlDeviceGetHandleByUUID(self.domain.id)
         try:
             self.missing = {}
             self.method = self._choose()
             limit = self._supported("nvmlDeviceGetPowerManagementLimitConstraints")
             self._ceiling_uw = max(CEILING_FLOOR_UW, 2 * limit[1] * 1000 if limit else 0)
-            for call in _PARTS:
-                self._ask_part(call, handle)
+            self._open_instances(handle, now_ns)
+            if self._partition is None:
+                # Under MIG there is no SM use per process (nvml.h), and that is no fault.
+                for call in _PARTS if not self._mig else LISTS:
+                    self._ask_part(call, handle)
         except self._nvml.NVMLError:
             self._handle = None
             raise
+
+    def _open_instances(self, handle: Any, now_ns: int) -> None:
+        was_on, self._mig, self._mode_ns = self._mig, self._asks_for_instances(handle), now_ns
+        if bool(was_on) != bool(self._mig):
+            self._sm_time.rebase()
+            self._slice_time.rebase()
+        if not self._mig:
+            return
+        try:
+            self._partition = Partition(self._nvml, handle, self.missing)
+        except self._nvml.NVMLError as error:
+            if is_over(self._nvml, error.value):
+                raise
+            self.missing[_INSTANCES] = f"its MIG instances can't be told apart: {error}"
+
+    def _asks_for_instances(self, handle: Any) -> bool | None:
+        """Whether MIG is on; None for a GPU that has none, or doesn't say."""
+        try:
+            return bool(self._nvml.nvmlDeviceGetMigMode(handle)[0] == self._nvml.NVML_DEVICE_MIG_ENABLE)
+        except self._nvml.NVMLError as error:
+            if is_over(self._nvml, error.value):
+                raise
+            return None
+
+    def _switched(self, now_ns: int) -> bool:
+        """Whether MIG was switched on or off since it was last asked for."""
+        self._mode_ns = now_ns
+        now = self._asks_for_instances(self._handle)
+        return now is not None and now != self._mig
+
+    def _reopen(self, now_ns: int) -> None:
+        self.drop_handle(driver_changed=False)
+        self._open(now_ns)
 
     def _choose(self) -> Method:
         """The best source that answers now. A counter that once answered is never given up for a worse source."""
@@ -94,7 +184,7 @@ class Gpu:
             self._average_field_mw()
             return "average field"
         except nvml.NVMLError as error:
-            if not self._unsupported(error):
+            if not is_unsupported(nvml, error.value):
                 raise
         capability = self._supported("nvmlDeviceGetCudaComputeCapability")
         driver = nvml.nvmlSystemGetDriverVersion()
@@ -115,61 +205,47 @@ class Gpu:
         try:
             return getattr(self._nvml, call)(self._handle)
         except self._nvml.NVMLError as error:
-            if not self._unsupported(error):
+            if not is_unsupported(self._nvml, error.value):
                 raise
             return None
-
-    def _unsupported(self, error: Any) -> bool:
-        return error.value in (self._nvml.NVML_ERROR_NOT_SUPPORTED, self._nvml.NVML_ERROR_FUNCTION_NOT_FOUND)
 
     def _ask_part(self, call: str, handle: Any) -> None:
         """Tries a call about processes. Energy counts without it, so only the loss of the GPU itself is raised."""
         nvml = self._nvml
         try:
-            if call == "nvmlDeviceGetProcessUtilization":
+            if call == _UTILIZATION:
                 nvml.nvmlDeviceGetProcessUtilization(handle, 0)
             else:
                 getattr(nvml, call)(handle)
         except nvml.NVMLError as error:
-            if error.value in (
-                nvml.NVML_ERROR_UNINITIALIZED,
-                nvml.NVML_ERROR_DRIVER_NOT_LOADED,
-                nvml.NVML_ERROR_GPU_IS_LOST,
-                nvml.NVML_ERROR_RESET_REQUIRED,
-                nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
-            ):
+            if is_over(nvml, error.value):
                 raise
             # SUCCESS without samples is raised by the binding; NOT_FOUND means that nothing ran.
             passing = (nvml.NVML_SUCCESS, nvml.NVML_ERROR_NOT_FOUND, nvml.NVML_ERROR_INSUFFICIENT_SIZE)
             if error.value not in passing:
                 self.missing[call] = f"{_PARTS[call]} can't be read: {error}"
 
-    def _lacks(self) -> list[Reading]:
-        new = {call: cause for call, cause in self.missing.items() if call not in self._told}
+    def _lacks(self, at_ns: int) -> list[Reading]:
+        new = {what: cause for what, cause in self.missing.items() if what not in self._told}
         self._told.update(new)
-        at_ns = self._clock()
-        fix = {"energy": "nvidia-smi -q -d POWER shows what this driver offers; a newer driver may have the counter"}
         return [
-            Fault(domain=self.domain, at_ns=at_ns, cause=cause, fix=fix.get(call, "")) for call, cause in new.items()
+            Fault(domain=self.domain, at_ns=at_ns, cause=cause, fix=_FIXES.get(what, "")) for what, cause in new.items()
         ]
 
-    def _read_energy(self, readings: list[Reading]) -> int:
-        """Appends the energy or power reading, if there is a source, and returns its time."""
+    def _read_energy(self) -> tuple[list[Reading], int]:
+        """The energy or power reading, if there is a source, and its time."""
         nvml, handle = self._nvml, self._handle
         if self.method == "counter":
-            energy_mj = nvml.nvmlDeviceGetTotalEnergyConsumption(handle)
+            energy_uj = nvml.nvmlDeviceGetTotalEnergyConsumption(handle) * 1000
             at_ns = self._clock()
-            readings.append(
-                EnergyReading(domain=self.domain, at_ns=at_ns, energy_uj=energy_mj * 1000, ceiling_uw=self._ceiling_uw)
-            )
-            return at_ns
+            counted = EnergyReading(domain=self.domain, at_ns=at_ns, energy_uj=energy_uj, ceiling_uw=self._ceiling_uw)
+            return [counted], at_ns
         if self.method == "none":
-            return self._clock()
+            return [], self._clock()
         field = self.method == "average field"
         power_mw = self._average_field_mw() if field else nvml.nvmlDeviceGetPowerUsage(handle)
         at_ns = self._clock()
-        readings.append(PowerReading(domain=self.domain, at_ns=at_ns, power_uw=power_mw * 1000))
-        return at_ns
+        return [PowerReading(domain=self.domain, at_ns=at_ns, power_uw=power_mw * 1000)], at_ns
 
     def _average_field_mw(self) -> int:
         """Field 185 (POWER_AVERAGE, GPU scope): the call may succeed although the value failed."""
@@ -184,22 +260,16 @@ class Gpu:
 
     def _contexts(self) -> dict[int, int | None]:
         """The processes that hold a context, with their device memory in bytes (None: not known)."""
-        nvml, handle, missing = self._nvml, self._handle, self.missing
         contexts: dict[int, int | None] = {}
-        if "nvmlDeviceGetComputeRunningProcesses_v3" not in missing:
-            for process in nvml.nvmlDeviceGetComputeRunningProcesses_v3(handle):
-                contexts[process.pid] = process.usedGpuMemory
-        if "nvmlDeviceGetGraphicsRunningProcesses_v3" not in missing:
-            for process in nvml.nvmlDeviceGetGraphicsRunningProcesses_v3(handle):
-                # A process that computes and draws stands on both lists, with the same memory.
-                if contexts.get(process.pid) is None:
-                    contexts[process.pid] = process.usedGpuMemory
+        for call in LISTS:
+            if call not in self.missing:
+                add_contexts(contexts, getattr(self._nvml, call)(self._handle))
         return contexts
 
-    def _samples(self) -> list[Sample]:
+    def _samples(self, now_ns: int) -> list[Sample]:
         """Utilization samples newer than the newest one seen (not than a wall clock: the stamp's clock has no name)."""
         nvml = self._nvml
-        if "nvmlDeviceGetProcessUtilization" in self.missing:
+        if _UTILIZATION in self.missing or self._mig:
             return []
         try:
             answers = nvml.nvmlDeviceGetProcessUtilization(self._handle, self._sm_time.last_seen_us)
@@ -207,5 +277,11 @@ class Gpu:
             # The binding raises SUCCESS too, where the driver has no samples.
             if error.value in (nvml.NVML_ERROR_NOT_FOUND, nvml.NVML_SUCCESS):
                 return []
-            raise
+            if not is_unsupported(nvml, error.value):
+                raise
+            # MIG was switched on a moment ago (which the next read sees), or a vGPU moved to an older driver.
+            self._mode_ns = now_ns - _MODE_NS
+            if not (self._mig is not None and self._asks_for_instances(self._handle)):
+                self.missing[_UTILIZATION] = f"{_PARTS[_UTILIZATION]} can't be read any more: {error}"
+            return []
         return [Sample(answer.pid, answer.timeStamp, answer.smUtil) for answer in answers]

@@ -52,6 +52,22 @@ def official(module: Nvml) -> Nvml:
     return module
 
 
+def is_over(nvml: Nvml, code: int) -> bool:
+    """Whether a code ends the GPU or the session, so that asking on is of no use; others are one call's own."""
+    return code in (
+        nvml.NVML_ERROR_UNINITIALIZED,
+        nvml.NVML_ERROR_DRIVER_NOT_LOADED,
+        nvml.NVML_ERROR_GPU_IS_LOST,
+        nvml.NVML_ERROR_RESET_REQUIRED,
+        nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH,
+    )
+
+
+def is_unsupported(nvml: Nvml, code: int) -> bool:
+    """Whether a code says that GPU or driver doesn't have a call."""
+    return code in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+
+
 def why(nvml: Nvml, code: int) -> tuple[str, str]:
     """What an error code means here, and the one step that mends it (empty where there is none but to wait)."""
     known = {

@@ -1,60 +1,22 @@
 /*
  * A stand-in libnvidia-ml.so.1 for machines without a GPU, to be loaded by the real nvidia-ml-py binding.
  *
- * All state lies in a file "state" beside the library, mapped shared: nvml.py writes it, this library only counts
- * its calls there. Energy is integrated here from power over CLOCK_MONOTONIC (or over the page's own clock), so that
- * power and energy agree. Layouts are those of nvml.h (API 13) on 64-bit machines; nvml.py mirrors the page.
+ * Energy is integrated here from power over CLOCK_MONOTONIC (or over the page's own clock), so that power and energy
+ * agree. This file answers for boards; nvml_mig.c for MIG devices and their activity.
  */
 #define _GNU_SOURCE
+#include "nvml_double.h"
+
 #include <dlfcn.h>
 #include <fcntl.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { MAX_GPUS = 16, MAX_PROCESSES = 32, MAX_SAMPLES = 128 };
-enum { MAGIC = 0x77617474 };
-/* The functions whose calls can be counted, delayed or made to fail; the same order as FUNCTIONS in nvml.py. */
-enum {
-    F_INIT, F_SHUTDOWN, F_COUNT, F_DRIVER, F_HANDLE, F_UUID, F_NAME, F_CAPABILITY, F_POWER, F_LIMIT, F_ENERGY,
-    F_FIELDS, F_COMPUTE, F_GRAPHICS, F_UTILIZATION, F_MIG, FUNCTIONS
-};
-enum {
-    SUCCESS = 0, UNINITIALIZED = 1, INVALID_ARGUMENT = 2, NOT_SUPPORTED = 3, NOT_FOUND = 6, INSUFFICIENT_SIZE = 7,
-    DRIVER_NOT_LOADED = 9
-};
 enum { FIELD_ENERGY = 83, FIELD_AVERAGE = 185, FIELD_INSTANT = 186 };
 enum { TYPE_UINT = 1, TYPE_ULONG_LONG = 3 };
-
-struct process { uint32_t pid, sm_percent, graphics, reserved; uint64_t memory_bytes; };
-struct sample { uint32_t pid, sm_percent; uint64_t stamp_us; };
-
-struct gpu {
-    char uuid[96], name[96];
-    int64_t base_ns;                  /* when base_uj and power_mw were set */
-    uint64_t base_uj, power_mw;
-    uint32_t limit_mw, capability_major, capability_minor, mig;
-    int32_t error;                    /* answers every call and look-up of this GPU */
-    int32_t errors[FUNCTIONS];        /* answers one function */
-    int32_t field_error;              /* nvmlReturn of each field value, while the call itself succeeds */
-    uint32_t field_type;              /* valueType of power fields */
-    uint32_t process_count, sample_count, fixed_samples, reserved;
-    struct process processes[MAX_PROCESSES];
-    struct sample samples[MAX_SAMPLES];
-};
-
-struct page {
-    uint32_t magic, sequence;         /* odd while the writer is at work */
-    uint32_t gpu_count, generation;   /* a driver reload is another generation */
-    int64_t now_ns, refresh_ns;       /* now_ns 0: CLOCK_MONOTONIC; refresh_ns: the counter moves only that often */
-    char driver[80];
-    int32_t errors[FUNCTIONS];        /* answers one function on all GPUs */
-    uint64_t delay_us[FUNCTIONS], calls[FUNCTIONS];
-    struct gpu gpus[MAX_GPUS];
-};
 
 struct process_info { uint32_t pid; uint64_t memory; uint32_t gpu_instance, compute_instance; };
 struct utilization { uint32_t pid; uint64_t stamp_us; uint32_t sm, memory, encoder, decoder; };
@@ -91,8 +53,7 @@ static void nap(uint64_t delay_us) {
     while (nanosleep(&left, &left) != 0) { }
 }
 
-/* Counts and delays a call; the error set for this function on all GPUs. */
-static int entered(int function) {
+int entered(int function) {
     if (!page && !(page = map_page())) return DRIVER_NOT_LOADED;
     __atomic_add_fetch(&page->calls[function], 1, __ATOMIC_RELAXED);
     if (page->delay_us[function]) nap(page->delay_us[function]);
@@ -101,39 +62,57 @@ static int entered(int function) {
 }
 
 /* A consistent copy of one GPU, however the writer is interleaved. */
-static void copy_gpu(unsigned index, struct gpu *copy, int64_t *now_ns) {
+static void copy_gpu(unsigned index, struct found *found) {
     for (int tries = 0; tries < 1000; tries++) {
         uint32_t before = __atomic_load_n(&page->sequence, __ATOMIC_ACQUIRE);
         if (!(before & 1)) {
-            *copy = page->gpus[index];
-            *now_ns = page->now_ns;
+            found->gpu = page->gpus[index];
+            found->now_ns = page->now_ns;
             __atomic_thread_fence(__ATOMIC_ACQUIRE);
             if (__atomic_load_n(&page->sequence, __ATOMIC_RELAXED) == before) break;
         }
         nap(10);
     }
-    if (!*now_ns) {
+    if (!found->now_ns) {
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
-        *now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+        found->now_ns = (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
     }
 }
 
+/* A handle, from the lowest byte: 1 + the board; 1 + the place of a MIG device, or 0; its epoch; the generation. */
 static void *handle_of(unsigned index) {
-    return (void *)(((uintptr_t)page->generation << 8) | (index + 1));
+    return (void *)(((uintptr_t)page->generation << 24) | (index + 1));
 }
 
-/* Copies the GPU behind a handle; what the call has to answer when it isn't SUCCESS. */
-static int device(int function, void *handle, struct gpu *copy, int64_t *now_ns) {
+void *mig_handle_of(void *board, const struct gpu *gpu, unsigned place) {
+    return (void *)((uintptr_t)board | (uintptr_t)(gpu->mig_epoch & 0xff) << 16 | (uintptr_t)(place + 1) << 8);
+}
+
+int find(int function, void *handle, struct found *found) {
     int error = entered(function);
     if (error) return error;
-    uintptr_t index = ((uintptr_t)handle & 0xff) - 1;
-    if ((uintptr_t)handle >> 8 != page->generation || index >= page->gpu_count) return INVALID_ARGUMENT;
-    copy_gpu((unsigned)index, copy, now_ns);
-    return copy->error ? copy->error : copy->errors[function];
+    uintptr_t bits = (uintptr_t)handle, index = (bits & 0xff) - 1, place = bits >> 8 & 0xff;
+    if (bits >> 24 != page->generation || index >= page->gpu_count) return INVALID_ARGUMENT;
+    copy_gpu((unsigned)index, found);
+    const struct gpu *gpu = &found->gpu;
+    found->instance = NULL;
+    if (gpu->error || gpu->errors[function]) return gpu->error ? gpu->error : gpu->errors[function];
+    if (!place) return SUCCESS;
+    found->instance = &found->gpu.instances[place - 1];
+    if (!gpu->mig || place > gpu->instance_count || !found->instance->slices) return INVALID_ARGUMENT;
+    if ((bits >> 16 & 0xff) != (gpu->mig_epoch & 0xff)) return INVALID_ARGUMENT;
+    return found->instance->errors[function];
 }
 
-static uint64_t energy_uj(const struct gpu *gpu, int64_t now_ns) {
+int find_board(int function, void *handle, struct found *found) {
+    int error = find(function, handle, found);
+    return error ? error : found->instance ? NOT_SUPPORTED : SUCCESS;
+}
+
+static uint64_t energy_uj(const struct found *found) {
+    const struct gpu *gpu = &found->gpu;
+    int64_t now_ns = found->now_ns;
     if (page->refresh_ns) now_ns -= now_ns % page->refresh_ns;
     int64_t elapsed_ns = now_ns > gpu->base_ns ? now_ns - gpu->base_ns : 0;
     return gpu->base_uj + (uint64_t)((unsigned __int128)gpu->power_mw * (uint64_t)elapsed_ns / 1000000);
@@ -181,99 +160,90 @@ int nvmlDeviceGetCount_v2(unsigned *count) {
 }
 
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **handle) {
-    struct gpu gpu;
-    int64_t now_ns;
+    struct found found;
     int error = entered(F_HANDLE);
     if (error) return error;
     if (index >= page->gpu_count) return INVALID_ARGUMENT;
-    copy_gpu(index, &gpu, &now_ns);
+    copy_gpu(index, &found);
     *handle = handle_of(index);
-    return gpu.error ? gpu.error : gpu.errors[F_HANDLE];
+    return found.gpu.error ? found.gpu.error : found.gpu.errors[F_HANDLE];
 }
 
 int nvmlDeviceGetHandleByUUID(const char *uuid, void **handle) {
-    struct gpu gpu;
-    int64_t now_ns;
+    struct found found;
     int error = entered(F_HANDLE);
     if (error) return error;
     for (unsigned index = 0; index < page->gpu_count; index++) {
-        copy_gpu(index, &gpu, &now_ns);
-        if (strcmp(gpu.uuid, uuid) == 0) {
+        copy_gpu(index, &found);
+        if (strcmp(found.gpu.uuid, uuid) == 0) {
             *handle = handle_of(index);
-            return gpu.error ? gpu.error : gpu.errors[F_HANDLE];
+            return found.gpu.error ? found.gpu.error : found.gpu.errors[F_HANDLE];
         }
     }
     return NOT_FOUND;
 }
 
 int nvmlDeviceGetUUID(void *handle, char *uuid, unsigned length) {
-    struct gpu gpu;
-    int64_t now_ns;
-    int error = device(F_UUID, handle, &gpu, &now_ns);
-    if (!error) snprintf(uuid, length, "%s", gpu.uuid);
+    struct found found;
+    int error = find(F_UUID, handle, &found);
+    if (!error) snprintf(uuid, length, "%s", found.instance ? found.instance->uuid : found.gpu.uuid);
     return error;
 }
 
 int nvmlDeviceGetName(void *handle, char *name, unsigned length) {
-    struct gpu gpu;
-    int64_t now_ns;
-    int error = device(F_NAME, handle, &gpu, &now_ns);
-    if (!error) snprintf(name, length, "%s", gpu.name);
+    struct found found;
+    int error = find_board(F_NAME, handle, &found);
+    if (!error) snprintf(name, length, "%s", found.gpu.name);
     return error;
 }
 
 int nvmlDeviceGetCudaComputeCapability(void *handle, int *major, int *minor) {
-    struct gpu gpu;
-    int64_t now_ns;
-    int error = device(F_CAPABILITY, handle, &gpu, &now_ns);
+    struct found found;
+    int error = find_board(F_CAPABILITY, handle, &found);
     if (error) return error;
-    *major = (int)gpu.capability_major;
-    *minor = (int)gpu.capability_minor;
+    *major = (int)found.gpu.capability_major;
+    *minor = (int)found.gpu.capability_minor;
     return SUCCESS;
 }
 
 int nvmlDeviceGetPowerUsage(void *handle, unsigned *power_mw) {
-    struct gpu gpu;
-    int64_t now_ns;
-    int error = device(F_POWER, handle, &gpu, &now_ns);
-    if (!error) *power_mw = (unsigned)gpu.power_mw;
+    struct found found;
+    int error = find_board(F_POWER, handle, &found);
+    if (!error) *power_mw = (unsigned)found.gpu.power_mw;
     return error;
 }
 
 int nvmlDeviceGetPowerManagementLimitConstraints(void *handle, unsigned *least_mw, unsigned *most_mw) {
-    struct gpu gpu;
-    int64_t now_ns;
-    int error = device(F_LIMIT, handle, &gpu, &now_ns);
+    struct found found;
+    int error = find_board(F_LIMIT, handle, &found);
     if (error) return error;
-    *least_mw = gpu.limit_mw / 4;
-    *most_mw = gpu.limit_mw;
+    *least_mw = found.gpu.limit_mw / 4;
+    *most_mw = found.gpu.limit_mw;
     return SUCCESS;
 }
 
 int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *energy_mj) {
-    struct gpu gpu;
-    int64_t now_ns;
-    int error = device(F_ENERGY, handle, &gpu, &now_ns);
-    if (!error) *energy_mj = energy_uj(&gpu, now_ns) / 1000;
+    struct found found;
+    int error = find_board(F_ENERGY, handle, &found);
+    if (!error) *energy_mj = energy_uj(&found) / 1000;
     return error;
 }
 
 int nvmlDeviceGetFieldValues(void *handle, int count, struct field *fields) {
-    struct gpu gpu;
-    int64_t now_ns;
-    int error = device(F_FIELDS, handle, &gpu, &now_ns);
+    struct found found;
+    int error = find_board(F_FIELDS, handle, &found);
     if (error) return error;
     for (int i = 0; i < count; i++) {
         struct field *field = &fields[i];
-        field->stamp_us = now_ns / 1000;
+        field->stamp_us = found.now_ns / 1000;
         field->latency_us = 1;
-        field->error = gpu.field_error;
+        field->error = found.gpu.field_error;
         if (field->id == FIELD_ENERGY) {
             field->type = TYPE_ULONG_LONG;
-            field->value.ull = energy_uj(&gpu, now_ns) / 1000;
+            field->value.ull = energy_uj(&found) / 1000;
         } else if (field->id == FIELD_AVERAGE || field->id == FIELD_INSTANT) {
-            field->type = gpu.field_type;
-            field->value.ull = gpu.power_mw;
+            field->type = found.gpu.field_type;
+            field->value.ull = found.gpu.power_mw;
         } else {
             field->error = NOT_SUPPORTED;
         }
@@ -281,23 +251,26 @@ int nvmlDeviceGetFieldValues(void *handle, int count, struct field *fields) {
     return SUCCESS;
 }
 
+/* A MIG device tells its own processes; a board in MIG mode all, and where they are. */
 static int running(int function, void *handle, unsigned *count, struct process_info *infos) {
-    struct gpu gpu;
-    int64_t now_ns;
-    int error = device(function, handle, &gpu, &now_ns);
+    struct found found;
+    int error = find(function, handle, &found);
     if (error) return error;
-    unsigned room = infos ? *count : 0, found = 0;
-    for (unsigned i = 0; i < gpu.process_count; i++) {
-        const struct process *process = &gpu.processes[i];
-        if (process->graphics != (function == F_GRAPHICS)) continue;
-        if (found < room) {
-            struct process_info info = { process->pid, process->memory_bytes, 0xffffffff, 0xffffffff };
-            infos[found] = info;
+    unsigned room = infos ? *count : 0, listed = 0;
+    for (unsigned i = 0; i < found.gpu.process_count; i++) {
+        const struct process *process = &found.gpu.processes[i];
+        const struct instance *on = NULL;
+        if (found.gpu.mig && process->instance) on = &found.gpu.instances[process->instance - 1];
+        if (process->graphics != (function == F_GRAPHICS) || (found.instance && on != found.instance)) continue;
+        if (listed < room) {
+            struct process_info info = { process->pid, process->memory_bytes, on ? on->gpu_instance : 0xffffffff,
+                                         on ? on->compute_instance : 0xffffffff };
+            infos[listed] = info;
         }
-        found++;
+        listed++;
     }
-    *count = found;
-    return found > room ? INSUFFICIENT_SIZE : SUCCESS;
+    *count = listed;
+    return listed > room ? INSUFFICIENT_SIZE : SUCCESS;
 }
 
 int nvmlDeviceGetComputeRunningProcesses_v3(void *handle, unsigned *count, struct process_info *infos) {
@@ -308,43 +281,43 @@ int nvmlDeviceGetGraphicsRunningProcesses_v3(void *handle, unsigned *count, stru
     return running(F_GRAPHICS, handle, count, infos);
 }
 
-/* One sample per busy process each 100 ms boundary, or the samples that were laid down; newer than last_seen_us. */
+/* Makes up one sample per busy process at each 100 ms boundary. */
+static void make_up_samples(struct found *found) {
+    struct gpu *gpu = &found->gpu;
+    gpu->sample_count = 0;
+    for (unsigned i = 0; i < gpu->process_count; i++) {
+        if (!gpu->processes[i].sm_percent) continue;
+        struct sample sample = { gpu->processes[i].pid, gpu->processes[i].sm_percent,
+                                 (uint64_t)(found->now_ns - found->now_ns % 100000000) / 1000 };
+        gpu->samples[gpu->sample_count++] = sample;
+    }
+}
+
+/* Samples newer than last_seen_us; merged, they are one per process, averaged, with the newest stamp. */
 int nvmlDeviceGetProcessUtilization(void *handle, struct utilization *out, unsigned *count,
                                     unsigned long long last_seen_us) {
-    struct gpu gpu;
-    int64_t now_ns;
-    int error = device(F_UTILIZATION, handle, &gpu, &now_ns);
+    struct found found;
+    int error = find_board(F_UTILIZATION, handle, &found);
     if (error) return error;
+    if (found.gpu.mig) return NOT_SUPPORTED;
     if (!out) { /* the real library reports its whole buffer's size whatever there is to read */
         *count = 100;
         return INSUFFICIENT_SIZE;
     }
-    if (!gpu.fixed_samples) {
-        gpu.sample_count = 0;
-        for (unsigned i = 0; i < gpu.process_count; i++) {
-            if (!gpu.processes[i].sm_percent) continue;
-            struct sample sample = { gpu.processes[i].pid, gpu.processes[i].sm_percent,
-                                     (uint64_t)(now_ns - now_ns % 100000000) / 1000 };
-            gpu.samples[gpu.sample_count++] = sample;
-        }
-    }
-    unsigned found = 0;
-    for (unsigned i = 0; i < gpu.sample_count && found < *count; i++) {
-        const struct sample *sample = &gpu.samples[i];
+    if (found.gpu.sampling == MADE_UP) make_up_samples(&found);
+    unsigned listed = 0, merged[MAX_SAMPLES] = { 0 };
+    for (unsigned i = 0; i < found.gpu.sample_count && listed < *count; i++) {
+        const struct sample *sample = &found.gpu.samples[i];
         if (sample->stamp_us <= last_seen_us) continue;
+        unsigned place = listed;
+        for (unsigned j = 0; j < listed && found.gpu.sampling == MERGED; j++)
+            if (out[j].pid == sample->pid) place = j;
         struct utilization one = { sample->pid, sample->stamp_us, sample->sm_percent, 0, 0, 0 };
-        out[found++] = one;
+        if (place < listed) one.sm = (out[place].sm * merged[place] + sample->sm_percent) / (merged[place] + 1);
+        else listed++;
+        out[place] = one;
+        merged[place]++;
     }
-    *count = found;
-    /* fixed_samples 2: SUCCESS with nothing in it, as some drivers answer */
-    return found || gpu.fixed_samples == 2 ? SUCCESS : NOT_FOUND;
-}
-
-int nvmlDeviceGetMigMode(void *handle, unsigned *current, unsigned *pending) {
-    struct gpu gpu;
-    int64_t now_ns;
-    int error = device(F_MIG, handle, &gpu, &now_ns);
-    if (error) return error;
-    *current = *pending = gpu.mig;
-    return SUCCESS;
+    *count = listed;
+    return listed || found.gpu.sampling == EMPTY_SUCCESS ? SUCCESS : NOT_FOUND;
 }

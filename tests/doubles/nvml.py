@@ -1,4 +1,4 @@
-"""A stand-in NVIDIA driver: builds nvml.c into a folder and drives it through a shared page.
+"""A stand-in NVIDIA driver: builds nvml.c and nvml_mig.c into a folder and drives it through a shared page.
 
     python -m tests.doubles.nvml --gpus 8 --dir /tmp/gpus      # then: LD_LIBRARY_PATH=/tmp/gpus wattribute doctor
 
@@ -24,27 +24,19 @@ from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Self
 
-SONAME = "libnvidia-ml.so.1"
-MAX_GPUS, MAX_PROCESSES, MAX_SAMPLES = 16, 32, 128
-FUNCTIONS = (
-    "init",
-    "shutdown",
-    "count",
-    "driver",
-    "handle",
-    "uuid",
-    "name",
-    "capability",
-    "power",
-    "limit",
-    "energy",
-    "fields",
-    "compute",
-    "graphics",
-    "utilization",
-    "mig",
+from tests.doubles.nvml_page import (
+    EMPTY_SUCCESS,
+    FUNCTIONS,
+    LAID_DOWN,
+    MAGIC,
+    MAX_GPUS,
+    MAX_INSTANCES,
+    MERGED,
+    RawGpu,
+    RawPage,
 )
-_MAGIC = 0x77617474
+
+SONAME = "libnvidia-ml.so.1"
 
 
 class MissingCompiler(Exception):
@@ -52,12 +44,16 @@ class MissingCompiler(Exception):
 
 
 class Process(NamedTuple):
-    """One context on a GPU. `sm_percent` is how busy it keeps the SMs; memory None: the driver doesn't tell."""
+    """One context on a GPU. `sm_percent` is how busy it keeps the SMs; memory None: the driver doesn't tell.
+
+    `instance` is the MIG device it is on, by its place among the GPU's.
+    """
 
     pid: int
     memory_bytes: int | None = 1 << 30
     sm_percent: int = 0
     graphics: bool = False
+    instance: int | None = None
 
 
 class Sample(NamedTuple):
@@ -68,69 +64,30 @@ class Sample(NamedTuple):
     sm_percent: int
 
 
-class _Process(ctypes.Structure):
-    _fields_ = (
-        ("pid", ctypes.c_uint32),
-        ("sm_percent", ctypes.c_uint32),
-        ("graphics", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
-        ("memory_bytes", ctypes.c_uint64),
-    )
-
-
-class _Sample(ctypes.Structure):
-    _fields_ = (("pid", ctypes.c_uint32), ("sm_percent", ctypes.c_uint32), ("stamp_us", ctypes.c_uint64))
-
-
-class _Gpu(ctypes.Structure):
-    _fields_ = (
-        ("uuid", ctypes.c_char * 96),
-        ("name", ctypes.c_char * 96),
-        ("base_ns", ctypes.c_int64),
-        ("base_uj", ctypes.c_uint64),
-        ("power_mw", ctypes.c_uint64),
-        ("limit_mw", ctypes.c_uint32),
-        ("capability_major", ctypes.c_uint32),
-        ("capability_minor", ctypes.c_uint32),
-        ("mig", ctypes.c_uint32),
-        ("error", ctypes.c_int32),
-        ("errors", ctypes.c_int32 * len(FUNCTIONS)),
-        ("field_error", ctypes.c_int32),
-        ("field_type", ctypes.c_uint32),
-        ("process_count", ctypes.c_uint32),
-        ("sample_count", ctypes.c_uint32),
-        ("fixed_samples", ctypes.c_uint32),
-        ("reserved", ctypes.c_uint32),
-        ("processes", _Process * MAX_PROCESSES),
-        ("samples", _Sample * MAX_SAMPLES),
-    )
-
-
-class _Page(ctypes.Structure):
-    _fields_ = (
-        ("magic", ctypes.c_uint32),
-        ("sequence", ctypes.c_uint32),
-        ("gpu_count", ctypes.c_uint32),
-        ("generation", ctypes.c_uint32),
-        ("now_ns", ctypes.c_int64),
-        ("refresh_ns", ctypes.c_int64),
-        ("driver", ctypes.c_char * 80),
-        ("errors", ctypes.c_int32 * len(FUNCTIONS)),
-        ("delay_us", ctypes.c_uint64 * len(FUNCTIONS)),
-        ("calls", ctypes.c_uint64 * len(FUNCTIONS)),
-        ("gpus", _Gpu * MAX_GPUS),
-    )
-
-
 def build(directory: Path) -> Path:
     """Compiles the library into `directory` and returns its path; MissingCompiler where there is none."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         raise MissingCompiler("missing: cc")
     library = directory / SONAME
+    sources = [Path(__file__).with_name(name) for name in ("nvml.c", "nvml_mig.c")]
     flags = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", f"-Wl,-soname,{SONAME}")
-    subprocess.run([compiler, *flags, "-o", library, Path(__file__).with_suffix(".c"), "-ldl"], check=True)
+    subprocess.run([compiler, *flags, "-o", library, *sources, "-ldl"], check=True)
     return library
+
+
+class Instance(NamedTuple):
+    """A compute instance, that is, a MIG device; those of one GPU instance state the same slices and activity.
+
+    `activity` is the part of the GPU instance's SMs that are busy; a broken driver's may be above 1.
+    """
+
+    gpu_instance: int
+    slices: int
+    sms: int
+    activity: float = 0.0
+    compute_instance: int = 0
+    uuid: str = ""
 
 
 class GpuDouble:
@@ -141,8 +98,8 @@ class GpuDouble:
         self._index = index
 
     @property
-    def _raw(self) -> _Gpu:
-        gpu: _Gpu = self._double.page.gpus[self._index]
+    def _raw(self) -> RawGpu:
+        gpu: RawGpu = self._double.page.gpus[self._index]
         return gpu
 
     @property
@@ -176,15 +133,60 @@ class GpuDouble:
             self._raw.process_count = len(processes)
             for slot, process in zip(self._raw.processes, processes, strict=False):
                 slot.pid, slot.sm_percent, slot.graphics = process.pid, process.sm_percent, int(process.graphics)
+                slot.instance = 0 if process.instance is None else process.instance + 1
                 slot.memory_bytes = (1 << 64) - 1 if process.memory_bytes is None else process.memory_bytes
 
-    def samples(self, *samples: Sample, success_when_empty: bool = False) -> None:
-        """From here on the driver's sample buffer holds exactly these, whatever the processes do."""
+    def samples(self, *samples: Sample, success_when_empty: bool = False, merged: bool = False) -> None:
+        """From here on the driver's sample buffer holds exactly these, whatever the processes do.
+
+        `merged`: it answers one per process, their average since last seen.
+        """
         with self._double.writing():
-            self._raw.fixed_samples = 2 if success_when_empty else 1
+            self._raw.sampling = EMPTY_SUCCESS if success_when_empty else MERGED if merged else LAID_DOWN
             self._raw.sample_count = len(samples)
             for slot, sample in zip(self._raw.samples, samples, strict=False):
                 slot.pid, slot.stamp_us, slot.sm_percent = sample.pid, sample.stamp_us, sample.sm_percent
+
+    def mig(self, on: bool = True, slices: int = 7) -> None:
+        """Switches MIG on or off; `slices` are the most that can be allocated (7 on an H100, 4 on an A30)."""
+        with self._double.writing():
+            self._raw.mig, self._raw.mig_slices = int(on), slices
+            self._raw.mig_epoch += 1
+
+    def instances(self, *instances: Instance | None, reuse_handles: bool = False) -> None:
+        """Rebuilds the MIG devices (None: a place that isn't in use). Old handles are void, or mean the new ones."""
+        if len(instances) > MAX_INSTANCES:
+            raise ValueError(f"a GPU of the double has at most {MAX_INSTANCES} MIG devices")
+        with self._double.writing():
+            self._raw.mig_epoch += not reuse_handles
+            self._raw.instance_count = len(instances)
+            for place, (slot, instance) in enumerate(zip(self._raw.instances, instances, strict=False)):
+                ctypes.memset(ctypes.addressof(slot), 0, ctypes.sizeof(slot))
+                if instance is None:
+                    continue
+                slot.uuid = (instance.uuid or f"MIG-{self._index}-{instance.gpu_instance}-{place}").encode()
+                slot.gpu_instance, slot.compute_instance = instance.gpu_instance, instance.compute_instance
+                slot.slices, slot.sms = instance.slices, instance.sms
+                slot.base_ns, slot.active_ppm = self._double.now_ns(), round(instance.activity * 1e6)
+
+    def activity(self, gpu_instance: int, activity: float) -> None:
+        """How busy a GPU instance is from now on."""
+        now_ns = self._double.now_ns()
+        with self._double.writing():
+            for slot in self._raw.instances[: self._raw.instance_count]:
+                if slot.gpu_instance == gpu_instance:
+                    slot.base_active_ns += slot.active_ppm * (now_ns - slot.base_ns) // 1_000_000
+                    slot.base_ns, slot.active_ppm = now_ns, round(activity * 1e6)
+
+    def gpm(self, supported: bool = True, metric_error: int = 0) -> None:
+        """Whether the board has GPM, and what its SM_UTIL carries while the call itself succeeds."""
+        with self._double.writing():
+            self._raw.gpm, self._raw.metric_error = int(supported), metric_error
+
+    def fail_instance(self, place: int, function: str, code: int) -> None:
+        """One function answers an NVML error code on one MIG device; 0 mends it."""
+        with self._double.writing():
+            self._raw.instances[place].errors[FUNCTIONS.index(function)] = code
 
     def fail(self, function: str, code: int) -> None:
         """One function (of FUNCTIONS) answers an NVML error code on this GPU; 0 mends it."""
@@ -206,12 +208,12 @@ class GpuDouble:
         with self._double.writing():
             self._raw.error = code
 
-    def model(self, name: str, capability: tuple[int, int], limit_w: float = 700, mig: bool = False) -> None:
+    def model(self, name: str, capability: tuple[int, int], limit_w: float = 700) -> None:
         """What the GPU says it is."""
         with self._double.writing():
             self._raw.name = name.encode()
             self._raw.capability_major, self._raw.capability_minor = capability
-            self._raw.limit_mw, self._raw.mig = round(limit_w * 1000), int(mig)
+            self._raw.limit_mw = round(limit_w * 1000)
 
     def _settle(self) -> None:
         now_ns = self._double.now_ns()
@@ -231,10 +233,10 @@ class NvmlDouble:
     def __init__(self, directory: Path, gpus: int = 1) -> None:
         self.library = build(directory)
         state = directory / "state"
-        state.write_bytes(bytes(ctypes.sizeof(_Page)))
+        state.write_bytes(bytes(ctypes.sizeof(RawPage)))
         with state.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
-        self.page = _Page.from_buffer(self._map)
+        self.page = RawPage.from_buffer(self._map)
         self.gpus: Sequence[GpuDouble] = ()
         self.reset(gpus)
 
@@ -260,9 +262,9 @@ class NvmlDouble:
         """All as new: `gpus` H100s at 100 W that have used nothing, hold no context and fail nowhere."""
         generation = self.page.generation + 1
         with self.writing():
-            after_lock = _Page.gpu_count.offset
-            ctypes.memset(ctypes.addressof(self.page) + after_lock, 0, ctypes.sizeof(_Page) - after_lock)
-            self.page.magic, self.page.generation, self.page.driver = _MAGIC, generation, b"550.54.15"
+            after_lock = RawPage.gpu_count.offset
+            ctypes.memset(ctypes.addressof(self.page) + after_lock, 0, ctypes.sizeof(RawPage) - after_lock)
+            self.page.magic, self.page.generation, self.page.driver = MAGIC, generation, b"550.54.15"
             for index in range(MAX_GPUS):
                 gpu = self.page.gpus[index]
                 gpu.uuid = f"GPU-00000000-0000-0000-0000-{index:012d}".encode()
@@ -327,7 +329,7 @@ class NvmlDouble:
     def swap(self, one: int, other: int) -> None:
         """Two GPUs change places in the driver's order, as they may at a boot."""
         with self.writing():
-            kept = _Gpu.from_buffer_copy(self.page.gpus[one])
+            kept = RawGpu.from_buffer_copy(self.page.gpus[one])
             self.page.gpus[one] = self.page.gpus[other]
             self.page.gpus[other] = kept
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from tests.doubles.nvml import GpuDouble
 
-from wattribute.agent.core.model import EnergyReading, Fault, PowerReading, ProcessId, Reading, UsageReading
+from wattribute.agent.core.model import Consumer, EnergyReading, Fault, PowerReading, ProcessId, Reading, UsageReading
 from wattribute.collectors.nvml import NvmlCollector
 
 S = 1_000_000_000
@@ -30,3 +30,11 @@ def busy(readings: Sequence[Reading]) -> dict[ProcessId, int]:
 
 def energy(collector: NvmlCollector, gpu: GpuDouble) -> EnergyReading:
     return energies(collector.read())[gpu.uuid]
+
+
+def usage(readings: Sequence[Reading]) -> dict[Consumer, UsageReading]:
+    return {reading.consumer: reading for reading in readings if isinstance(reading, UsageReading)}
+
+
+def held(readings: Sequence[Reading]) -> dict[Consumer, int | None]:
+    return {consumer: reading.held_ppb for consumer, reading in usage(readings).items()}

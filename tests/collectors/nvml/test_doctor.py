@@ -18,7 +18,8 @@ def look(driver: NvmlDouble) -> Callable[[], list[tuple[bool, str, str]]]:
 def test_doctor_tells_each_gpu(driver: NvmlDouble) -> None:
     driver.count(4)
     driver.gpus[1].fail("energy", 3)
-    driver.gpus[2].model("NVIDIA A100-SXM4-40GB", (8, 0), mig=True)
+    driver.gpus[2].model("NVIDIA A100-SXM4-40GB", (8, 0))
+    driver.gpus[2].mig()
     driver.gpus[3].break_down(4)
     findings = probe(clock=driver.now_ns, library=str(driver.library))
     assert [finding.ok for finding in findings] == [True, True, True, False]

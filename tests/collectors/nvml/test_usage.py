@@ -10,7 +10,8 @@ from wattribute.agent.core.model import ProcessId
 from wattribute.agent.core.model import UsageReading as Usage
 from wattribute.collectors.nvml import NvmlCollector
 from wattribute.collectors.nvml import usage as sm
-from wattribute.collectors.nvml.usage import HIDDEN, SmTime
+from wattribute.collectors.nvml.processes import HIDDEN, Processes
+from wattribute.collectors.nvml.usage import SmTime
 
 
 def test_contexts_are_told_with_their_memory(driver: NvmlDouble, collector: NvmlCollector) -> None:
@@ -170,19 +171,9 @@ def test_energy_is_read_even_if_its_users_are_not(
     assert driver.calls(function) == asked, "probed once"
 
 
-def test_a_mig_board_is_counted_once_and_shared_by_contexts(driver: NvmlDouble, collector: NvmlCollector) -> None:
-    gpu = driver.gpus[0]
-    gpu.model("NVIDIA A100-SXM4-40GB", (8, 0), mig=True)
-    gpu.fail("utilization", 3)
-    gpu.processes(Process(100), Process(101))
-    readings = collector.read()
-    assert len(energies(readings)) == 1
-    assert busy(readings) == {ProcessId(100, 7): 0, ProcessId(101, 7): 0}
-
-
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 20_000_000), st.integers(0, 130)), max_size=40))
 def test_busy_time_never_falls_nor_exceeds_the_wall(answers: list[tuple[int, int, int]]) -> None:
-    account = SmTime("GPU-x", lambda pid: ProcessId(pid, 1))
+    account = SmTime("GPU-x", Processes(lambda pid: ProcessId(pid, 1)))
     contexts: dict[int, int | None] = {1: None, 2: None}
     last: dict[ProcessId, int] = {}
     account.advance(0, contexts, [])
@@ -195,10 +186,12 @@ def test_busy_time_never_falls_nor_exceeds_the_wall(answers: list[tuple[int, int
 
 
 def test_who_leaves_and_returns_starts_anew() -> None:
-    account = SmTime("GPU-x", lambda pid: ProcessId(pid, 1))
+    account = SmTime("GPU-x", Processes(lambda pid: ProcessId(pid, 1)))
     account.advance(0, {1: None}, [sm.Sample(1, 1_000_000, 0)])
     (first,) = account.advance(S, {1: None}, [sm.Sample(1, 2_000_000, 100)])
     assert first.busy_ns == S
-    assert account.advance(2 * S, {}, []) == []
-    (again,) = account.advance(3 * S, {1: None}, [])
+    (left,) = account.advance(2 * S, {}, [])
+    assert (left.busy_ns, left.held_ppb) == (S, 0)
+    assert account.advance(3 * S, {}, []) == []
+    (again,) = account.advance(4 * S, {1: None}, [])
     assert again.busy_ns == 0
