@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import pytest
 from benchmarks import truth
 from benchmarks.truthbench.laws import package_dynamic_fj, package_parts_fj, shapley
 from benchmarks.truthbench.loads import series
 from benchmarks.truthbench.play import Played, play
-from benchmarks.truthbench.scenarios import SCENARIOS, Bursts, PackageLaw, Scenario
+from benchmarks.truthbench.scenario import Bursts, PackageLaw, Scenario
+from benchmarks.truthbench.scenarios import SCENARIOS
 from benchmarks.truthbench.table import Row, as_json, markdown, rows, summary
 
 from tests.doubles.nvml import MissingCompiler, in_process
@@ -30,6 +32,7 @@ QUICK = (
 S = 1_000_000_000
 
 
+@cache
 def played(name: str) -> Played:
     scenario: Scenario = BY_NAME[name]
     try:
@@ -49,8 +52,8 @@ def test_the_ledger_agrees_with_the_counters_and_each_job_with_its_truth(name: s
         assert abs(row.ours) <= row.bound + lost, row
 
 
-def test_gpus_sampled_every_100_ms_are_within_3_percent_also_shared() -> None:
-    for name in ("GPU, one job each", "GPU shared by two"):
+def test_gpus_sampled_every_100_ms_are_within_3_percent_shared_and_partitioned_too() -> None:
+    for name in ("GPU, one job each", "GPU shared by two", "MIG with GPM"):
         one = played(name)
         assert one.conservation_uj == 0
         assert {row.group for row in rows(one)} == {"host", "gpu"}

@@ -10,7 +10,7 @@ kind: nobody caused it.
 from collections.abc import Callable, Mapping
 from math import factorial
 
-from benchmarks.truthbench.scenarios import GpuLaw, PackageLaw
+from benchmarks.truthbench.scenario import GpuLaw, PackageLaw
 
 UW_PER_W = 1_000_000
 PLAYERS_MAX = 8

@@ -2,7 +2,7 @@
 
 from random import Random
 
-from benchmarks.truthbench.scenarios import Bursts, Load, Steady
+from benchmarks.truthbench.scenario import Bursts, Load, Steady
 
 GRID_MS = 10
 

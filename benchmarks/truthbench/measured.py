@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-from benchmarks.truthbench.scenarios import Scenario
+from benchmarks.truthbench.scenario import Scenario
 from benchmarks.truthbench.world import MS, Player, World
 from tests.e2e.running import check_identities, parse, total
 
@@ -59,6 +59,9 @@ class SimulatedClock:
 
     def monotonic_ns(self) -> int:
         return BOOT_NS + self._world.now_ns
+
+    def asleep_ns(self) -> int:
+        return 0
 
     def time_ns(self) -> int:
         return UNIX_NS + self._world.now_ns

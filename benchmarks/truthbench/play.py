@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.truthbench.measured import Measured, MeasuredNode
 from benchmarks.truthbench.peers import FIRST_MS, Found, peers
-from benchmarks.truthbench.scenarios import Scenario
+from benchmarks.truthbench.scenario import Scenario
 from benchmarks.truthbench.world import FJ_PER_UJ, MS, World
 from tests.doubles.nvml import NvmlDouble
 

@@ -15,9 +15,9 @@ from random import Random
 from benchmarks.truthbench.kernel import Process, SimulatedKernel
 from benchmarks.truthbench.laws import UW_PER_W, gpu_dynamic_uw, gpu_parts_fj, package_dynamic_fj, package_parts_fj
 from benchmarks.truthbench.loads import GRID_MS, series
-from benchmarks.truthbench.scenarios import GpuUse, Job, Scenario, Steady
+from benchmarks.truthbench.scenario import GpuUse, Job, Scenario, Steady
 from tests.doubles.cgroups import FakeCgroups
-from tests.doubles.nvml import NvmlDouble, Sample
+from tests.doubles.nvml import Instance, NvmlDouble, Sample
 from tests.doubles.nvml import Process as Context
 from tests.doubles.powercap import PowercapTree, Zone
 
@@ -31,6 +31,7 @@ GPU_REFRESH_MS, GPU_REFRESH_AT_MS = 100, 30
 GPU_SAMPLE_MS, GPU_SAMPLE_AT_MS = 100, 80
 """An H100's energy counter moves every 100 ms; the driver samples SM use as often, at other moments."""
 
+SMS_PER_SLICE = 16
 SAMPLES_KEPT = 100
 AGENT_CORES = 0.002
 PATHS = {
@@ -103,8 +104,12 @@ class World:
         if driver is not None:
             driver.reset(len(scenario.gpus))
             driver.freeze()
-            for gpu in driver.gpus:
+            for gpu, law in zip(driver.gpus, scenario.gpus, strict=True):
                 gpu.power_w, gpu.energy_uj = 0, 0  # the counter is laid down by us
+                if law.slices:
+                    gpu.mig()
+                    gpu.gpm(law.gpm)
+                    gpu.instances(*(Instance(i, n, n * SMS_PER_SLICE) for i, n in enumerate(law.slices)))
         for path in ("/jobs", "/user.slice", "/machine.slice", "/system.slice/wattribute.service"):
             self.cgroups.make(path)
         agent = Job(
@@ -186,9 +191,7 @@ class World:
         if not self._step_ns:
             for meter in self.meters():
                 meter.show()
-        if self.driver is not None:
-            self.driver.advance(self.now_ns - self._driver_ns)
-            self._driver_ns = self.now_ns
+        self._advance_driver()
 
     def show_agent(self) -> None:
         """As `show`, for the agent: what it sees of a cgroup now is the last it sees if that is removed next."""
@@ -290,6 +293,7 @@ class World:
                 gpu.energy_uj = energy_fj // FJ_PER_UJ
         if at_ms % GPU_SAMPLE_MS == GPU_SAMPLE_AT_MS:
             self._sample()
+        self._show_activity()
 
     def _sample(self) -> None:
         """As the driver does: the mean SM use since its last sample, in whole percent."""
@@ -300,13 +304,34 @@ class World:
                 assert player.root is not None
                 player.sm_last = round(player.sm_ns * 100 / (GPU_SAMPLE_MS * MS))
                 player.sm_ns = 0
-                if player.sm_last:
+                if player.sm_last and not self.scenario.gpus[n].slices:  # under MIG there are none (nvml.h)
                     self._samples[n].append(Sample(player.root.pid, stamp_us, player.sm_last))
             gpu.samples(*self._samples[n])
 
     def _show_contexts(self) -> None:
         for n, gpu in enumerate(self.driver.gpus if self.driver is not None else ()):
-            gpu.processes(*(Context(p.root.pid, 8 << 30) for p in self.holders(n) if p.root is not None))
+            contexts = [
+                Context(p.root.pid, 8 << 30, instance=p.job.gpu.instance)
+                for p in self.holders(n)
+                if p.root is not None and p.job.gpu is not None
+            ]
+            gpu.processes(*contexts)
+        self._show_activity()
+
+    def _show_activity(self) -> None:
+        """How busy the instances are from now on."""
+        for n, law in enumerate(self.scenario.gpus):
+            if not law.slices or self.driver is None:
+                continue
+            self._advance_driver()
+            use = {p.job.gpu.instance: p.sm_load[self.now_ns // GRID_NS] for p in self.holders(n) if p.job.gpu}
+            for instance in range(len(law.slices)):
+                self.driver.gpus[n].activity(instance, use.get(instance, 0) / 1000)
+
+    def _advance_driver(self) -> None:
+        if self.driver is not None:
+            self.driver.advance(self.now_ns - self._driver_ns)
+            self._driver_ns = self.now_ns
 
     def _remove(self, player: Player) -> None:
         """The kernel answers ENODEV on a kept counter of a removed cgroup; a file says what it last said."""
