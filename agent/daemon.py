@@ -101,7 +101,8 @@ def _loop(
             key.data(mask)
         now_s = _now_s()
         if now_s >= next_tick_s:
-            node.tick(late=now_s - next_tick_s > max(LATE_S, 0.1 * interval_s))
+            late_s = now_s - next_tick_s
+            node.tick(late=late_s > max(LATE_S, 0.1 * interval_s), late_ns=round(late_s * NS_PER_S))
             # Ticks that were missed altogether aren't made up for: the next window is simply longer.
             next_tick_s += interval_s * max(1, math.ceil((_now_s() - next_tick_s) / interval_s))
         else:

@@ -6,6 +6,7 @@ books it; `start` and `end` only register, so that a caller is answered at once 
 
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -30,8 +31,10 @@ from wattribute.agent.core.model import (
     SourceHealth,
     UsageReading,
 )
+from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.gpus import GpuProcesses
+from wattribute.agent.idle_words import idle_powers, idle_words
 from wattribute.agent.ledger.batch import pack
 from wattribute.agent.registry import CpuTime, LiveJob, Registry, check_id
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
@@ -51,6 +54,8 @@ log = logging.getLogger("wattribute")
 PATIENCE_NS = 20_000_000
 EDGE_NS = 50_000_000
 FRESH_NS = 30_000_000
+LATE_KEPT = 600
+ASLEEP_NS = 100_000_000
 COMMIT_NS = 450_000_000
 """Totals are written, and shown, at a tick this long after the last time, and at every start and end of a job."""
 
@@ -102,9 +107,11 @@ class Node:
         self._cpu_read_unix_ns: int | None = None
         self._edge = False
         self._edge_until_ns: int | None = None
+        self._asleep_ns = clock.asleep_ns()
         self._ticks = 0
         self._late_ticks = 0
         self._tick_ns = 0
+        self._late_ns: deque[int] = deque(maxlen=LATE_KEPT)
         self._agent_cpu_ns = 0
         self._gaps: list[tuple[int, Gap]] = []
         self._sensed = {r.domain.kind for r in sensors.first if r.quality != "modelled"}
@@ -215,8 +222,11 @@ class Node:
             come.wait(FRESH_NS / NS_PER_S)
         self.tick()
 
-    def tick(self, *, late: bool = False, patience_ns: int = PATIENCE_NS) -> None:
-        """Read everything, book it, hand it to the record. Never raises for a sensor's or the disk's sake."""
+    def tick(self, *, late: bool = False, late_ns: int | None = None, patience_ns: int = PATIENCE_NS) -> None:
+        """Read everything, book it, hand it to the record. Never raises for a sensor's or the disk's sake.
+
+        `late_ns`: by how much it begins after its time; `late`: that is too much.
+        """
         began_ns = self._clock.monotonic_ns()
         at_edge = self._edge
         self._edge, self._edge_until_ns = False, None
@@ -244,6 +254,8 @@ class Node:
         self._last_tick_ns = now_ns
         self._ticks += 1
         self._late_ticks += late
+        if late_ns is not None:
+            self._late_ns.append(late_ns)
         self._tick_ns = self._clock.monotonic_ns() - began_ns
 
     @property
@@ -286,6 +298,11 @@ class Node:
             agent_cpu_ns=self._agent_cpu_ns,
             agent_resident_bytes=self._resident_bytes(),
             agent_energy_uj=view.agent_energy_uj,
+            agent_late_ns=tuple(self._late_ns),
+            suspended_ns=self._clock.asleep_ns(),
+            attribution=self._methods(),
+            policy={"idle": self.books.rules.idle, "overhead": self.books.rules.overhead},
+            idle_uw=idle_powers(self.books),
         )
 
     def flush(self, patience_s: float = 5.0) -> None:
@@ -354,7 +371,11 @@ class Node:
             self.registry.lose(self._found.gone(), now_ns, unix_ns)
         accounts: dict[Account, int] = {r.consumer: r.busy_ns for r in cpu if isinstance(r.consumer, str)}
         self._agent_cpu_ns = accounts["agent"]
-        for outcome in self.books.tick(now_ns, accounts, energy):
+        asleep_ns = self._clock.asleep_ns()
+        if asleep_ns - self._asleep_ns >= ASLEEP_NS:
+            self._tell_suspended(asleep_ns - self._asleep_ns, unix_ns)
+        self._asleep_ns = asleep_ns
+        for outcome in self.books.tick(now_ns, accounts, energy, asleep_ns):
             owner[outcome.domain].note(outcome)
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
                 self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
@@ -362,6 +383,19 @@ class Node:
         if news or at_edge or now_ns - self._taken_ns >= COMMIT_NS:
             self._take(now_ns, unix_ns)
         return now_ns
+
+    def _tell_suspended(self, asleep_ns: int, unix_ns: int) -> None:
+        """The machine slept since the last tick: its window is longer, and jobs didn't run in that part of it."""
+        log.info("the machine was suspended for %.1f s", asleep_ns / NS_PER_S)
+        gap = {
+            "start": rfc3339(unix_ns - asleep_ns),
+            "end": rfc3339(unix_ns),
+            "cause": f"the machine was suspended for {asleep_ns / NS_PER_S:.1f} s, in or before this time",
+        }
+        for live in self.registry.jobs.values():
+            if live.running:
+                live.gaps.append(dict(gap))
+                live.known_meta = False
 
     def _read_cpu(self) -> list[UsageReading]:
         began_ns = self._clock.monotonic_ns()
@@ -449,6 +483,24 @@ class Node:
             receipt["node_unattributed_uj"] = sum(self.books.unattributed_uj.values()) - live.unattributed_uj
         return receipt
 
+    def _methods(self) -> dict[tuple[DomainKind, str], str]:
+        """How each domain's energy is measured and split; of GPUs each by itself."""
+        methods: dict[tuple[DomainKind, str], str] = {
+            (domain.kind, ""): self._sensors.method[domain.kind]
+            for domain in self.books.meters()
+            if domain.kind in self._sensors.method and domain.kind != "gpu"
+        }
+        methods.update((("gpu", device), how) for device, how in self._sensors.gpu_methods().items())
+        return methods
+
+    def _method_words(self) -> dict[str, str]:
+        """As a receipt has it: one line per kind, with how idle power is known."""
+        by_kind: dict[str, list[str]] = {}
+        for (kind, _), how in self._methods().items():
+            by_kind.setdefault(kind, []).append(how)
+        words = {kind: "; ".join(dict.fromkeys(hows)) for kind, hows in by_kind.items()}
+        return {kind: f"{how}, {idle_words(self.books, kind)}" for kind, how in words.items()}
+
     def _about(self) -> dict[str, Any]:
         kinds: dict[DomainKind, None] = {d.kind: None for d in self.books.meters()}
         return {
@@ -456,7 +508,7 @@ class Node:
             "notes": self._notes,
             "node": self.node_id,
             "basis": self.basis,
-            "method": self._sensors.method,
+            "method": self._method_words(),
             "policy": {"idle": self.books.rules.idle, "overhead": self.books.rules.overhead},
             "pue": self._config.carbon.pue,
             "intensity": {

@@ -33,10 +33,19 @@ class SystemClock:
 
         def monotonic_ns(self) -> int:
             return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+        def asleep_ns(self) -> int:
+            """CLOCK_BOOTTIME goes on in suspend and CLOCK_MONOTONIC doesn't; a millisecond apart is the two calls."""
+            asleep_ns = self.monotonic_ns() - time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+            return asleep_ns if asleep_ns > 1_000_000 else 0
     else:
 
         def monotonic_ns(self) -> int:
             return time.monotonic_ns()
+
+        def asleep_ns(self) -> int:
+            """Not known here."""
+            return 0
 
     def time_ns(self) -> int:
         return time.time_ns()

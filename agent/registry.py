@@ -80,6 +80,15 @@ class LiveJob:
     def running(self) -> bool:
         return self.entry.ended_ns is None
 
+    def joins(self) -> tuple[tuple[Mapping[str, str], ...], tuple[Mapping[str, str], ...]]:
+        """What joins it to Slurm's and to Kubernetes' own series; a session inside Slurm tells it by its labels."""
+        slurm = [row for found in self.found.values() if found.origin == "slurm" for row in found.info]
+        if not slurm and "slurm_job_id" in self.entry.job.labels:
+            slurm = [self.entry.job.labels]
+        return tuple(slurm), tuple(
+            row for found in self.found.values() if found.origin == "kubernetes" for row in found.info
+        )
+
 
 @dataclass(slots=True)
 class _Feeder:

@@ -33,11 +33,15 @@ class Row(NamedTuple):
     running: bool
     folded: bool
     apart: list[int] | None
+    slurm: tuple[Mapping[str, str], ...] = ()
+    kubernetes: tuple[Mapping[str, str], ...] = ()
 
     @classmethod
     def of(cls, live: LiveJob, packed: bytes) -> "Row":
         """A copy: what happens to the job later isn't shown before its time."""
-        return cls(live.entry.job, packed, tuple(live.entry.gpus), live.running, live.folded, live.folded_values)
+        job, gpus = live.entry.job, tuple(live.entry.gpus)
+        slurm, kubernetes = live.joins() if live.found or job.labels else ((), ())
+        return cls(job, packed, gpus, live.running, live.folded, live.folded_values, slurm, kubernetes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,16 @@ class View:
             if row.folded:
                 folds.add(fold_name(overflow=True), row.job, values)
                 continue
-            rows.append(JobTotals(job=row.job, values=values, gpus=row.gpus, running=row.running))
+            rows.append(
+                JobTotals(
+                    job=row.job,
+                    values=values,
+                    gpus=row.gpus,
+                    running=row.running,
+                    slurm=row.slurm,
+                    kubernetes=row.kubernetes,
+                )
+            )
         rows += [folded(name, product_id, role, values) for (name, product_id, role), values in folds.values.items()]
         return rows
 

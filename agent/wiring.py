@@ -3,7 +3,7 @@
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -49,6 +49,7 @@ class Sensors:
     notes: list[str] = field(default_factory=list)
     first: list[EnergyReading | PowerReading] = field(default_factory=list)
     modelled_idle_uw: dict[DomainKind, int] = field(default_factory=dict)
+    gpu_methods: Callable[[], Mapping[str, str]] = dict
 
 
 def open_sensors(config: Config, clock: Clock, cpu: "CpuTime") -> Sensors:
@@ -77,21 +78,13 @@ def open_sensors(config: Config, clock: Clock, cpu: "CpuTime") -> Sensors:
     elif "nvml" in required:
         raise SensorUnavailable("nvml is required and switched off", 'set collectors.nvml = "auto"')
     backend = "pyRAPL" if config.collectors.rapl == "pyrapl" else "powercap"
-    for kind, idle_w in (("cpu", config.attribution.cpu_idle_w), ("dram", config.attribution.dram_idle_w)):
-        if kind in seen:
-            proxy = " (as a proxy)" if kind == "dram" else ""
-            sensors.method[kind] = f"{backend}, split by CPU time{proxy}, {_idle_words(idle_w)}"
-    if "gpu" in seen:
-        how = "energy counter" if any(isinstance(r, EnergyReading) for r in sensors.first) else "averaged power"
-        idle = _idle_words(config.attribution.gpu_idle_w)
-        sensors.method["gpu"] = f"NVML {how}, split by SM time, {idle}"
+    if "cpu" in seen:
+        sensors.method["cpu"] = f"{backend}, split by CPU time"
+    if "dram" in seen:
+        sensors.method["dram"] = f"{backend}, idle by memory, the rest by CPU time (as a proxy)"
     if config.collectors.modelled == "auto" and not {"cpu", "dram"} <= seen:
         _add_modelled(sensors, seen, config, clock, cpu.node_ns, why_modelled)
     return sensors
-
-
-def _idle_words(idle_w: IdleW) -> str:
-    return "idle not learnt (counted as 0 W)" if idle_w == "learn" else f"idle {idle_w:g} W configured"
 
 
 def _try(sensors: Sensors, seen: set[DomainKind], start: Callable[[], Collector], clock: Clock, *, named: bool) -> str:

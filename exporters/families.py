@@ -32,7 +32,7 @@ from wattribute.agent.core.model import (
     energy_slot,
 )
 from wattribute.agent.core.units import J_PER_KWH
-from wattribute.exporters.metrics import METRIC, SCHEMA, Metric
+from wattribute.exporters.metrics import KUBERNETES_LABELS, METRIC, SCHEMA, SLURM_LABELS, Metric
 
 Labels: TypeAlias = tuple[str, ...]
 Series: TypeAlias = Sequence[Sequence[Labels]]
@@ -88,6 +88,8 @@ JOB_STATE = (
     METRIC["wattribute_job_expected_nodes"],
     METRIC["wattribute_job_end_time_seconds"],
     METRIC["wattribute_job_gpu_info"],
+    METRIC["wattribute_job_slurm_info"],
+    METRIC["wattribute_job_kubernetes_info"],
 )
 
 
@@ -96,12 +98,16 @@ class JobState(NamedTuple):
 
     info: Labels
     gpus: tuple[str, ...]
+    slurm: tuple[Labels, ...]
+    kubernetes: tuple[Labels, ...]
     ended: bool
 
     def series(self) -> Series:
         job_id = self.info[0]
         job = [(job_id,)]
-        return [self.info], job, job, job, job if self.ended else [], [(job_id, gpu) for gpu in self.gpus]
+        joins = ([(job_id, *labels) for labels in rows] for rows in (self.slurm, self.kubernetes))
+        gpus = [(job_id, gpu) for gpu in self.gpus]
+        return [self.info], job, job, job, job if self.ended else [], gpus, *joins
 
 
 JOB_COUNTERS = (
@@ -232,6 +238,11 @@ def _node(snapshot: Snapshot) -> Iterator[Batch]:
     yield _rows("wattribute_node_unattributed_joules_total", unattributed_uj)
     yield _rows("wattribute_node_co2e_grams_total", co2e_ng)
     yield _rows("wattribute_node_unattributed_grams_total", unattributed_ng)
+    policy = snapshot.policy.get("idle", ""), snapshot.policy.get("overhead", "")
+    how = {cleaned((*domain, method, *policy)): 1 for domain, method in snapshot.attribution.items()}
+    yield _rows("wattribute_attribution_info", how)
+    yield _rows("wattribute_idle_power_watts", {cleaned(key): uw for key, uw in snapshot.idle_uw.items()})
+    yield _rows("wattribute_node_suspended_seconds_total", {(): snapshot.suspended_ns})
 
 
 def _job_states(jobs: Sequence[JobTotals]) -> Batch:
@@ -247,15 +258,33 @@ def _job_states(jobs: Sequence[JobTotals]) -> Batch:
         info = cleaned((job.id, job.product_id, job.role, job.phase, job.user, job.origin, job.parent_job_id or ""))
         if info[0] in states:  # of two with one id the first is shown
             continue
-        states[info[0]] = JobState(info, tuple(dict.fromkeys(cleaned(totals.gpus))), job.ended_unix_ns is not None)
+        states[info[0]] = JobState(
+            info,
+            tuple(dict.fromkeys(cleaned(totals.gpus))),
+            _joins(totals.slurm, SLURM_LABELS),
+            _joins(totals.kubernetes, KUBERNETES_LABELS),
+            job.ended_unix_ns is not None,
+        )
         running.append(int(totals.running))
         started_ns.append(job.started_unix_ns)
         nodes.append(job.nodes)
         if job.ended_unix_ns is not None:
             ended_ns.append(job.ended_unix_ns)
     owners = list(states.values())
-    gpus = [1] * sum([len(state.gpus) for state in owners])
-    return Batch(JOB_STATE, owners, ([1] * len(owners), running, started_ns, nodes, ended_ns, gpus))
+    gpus, slurm, kubernetes = (
+        (
+            [1] * sum(map(len, rows))
+            for rows in zip(*[(state.gpus, state.slurm, state.kubernetes) for state in owners], strict=True)
+        )
+        if owners
+        else ([], [], [])
+    )
+    return Batch(JOB_STATE, owners, ([1] * len(owners), running, started_ns, nodes, ended_ns, gpus, slurm, kubernetes))
+
+
+def _joins(rows: Sequence[Mapping[str, str]], names: Labels) -> tuple[Labels, ...]:
+    """The label values of each series that joins a job to those of others, each once."""
+    return tuple(dict.fromkeys([cleaned(tuple([row.get(name, "") for name in names])) for row in rows]))
 
 
 def _job_counters(snapshot: Snapshot, counters: Mapping[Labels, Sequence[int]]) -> Batch:

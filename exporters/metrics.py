@@ -22,6 +22,9 @@ _PAYEE = ("product_id", "term")
 _GRID = ("grid_zone", "provider", "method")
 _SOURCE = ("source",)
 
+SLURM_LABELS = ("slurm_cluster", "slurm_job_id", "array_task_id", "partition", "account")
+KUBERNETES_LABELS = ("pod_uid", "pod_namespace", "pod_name", "container_name", "owner_kind", "owner_name")
+
 _UJ, _NG, _NS = -6, -9, -9
 _WEIGHTED_NS = -15  # weight in millionths times nanoseconds
 _FLOAT = None
@@ -87,6 +90,30 @@ METRICS: tuple[Metric, ...] = (
         _NG,
     ),
     Metric(
+        "wattribute_attribution_info",
+        "Node",
+        "How a domain's energy is measured and split, and the policies in force; always 1.",
+        ("domain", "device", "method", "idle", "overhead"),
+        note="`idle` and `overhead`: who pays them (reserved, equal, usage, unattributed).",
+    ),
+    Metric(
+        "wattribute_idle_power_watts",
+        "Node",
+        "Idle power that energy is split by; absent where it isn't known yet, and then counts as 0.",
+        ("domain", "device", "method"),
+        "watts",
+        _UJ,
+        note="Methods: configured (per package, node or GPU), modelled, observed, extrapolated (of the whole domain).",
+    ),
+    Metric(
+        "wattribute_node_suspended_seconds_total",
+        "Node",
+        "Time since the boot that the machine spent suspended.",
+        unit="seconds",
+        exponent=_NS,
+        note="No idle power is counted for it.",
+    ),
+    Metric(
         "wattribute_job_info",
         "Jobs",
         "What a job is; always 1. Join on job_id.",
@@ -110,6 +137,20 @@ METRICS: tuple[Metric, ...] = (
         "A GPU that the job held; always 1.",
         ("job_id", "gpu_uuid"),
         note="To join with dcgm-exporter.",
+    ),
+    Metric(
+        "wattribute_job_slurm_info",
+        "Jobs",
+        "The Slurm job that the job is; always 1.",
+        ("job_id", *SLURM_LABELS),
+        note="To join with sacct and Slurm exporters.",
+    ),
+    Metric(
+        "wattribute_job_kubernetes_info",
+        "Jobs",
+        "A container of the job's pods; always 1.",
+        ("job_id", *KUBERNETES_LABELS),
+        note="To join with kube-state-metrics.",
     ),
     Metric("wattribute_job_cpu_seconds_total", "Jobs", "CPU time of the job.", _JOB, "seconds", _NS),
     Metric(
@@ -308,6 +349,15 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric("wattribute_agent_ticks_total", "Agent", "Ticks that the agent made."),
     Metric("wattribute_agent_ticks_late_total", "Agent", "Ticks that began more than an interval late."),
+    Metric(
+        "wattribute_agent_tick_lateness_seconds",
+        "Agent",
+        "By how much the last 600 ticks began late.",
+        ("statistic",),
+        "seconds",
+        _NS,
+        note="Statistics: p50, p95, max.",
+    ),
     Metric(
         "wattribute_agent_cpu_seconds_total", "Agent", "CPU time of the agent itself.", unit="seconds", exponent=_NS
     ),

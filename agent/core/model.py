@@ -219,6 +219,8 @@ class JobTotals:
     gpus: tuple[str, ...] = ()
     running: bool = True
     info: bool = True
+    slurm: tuple[Mapping[str, str], ...] = ()  # what joins it to series of others: one mapping per series
+    kubernetes: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -289,6 +291,11 @@ class Snapshot:
     agent_cpu_ns: int = 0
     agent_resident_bytes: int = 0
     agent_energy_uj: int = 0
+    agent_late_ns: Sequence[int] = ()  # by how much each of the last ticks began late
+    suspended_ns: int = 0
+    attribution: Mapping[tuple[DomainKind, str], str] = field(default_factory=dict)  # (kind, device) -> how it is split
+    policy: Mapping[str, Policy] = field(default_factory=dict)  # idle, overhead
+    idle_uw: Mapping[tuple[DomainKind, str, str], int] = field(default_factory=dict)  # (kind, device, how known)
 
 
 class Collector(Protocol):
@@ -320,7 +327,8 @@ class Exporter(Protocol):
 
 
 class Clock(Protocol):
-    """The only clock: CLOCK_BOOTTIME where there is one, and wall time."""
+    """The only clock: CLOCK_BOOTTIME where there is one, and wall time; how long the machine has been suspended."""
 
     def monotonic_ns(self) -> int: ...
     def time_ns(self) -> int: ...
+    def asleep_ns(self) -> int: ...

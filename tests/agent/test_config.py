@@ -242,7 +242,6 @@ def test_all_misspelt_keys_are_told_at_once(tmp_path: Path) -> None:
         ('[collectors]\nwall = "psys"', 'use "off"'),
         ('[ledger]\nurl = "postgresql://x"', "use the SQLite ledger in agent.state_dir (leave it empty)"),
         ('[web]\nconfig_file = "web.yml"', "use a loopback agent.listen behind a reverse proxy"),
-        ('[[rule]]\nproduct = "p"\nmatch = { cgroup = "/a" }', "use wattribute run --product, or job(product=...)"),
         ('[[product]]\nid = "p"\nscope = "fleet"', "use concurrency = N"),
         ('[[product]]\nid = "p"\ntax_by = "units"', 'use "weight"'),
         ('[[product]]\nid = "p"\namortise = "units"', 'use "time" and lifetime_years'),

@@ -38,6 +38,7 @@ class HandClock:
     def __init__(self) -> None:
         self.boot_ns = 1000 * S
         self.unix_ns = 1_700_000_000 * S
+        self.suspended_ns = 0
         self.on_pass: Callable[[int], None] = lambda duration_ns: None
 
     def monotonic_ns(self) -> int:
@@ -45,6 +46,9 @@ class HandClock:
 
     def time_ns(self) -> int:
         return self.unix_ns
+
+    def asleep_ns(self) -> int:
+        return self.suspended_ns
 
     def pass_(self, seconds: float) -> None:
         self.boot_ns += round(seconds * S)

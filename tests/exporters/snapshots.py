@@ -44,7 +44,15 @@ def totals(job: Job, *, seed: int = 1, info: bool = True, scale: int = 10**9) ->
             values[energy_slot(kind, share, quality)] = rng.randrange(scale)
     for slot in range(TERM_SLOT[TERMS[0]], EXPORTED_SLOTS):
         values[slot] = rng.randrange(scale * 1000)
-    return JobTotals(job=job, values=values, gpus=("GPU-11111111",), running=job.ended_unix_ns is None, info=info)
+    return JobTotals(
+        job=job,
+        values=values,
+        gpus=("GPU-11111111",),
+        running=job.ended_unix_ns is None,
+        info=info,
+        slurm=({"slurm_cluster": "c1", "slurm_job_id": "42", "partition": "gpu", "account": "physics"},),
+        kubernetes=({"pod_uid": "u-1", "pod_name": "a"}, {"pod_uid": "u-1", "pod_name": "a", "container_name": "b"}),
+    )
 
 
 def snapshot(
@@ -105,6 +113,11 @@ def snapshot(
         "agent_cpu_ns": 987_654_321,
         "agent_resident_bytes": 20 << 20,
         "agent_energy_uj": 1_000_001,
+        "agent_late_ns": (100_000, 5_000_000, 200_000),
+        "suspended_ns": 7_000_000_001,
+        "attribution": {("cpu", ""): "powercap, split by CPU time", ("gpu", "GPU-1"): "energy counter"},
+        "policy": {"idle": "reserved", "overhead": "usage"},
+        "idle_uw": {("cpu", "", "observed"): 37_000_001},
     }
     return Snapshot(**{**fields, **changes})  # type: ignore[arg-type]
 

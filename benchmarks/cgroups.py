@@ -1,0 +1,135 @@
+"""What a node full of found jobs costs: the agent over real cgroups, by cgroup counters alone.
+
+    python -m benchmarks.cgroups [--seconds 30] [--jobs 1000] [--processes 3] [--interval 1]
+
+Needs to make cgroups (root). Each job is a cgroup of sleeping processes that wake twice a second; one in twenty works
+at 1 % of a core. Power comes from the powercap double. At 10 Hz (`--interval 0.1`) what counts is the lateness: how
+long after its time a tick began, by the agent's own histogram.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.agent import Contestant, free_port, wait_for
+
+HERE = Path(__file__).parent
+TOPS = (Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup/cpu,cpuacct"), Path("/sys/fs/cgroup"))
+
+
+def top() -> Path:
+    """Where the agent would look for cgroups."""
+    for folder in TOPS:
+        if (folder / "cpuacct.usage").exists() or (folder / "cgroup.controllers").exists():
+            return folder
+    raise SystemExit("no cgroup tree here")
+
+
+@contextlib.contextmanager
+def load(jobs: int, each: int) -> Iterator[Path]:
+    """`jobs` cgroups of `each` processes; yields the folder that holds them."""
+    folder = top() / f"wattribute-bench-{os.getpid()}"
+    folder.mkdir()
+    parents = []
+    try:
+        for number in range(jobs):
+            group = folder / f"job-{number:04}"
+            group.mkdir()
+            lazy = "lazy" if number % 20 else "busy"
+            command = [sys.executable, "-S", "-E", str(HERE / "crowd.py"), str(group / "cgroup.procs"), str(each), lazy]
+            parents.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        for parent in parents:
+            assert parent.stdout is not None
+            parent.stdout.readline()
+        yield folder
+    finally:
+        for parent in parents:
+            parent.communicate(b"")
+        for group in folder.iterdir():
+            if group.is_dir():
+                with contextlib.suppress(OSError):
+                    group.rmdir()
+        folder.rmdir()
+
+
+def value(page: str, name: str) -> float:
+    """One sample without labels, or the sum over them."""
+    return sum(float(line.rsplit(" ", 1)[1]) for line in page.splitlines() if line.startswith((name + " ", name + "{")))
+
+
+def lateness_p95_ms(before: str, after: str) -> float:
+    """The 95th percentile by the histogram, interpolated in its bucket as histogram_quantile does."""
+    name = "wattribute_agent_tick_lateness_seconds_bucket"
+    counts = []
+    for line in after.splitlines():
+        if line.startswith(name):
+            bound = line.split('le="')[1].split('"')[0]
+            start = line.rsplit(" ", 1)[0]
+            earlier = next((float(b.rsplit(" ", 1)[1]) for b in before.splitlines() if b.startswith(start + " ")), 0.0)
+            counts.append((float(bound.replace("+Inf", "inf")), float(line.rsplit(" ", 1)[1]) - earlier))
+    wanted, lower, below = 0.95 * counts[-1][1], 0.0, 0.0
+    for bound, count in counts:
+        if count >= wanted:
+            return (lower + (bound - lower) * (wanted - below) / max(1.0, count - below)) * 1e3
+        lower, below = bound, count
+    return float("nan")
+
+
+def get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return str(answer.read().decode())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=30)
+    parser.add_argument("--jobs", type=int, default=1000)
+    parser.add_argument("--processes", type=int, default=3)
+    parser.add_argument("--interval", type=float, default=1.0)
+    arguments = parser.parse_args()
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        double = [sys.executable, "-m", "tests.doubles.powercap", str(folder / "sys"), "--packages", "2"]
+        tree = subprocess.Popen(
+            [*double, "--dram-w", "5", "--idle-w", "40", "--w-per-core", "20"], stdout=subprocess.DEVNULL
+        )
+        stack.callback(tree.wait)
+        stack.callback(tree.send_signal, signal.SIGINT)
+        groups = stack.enter_context(load(arguments.jobs, arguments.processes))
+        config = folder / "wattribute.toml"
+        config.write_text(
+            f'[agent]\ninterval_s = {arguments.interval}\n[collectors]\nnvml = "off"\n[attribution]\ncpu_idle_w = 40\n'
+            f'[[rule]]\nmatch = {{ cgroup = "/{groups.name}/*" }}\nproduct = "bench"\n'
+        )
+        port = free_port()
+        command = [sys.executable, "-m", "wattribute", "agent", "--config", str(config), "--sys", str(folder / "sys")]
+        command += ["--listen", f"127.0.0.1:{port}", "--socket", str(folder / "s"), "--state-dir", str(folder / "state")]
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        stack.callback(process.wait)
+        stack.callback(process.terminate)
+        url = f"http://127.0.0.1:{port}/metrics"
+        wait_for(url)
+        agent = Contestant("wattribute", process, url)
+        time.sleep(10)
+        before, cpu_ns, began_s = get(url), agent.cpu_ns, time.monotonic()
+        time.sleep(arguments.seconds)
+        passed_s, used_ns, after = time.monotonic() - began_s, agent.cpu_ns - cpu_ns, get(url)
+        running = value(after, "wattribute_job_running")
+        ticks = value(after, "wattribute_agent_ticks_total") - value(before, "wattribute_agent_ticks_total")
+        print(f"jobs found and running       {running:10.0f}")
+        print(f"CPU, % of a core             {used_ns / passed_s / 1e7:10.3f}")
+        print(f"resident MB                  {agent.resident_mb:10.1f}")
+        print(f"ticks per second             {ticks / passed_s:10.2f}")
+        print(f"lateness, 95th percentile ms {lateness_p95_ms(before, after):10.2f}")
+
+
+if __name__ == "__main__":
+    main()
