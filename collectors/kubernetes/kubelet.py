@@ -78,7 +78,7 @@ class Kubelet:
         connection = HTTPSConnection(self._host, self._port, timeout=TIMEOUT_S, context=self._trust())
         try:
             connection.connect()
-            if not self._ca_file and not self._is_local(connection.sock):
+            if is_loopback(self._host) and not self._is_local(connection.sock):
                 raise SensorUnavailable(f"{self.url} isn't known to be the kubelet: it gets no token", _CA)
         except BaseException:
             connection.close()
@@ -86,9 +86,9 @@ class Kubelet:
         return connection
 
     def _is_local(self, connected: "socket") -> bool:
-        """`localhost` may be resolved to anywhere."""
-        address = connected.getpeername()[0]
-        return is_loopback(address) and owner_of_peer(connected, f"{self._proc}/self") == self._uid
+        if not is_loopback(connected.getpeername()[0]):  # a name may be resolved to anywhere
+            return False
+        return bool(self._ca_file) or owner_of_peer(connected, f"{self._proc}/self") == self._uid
 
     def _trust(self) -> "SSLContext":
         import ssl

@@ -84,6 +84,25 @@ def test_elsewhere_it_needs_a_ca(server: Server, token: Path) -> None:
     assert server.asked == []
 
 
+@pytest.mark.parametrize("verified", [False, True])
+def test_a_localhost_that_is_elsewhere_is_not_local(
+    verified: bool, certificate: Certificate, token: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("this machine has the loopback alone")
+        elsewhere = probe.getsockname()[0]
+    real = socket.getaddrinfo
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *rest: real(elsewhere, *rest))
+    ca_file = str(certificate.file) if verified else ""
+    with Server(certificate, host="0.0.0.0") as server:
+        asked = Kubelet(server.url("localhost"), token_file=str(token), ca_file=ca_file, uid=os.getuid())
+        assert "gets no token" in why_not(asked).cause
+        assert server.asked == []
+
+
 @pytest.mark.usefixtures("resolved")
 def test_elsewhere_the_name_counts(server: Server, token: Path, certificate: Certificate) -> None:
     ca_file = str(certificate.file)
