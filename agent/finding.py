@@ -28,7 +28,6 @@ class FoundJobs:
         self._source: Source[FoundJob] = Source(discovery, clock, deadline_ns=DEADLINE_NS, threaded=not inline)
         self._told: Sequence[FoundJob] | None = None
         self._known: dict[GroupId, str] = {}
-        self._gone: list[GroupId] = []
         self._refused: set[str] = set()
 
     def request(self) -> None:
@@ -50,7 +49,7 @@ class FoundJobs:
         for group in registry.roots():
             if isinstance(group, GroupId):
                 self._known.setdefault(group, "")
-        self._gone += [group for group in self._known if group not in here]
+        self.groups.miss([group for group in self._known if group not in here])
         self._known = {group: job_id for group, job_id in self._known.items() if group in here}
         for group, found in here.items():
             if group in self._known:
@@ -68,11 +67,10 @@ class FoundJobs:
                 self._known[group] = found.job_id
 
     def gone(self) -> list[GroupId]:
-        """Cgroups that were removed, or that no source tells of any more, since the last call."""
-        gone, self._gone = self._gone, []
-        for group in self.groups.gone():
+        """Cgroups that were removed, or that no source tells of any more, until the last read."""
+        gone = list(self.groups.gone())
+        for group in gone:
             self._known.pop(group, None)
-            gone.append(group)
         return gone
 
     def health(self) -> list[SourceHealth]:

@@ -54,6 +54,8 @@ class Groups:
         self._overhead_ns = 0
         self._shown_ns: dict[GroupId, int] = {}
         self._sizes: deque[GroupId] = deque()
+        self._above: dict[str, GroupId] = {}  # the enclosures of watched cgroups, for as long as they are there
+        self._gone: list[GroupId] = []
         self._paths: dict[ProcessId, str] = {}  # of the watched trees' roots
         self._checked: dict[int, tuple[ProcessId, int]] = {}
         self._recheck_ns = 0
@@ -66,6 +68,7 @@ class Groups:
         counter_ns = self._counters.watch(group)
         if counter_ns is None:
             return None
+        self._enclose(group)
         self._account.watch(group, counter_ns, counter_ns if since_ns is None else min(since_ns, counter_ns))
         here = PurePosixPath(group.path)
         if any(name == here or name in here.parents for name in self._overhead):
@@ -83,7 +86,8 @@ class Groups:
             del self._in_overhead[group]
             self._taken_ns += node.own_ns
         self._account.unwatch(group)
-        self._counters.unwatch(group)
+        if self._above.get(group.path) != group:
+            self._counters.unwatch(group)
         self._shown_ns.pop(group, None)
         if group in self._sizes:
             self._sizes.remove(group)
@@ -114,9 +118,14 @@ class Groups:
         node = self._account.holding(self.tree.group_of(pid)) if self._account.groups else None
         return None if node is None else node.id
 
+    def miss(self, groups: Sequence[GroupId]) -> None:
+        """Cgroups that nobody tells of any more: the next read closes their accounts."""
+        self._gone += groups
+
     def gone(self) -> Sequence[GroupId]:
-        """Watched cgroups that were removed since the last call."""
-        return self._counters.gone()
+        """Watched cgroups that were removed, or missed, until the last read."""
+        gone, self._gone = self._gone, []
+        return gone
 
     def counters_ns(self) -> dict[GroupId, int]:
         """Where each counter stood at the last read: what `watch` wants after a restart."""
@@ -128,10 +137,16 @@ class Groups:
         if not groups:
             return self._cpu.read()
         counters_ns = self._counters.read()
+        for group in self._counters.gone():
+            if group in groups:
+                self._gone.append(group)
+            if self._above.get(group.path) == group:
+                del self._above[group.path], self._account.enclosures[group.path]
         readings = self._cpu.read()
         trees_ns = {r.consumer: r.busy_ns for r in readings if isinstance(r.consumer, ProcessId)}
         self._part_with_moved(trees_ns)
-        self._account.read(counters_ns, trees_ns)
+        above_ns = {path: counters_ns[group] for path, group in self._above.items() if group in counters_ns}
+        self._account.read(counters_ns, trees_ns, above_ns, self._gone)
         at_ns = readings[0].at_ns
         sizes = self._some_sizes()
         shown_ns = self._shown_ns
@@ -143,6 +158,20 @@ class Groups:
             taken_ns = self._taken_ns + sum([groups[group].own_ns for group in self._in_overhead])
             return [r if r.consumer != "overhead" else self._less(r, taken_ns) for r in readings]
         return [r if r.consumer != "overhead" else self._less(r, self._taken_ns) for r in readings]
+
+    def _enclose(self, group: GroupId) -> None:
+        """Watch the cgroup above, too; not the top, where everything else runs."""
+        above = group.path.rpartition("/")[0]
+        if not above or above in self._above:
+            return
+        siblings = self.tree.children(above.rpartition("/")[0] or "/")
+        here = next((each for each in siblings if each.path == above), None)
+        if here is None:
+            return
+        counter_ns = self._counters.watch(here)
+        if counter_ns is not None:
+            self._above[above] = here
+            self._account.enclose(above, counter_ns)
 
     def _less(self, overhead: UsageReading, taken_ns: int) -> UsageReading:
         """System daemons' time without the jobs found among them; never falls."""

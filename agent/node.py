@@ -306,7 +306,9 @@ class Node:
         )
 
     def flush(self, patience_s: float = 5.0) -> None:
-        """Wait until what was booked is durable, and show it."""
+        """Write down what was booked, wait until it is durable, and show it."""
+        if self._taken_ns < self._last_tick_ns:
+            self._take(self._last_tick_ns, self._clock.time_ns())
         self.record.flush(patience_s)
         self.show()
 

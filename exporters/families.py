@@ -411,3 +411,12 @@ def _agent(snapshot: Snapshot) -> Iterator[Batch]:
         ("wattribute_ledger_created_timestamp_seconds", (), snapshot.ledger_created_unix_ns),
     ):
         yield _rows(name, {labels: value})
+    late_ns = sorted(snapshot.agent_late_ns)
+    if late_ns:
+        last = len(late_ns) - 1
+        statistics: dict[Labels, Number] = {
+            ("p50",): late_ns[last // 2],
+            ("p95",): late_ns[last * 19 // 20],
+            ("max",): late_ns[-1],
+        }
+        yield _rows("wattribute_agent_tick_lateness_seconds", statistics)

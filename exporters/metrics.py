@@ -350,15 +350,6 @@ METRICS: tuple[Metric, ...] = (
     Metric("wattribute_agent_ticks_total", "Agent", "Ticks that the agent made."),
     Metric("wattribute_agent_ticks_late_total", "Agent", "Ticks that began more than an interval late."),
     Metric(
-        "wattribute_agent_tick_lateness_seconds",
-        "Agent",
-        "By how much the last 600 ticks began late.",
-        ("statistic",),
-        "seconds",
-        _NS,
-        note="Statistics: p50, p95, max.",
-    ),
-    Metric(
         "wattribute_agent_cpu_seconds_total", "Agent", "CPU time of the agent itself.", unit="seconds", exponent=_NS
     ),
     Metric("wattribute_agent_resident_memory_bytes", "Agent", "Resident memory of the agent.", unit="bytes"),
@@ -383,6 +374,15 @@ METRICS: tuple[Metric, ...] = (
         "When this node's ledger was created, Unix time: counters started at 0 then.",
         unit="seconds",
         exponent=_NS,
+    ),
+    Metric(
+        "wattribute_agent_tick_lateness_seconds",
+        "Agent",
+        "By how much the last 600 ticks began late.",
+        ("statistic",),
+        "seconds",
+        _NS,
+        note="Statistics: p50, p95, max.",
     ),
 )
 

@@ -12,9 +12,6 @@ from typing import NamedTuple, Protocol
 from wattribute.agent.core.model import ProcessId
 from wattribute.agent.core.trees import Member, Sample, Tree, TreeAccount
 
-SCAN_NS = 900_000_000
-"""Reaped time is asked for at most this often: a stat line costs thirty times what a clock does."""
-
 CALM_NS = 5_000_000_000
 """A process that ran but reaped nothing is asked this often, where no member of its tree died; memory is as old."""
 
@@ -79,11 +76,15 @@ class Follower:
         self._scanned_ns = now_ns()
 
     def read(self) -> Iterable[Tree]:
-        """Bring all trees up to now; reaped time at most every SCAN_NS."""
+        """Bring all trees up to now.
+
+        Reaped time is asked for at each read in which a process was made or died: learnt later, it would weigh in a
+        window in which it didn't run, on those who did.
+        """
         self._follow()
         self._run(self.account.live.values())
         now_ns = self._now_ns()
-        if now_ns - self._scanned_ns >= (SCAN_NS if self._dirty else CALM_NS):
+        if self._dirty or now_ns - self._scanned_ns >= CALM_NS:
             self._scan(now_ns)
         return self.account.trees.values()
 

@@ -21,7 +21,8 @@ IdleMethod = Literal["observed", "extrapolated"]
 SAMPLE_NS = NS_PER_S
 """Shorter windows are joined: counters move in steps of up to 100 ms, which must not look like noise."""
 QUIET_PPM = 10_000
-QUIET_SAMPLES = 10
+QUIET_SAMPLES = 3
+QUIET_NS = 10 * NS_PER_S
 LINE_SAMPLES = 30
 FORGET_SAMPLES = 3600
 BOUND_PPM = 20_000
@@ -74,6 +75,7 @@ class IdleOfUse:
         self.idle: Idle | None = None
         self._all = _Sums()
         self._quiet = _Sums()
+        self._quiet_ns = 0
         self._lowest_uw: int | None = None
         self._energy_uj = self._busy_ns = self._duration_ns = 0
 
@@ -86,6 +88,8 @@ class IdleOfUse:
             return
         power_uw = self._energy_uj * NS_PER_S // self._duration_ns
         use_ppm = self._busy_ns * 1_000_000 // (self._duration_ns * cpus)
+        if use_ppm <= QUIET_PPM:
+            self._quiet_ns += self._duration_ns
         self._energy_uj = self._busy_ns = self._duration_ns = 0
         self._lowest_uw = power_uw if self._lowest_uw is None else min(self._lowest_uw, power_uw)
         for sums in (self._all, self._quiet) if use_ppm <= QUIET_PPM else (self._all,):
@@ -97,7 +101,7 @@ class IdleOfUse:
     def _learn(self) -> Idle | None:
         line = _line(self._all)
         quiet = self._quiet
-        if quiet.n >= QUIET_SAMPLES:
+        if quiet.n >= QUIET_SAMPLES and self._quiet_ns >= QUIET_NS:
             power_uw = quiet.p // quiet.n
             if line is not None:
                 power_uw = max(0, power_uw - max(0, line[1]) * quiet.u // (quiet.n * 1_000_000))
@@ -115,7 +119,7 @@ class IdleOfUse:
         """As plain JSON values."""
         idle = self.idle
         learnt = None if idle is None else [idle.power_uw, idle.within_uw, idle.method]
-        return [self._all.values(), self._quiet.values(), self._lowest_uw, learnt]
+        return [self._all.values(), self._quiet.values(), self._lowest_uw, learnt, self._quiet_ns]
 
     @classmethod
     def restore(cls, saved: Sequence[Any]) -> "IdleOfUse":
@@ -124,6 +128,7 @@ class IdleOfUse:
         restored._all, restored._quiet = _Sums(*saved[0]), _Sums(*saved[1])
         restored._lowest_uw = saved[2]
         restored.idle = None if saved[3] is None else Idle(*saved[3])
+        restored._quiet_ns = saved[4]
         return restored
 
 

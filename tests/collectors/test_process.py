@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wattribute.agent.core.errors import SensorUnavailable
-from wattribute.agent.core.following import SCAN_NS
 from wattribute.agent.core.model import ProcessId
 from wattribute.collectors.process import ProcessCollector
 from wattribute.collectors.process.procfs import ProcFs
@@ -65,7 +64,7 @@ class Bench:
         return root
 
     def read(self) -> dict[object, int]:
-        self.clock.ahead_ns += SCAN_NS
+        self.clock.ahead_ns += 900_000_000
         return {r.consumer: r.busy_ns for r in self.collector.read()}
 
     def close(self) -> None:
