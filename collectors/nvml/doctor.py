@@ -45,7 +45,10 @@ def _look_at(nvml: Nvml, index: int, clock: Callable[[], int]) -> Finding:
         path = nvml.nvmlDeviceGetUUID(handle)
         name = nvml.nvmlDeviceGetName(handle)
         gpu = Gpu(nvml, path, clock, Processes(lambda pid: None))
-        readings = gpu.read()
+        try:
+            readings, how = gpu.read(), gpu.how
+        finally:
+            gpu.drop_handle(driver_changed=True)
         notes = [name, *gpu.missing.values(), *_notes(nvml, handle, name)]
     except nvml.NVMLError as error:
         return _bad(path, *why(nvml, error.value))
@@ -55,7 +58,7 @@ def _look_at(nvml: Nvml, index: int, clock: Callable[[], int]) -> Finding:
                 source=_SOURCE,
                 path=path,
                 ok=True,
-                why="; ".join((*notes, "energy counter")),
+                why="; ".join((*notes, how)),
                 resolution="1 mJ, moves every 20 to 100 ms",
                 value=f"{reading.energy_uj / 1e6:.3f} J since the driver was loaded",
                 quality="measured",
@@ -65,7 +68,7 @@ def _look_at(nvml: Nvml, index: int, clock: Callable[[], int]) -> Finding:
                 source=_SOURCE,
                 path=path,
                 ok=True,
-                why="; ".join((*notes, "no energy counter: the 1 s average of power is integrated")),
+                why="; ".join((*notes, f"no energy counter: {how}")),
                 resolution="1 mW, averaged over 1 s",
                 value=f"{reading.power_uw / 1e6:.3f} W",
                 quality="integrated",
@@ -77,7 +80,7 @@ def _notes(nvml: Nvml, handle: object, name: str) -> list[str]:
     notes = []
     with suppress(nvml.NVMLError):  # chips without MIG answer NOT_SUPPORTED
         if nvml.nvmlDeviceGetMigMode(handle)[0] == nvml.NVML_DEVICE_MIG_ENABLE:
-            notes.append("MIG is on: energy is the whole board's, counted once, and not known per instance")
+            notes.append("MIG is on: energy is the whole board's, counted once, and split over its instances")
     if "GH200" in name or "GB200" in name:
         notes.append("a superchip: the counter may cover the whole module, CPU included; don't add the CPU's own")
     return notes

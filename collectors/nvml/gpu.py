@@ -109,7 +109,11 @@ class Gpu:
             self._reopen(now_ns)
         partition = self._partition
         if partition is not None:
+            known = len(self.missing)
             instances = partition.read(now_ns)
+            if len(self.missing) > known and self._switched(now_ns):  # not failing: switched off
+                self._reopen(now_ns)
+                return self.read()
             energy, at_ns = self._read_energy()
             activity_ppm = partition.activity_ppm(at_ns)
             usage = self._slice_time.advance(

@@ -89,9 +89,9 @@ class Partition:
             except self._nvml.NVMLError as error:
                 self._raise_if_over(error)
                 self._listed_ns = None
-                self._activity.keep(set())
                 refused = error.value == self._nvml.NVML_ERROR_NO_PERMISSION
                 if refused or is_unsupported(self._nvml, error.value):
+                    self._activity.close()
                     self._activity = None
                     self._missing["GPM"] = f"activity per MIG instance can't be read: {error}"
                 return None
@@ -152,7 +152,6 @@ class Partition:
                 if tell:
                     self._missing[self._key(device)] = f"the processes of {device.uuid} can't be read: {error}"
                 return None
-        self._missing.pop(self._key(device), None)
         return contexts
 
     def _by_board(self) -> dict[tuple[int, int], Contexts]:

@@ -46,8 +46,6 @@ class SliceTime:
         """Starts anew (MIG was off in between); what was accumulated stays."""
         self._read_ns = None
         self._tenants = {}
-        for account in self._accounts.values():
-            account.settle()
 
     def advance(
         self,

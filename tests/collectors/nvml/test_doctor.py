@@ -26,7 +26,8 @@ def test_doctor_tells_each_gpu(driver: NvmlDouble) -> None:
     assert [finding.quality for finding in findings] == ["measured", "integrated", "measured", None]
     assert findings[0].path == driver.gpus[0].uuid
     assert findings[1].value == "100.000 W"
-    assert "MIG" in findings[2].why
+    assert "MIG: by slices of instances with a process" in findings[2].why
+    assert "energy counter, split by SM time" in findings[0].why
     assert "usermod" in findings[3].fix
 
 

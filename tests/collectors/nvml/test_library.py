@@ -8,13 +8,14 @@ import types
 from pathlib import Path
 
 import pytest
-from tests.doubles.nvml import SONAME, MissingCompiler, NvmlDouble
+from tests.doubles.nvml import SONAME, Instance, MissingCompiler, NvmlDouble
 
 from wattribute.agent.core.errors import SensorUnavailable
 from wattribute.collectors.nvml import NvmlCollector
 from wattribute.collectors.nvml.library import official
 
 REPO = Path(__file__).resolve().parents[3]
+PROBE = "from tests.collectors.nvml import real_gpu; real_gpu.main({})"
 
 
 def test_no_library_is_one_clear_message() -> None:
@@ -73,27 +74,26 @@ def test_the_double_s_command_prepares_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.gpu
-def test_a_real_gpu_counts_energy() -> None:
-    """In a process of its own, because this one may have the double loaded for good."""
-    code = """
-import ctypes, time
-try:
-    ctypes.CDLL("libnvidia-ml.so.1")
-except OSError:
-    raise SystemExit(print("no GPU"))
-from wattribute.agent.core.model import EnergyReading, PowerReading
-from wattribute.collectors.nvml import NvmlCollector
-collector = NvmlCollector(clock=time.monotonic_ns, identify=lambda pid: None)
-before = collector.read(); time.sleep(1); after = collector.read(); collector.close()
-kinds = (EnergyReading, PowerReading)
-a, b = ([r for r in rs if isinstance(r, kinds)] for rs in (before, after))
-assert a and len(a) == len(b), (before, after)
-for x, y in zip(a, b):
-    watts = (y.energy_uj - x.energy_uj) / 1e6 if isinstance(y, EnergyReading) else y.power_uw / 1e6
-    assert 1 < watts < 2000, (x, y)
-print("ok")
-"""
-    answer = _run(code, {"LD_LIBRARY_PATH": ""}).strip()
-    if answer == "no GPU":
+def test_a_real_gpu() -> None:
+    """In a process of its own, because this one may have the double loaded for good. Read what it prints (-s)."""
+    answer = _run(PROBE.format(5), {"LD_LIBRARY_PATH": ""})
+    if answer == "no GPU\n":
         pytest.skip("no NVIDIA GPU here")
-    assert answer == "ok"
+    print(answer)
+
+
+def test_what_a_real_gpu_is_asked_is_answered_by_the_double(tmp_path: Path) -> None:
+    try:
+        double = NvmlDouble(tmp_path, gpus=2)
+    except MissingCompiler as missing:
+        pytest.skip(str(missing))
+    with double:
+        double.gpus[1].mig()
+        double.gpus[1].gpm()
+        double.gpus[1].instances(Instance(1, 4, 56, 0.5))
+        answer = _run(PROBE.format(0.2), double.env)
+        uuid = double.gpus[1].uuid
+    assert answer.count("counter / integrated power") == 2
+    assert f"{uuid}: energy counter, MIG: by slices and GPM activity" in answer
+    assert "nvmlGpmMigSampleGet" in answer
+    assert "nvmlDeviceGetProcessUtilization: Not Supported" in answer, "under MIG"

@@ -86,6 +86,7 @@ def test_reads_closer_than_two_samples_may_be_lose_no_time(
         grown_ns.append(busy(collector.read())[C])
     assert grown_ns[-1] - grown_ns[0] == pytest.approx(5 * S * 28 / 84, abs=500)
     assert all(later > sooner for sooner, later in pairwise(grown_ns)), "no read without its part"
+    assert driver.calls("gpm_sample") <= 3 * (200 // 3 + 3), "two samples are more than 100 ms apart"
 
 
 def test_without_gpm_whoever_has_a_process_counts_as_busy(
@@ -107,15 +108,20 @@ def test_without_gpm_whoever_has_a_process_counts_as_busy(
 def test_activity_that_is_refused_is_told_once_and_done_without(
     driver: NvmlDouble, board: GpuDouble, collector: NvmlCollector, function: str, code: int, told: int
 ) -> None:
+    if function == "gpm_sample":
+        collector.read()
     board.fail(function, code)
+    driver.advance(S)
     readings = collector.read()
+    before = busy(readings)[A]
     driver.advance(S)
     readings += collector.read()
     assert len(faults(readings)) == told
-    assert busy(readings)[A] == S // 4
+    assert busy(readings)[A] - before == S // 4
     driver.advance(S)
     assert not faults(collector.read())
     assert collector.methods() == {board.uuid: BY_PRESENCE}
+    assert driver.calls("gpm_alloc") == driver.calls("gpm_free")
 
 
 def test_activity_that_one_instance_lacks_is_used_for_none(
@@ -128,18 +134,34 @@ def test_activity_that_one_instance_lacks_is_used_for_none(
     assert busy(collector.read())[A] == S // 4, "half measured and half guessed would favour the guess"
 
 
-def test_activity_that_fails_once_starts_anew(driver: NvmlDouble, board: GpuDouble, collector: NvmlCollector) -> None:
+def test_activity_that_fails_once_is_done_without_once(
+    driver: NvmlDouble, board: GpuDouble, collector: NvmlCollector
+) -> None:
     collector.read()
     board.fail("gpm_sample", 999)
-    driver.advance(S)
-    assert not faults(collector.read())
+    driver.advance(200 * MS)
+    readings = collector.read()
+    assert busy(readings)[A] == 50 * MS, "as if there were none"
+    assert not faults(readings)
     board.fail("gpm_sample", 0)
-    for _ in range(2):
-        driver.advance(S)
-        before = busy(collector.read())
-    driver.advance(S)
-    assert busy(collector.read()) == before, "idle, and known to be"
-    assert driver.calls("gpm_alloc") - driver.calls("gpm_free") == 6
+    listed = driver.calls("mig_handle")
+    driver.advance(200 * MS)
+    assert busy(collector.read()) == busy(readings), "idle, and known to be"
+    assert driver.calls("mig_handle") == listed + 7, "it may have been rebuilt"
+    assert collector.methods() == {board.uuid: BY_ACTIVITY}
+
+
+def test_activity_that_is_not_a_number_is_as_before(driver: NvmlDouble, board: GpuDouble) -> None:
+    ours_ns = [S]
+    collector = NvmlCollector(lambda: ours_ns[0], lambda pid: ProcessId(pid, 7), library=str(driver.library))
+    board.activity(2, 0.5)
+    collector.read()
+    for step_ns in (S, 0):  # no time between two samples, by the driver's clock
+        driver.advance(step_ns)
+        ours_ns[0] += S
+        readings = collector.read()
+    assert busy(readings)[C] == pytest.approx(S * 28 / 84, abs=2)
+    collector.close()
 
 
 @pytest.mark.parametrize(("activity", "metric_error"), [(1.7, 0), (1.0, 3)], ids=["more than all", "another metric"])
@@ -211,6 +233,7 @@ def test_instances_rebuilt_between_two_reads(
     before = busy(collector.read())
     board.instances(Instance(1, 1, 14), None, Instance(2, 4, 56, 1.0), reuse_handles=reuse_handles)
     board.processes(Process(101, instance=0), Process(100, instance=2))
+    allocated = driver.calls("gpm_alloc")
     for _ in range(12):
         driver.advance(after_ns)
         readings = collector.read()
@@ -218,6 +241,7 @@ def test_instances_rebuilt_between_two_reads(
         assert all(now[one] >= before.get(one, 0) for one in now)
         before = now
     assert not faults(readings)
+    assert driver.calls("gpm_alloc") - allocated == 4, "the same ids, but other instances"
     assert held(readings) == {
         A: pytest.approx(PPB * 4 / 7, abs=1),
         B: pytest.approx(PPB / 7, abs=1),
@@ -234,9 +258,9 @@ def test_mig_switched_on_and_off_again(driver: NvmlDouble, collector: NvmlCollec
     gpu.processes(Process(100, sm_percent=50, instance=0))
     gpu.instances(Instance(1, 7, 98))
     last_ns, told = 0, []
-    for step in range(90):
-        if step in (30, 60):
-            gpu.mig(step == 30)
+    for step in range(100):
+        if step in (35, 65):
+            gpu.mig(step == 35)
         readings = collector.read()
         told += faults(readings)
         assert energies(readings)
@@ -244,12 +268,11 @@ def test_mig_switched_on_and_off_again(driver: NvmlDouble, collector: NvmlCollec
         assert 0 <= spent_ns - last_ns <= after_ns + S
         last_ns = spent_ns
         driver.advance(after_ns)
-        if step in (29, 89):
-            assert collector.methods()[gpu.uuid] == "energy counter, split by SM time"
-        if step == 59:
-            assert collector.methods()[gpu.uuid] == BY_PRESENCE
+        assert collector.methods()[gpu.uuid] in ("energy counter, split by SM time", BY_PRESENCE)
+        if step not in (35, 65):  # at once, or with the next read
+            assert (collector.methods()[gpu.uuid] == BY_PRESENCE) is (35 < step < 65)
     assert not told
-    assert last_ns == pytest.approx((15 + 30 + 15) * after_ns, abs=3 * S)
+    assert last_ns == pytest.approx((35 / 2 + 30 + 35 / 2) * after_ns, abs=4 * after_ns)
 
 
 def test_processes_are_taken_from_the_board_where_mig_handles_have_none(

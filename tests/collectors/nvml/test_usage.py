@@ -44,7 +44,7 @@ def test_busy_time_follows_sm_use_and_no_sample_counts_twice(driver: NvmlDouble,
 def test_samples_from_before_the_first_read_are_not_ours(driver: NvmlDouble, collector: NvmlCollector) -> None:
     gpu = driver.gpus[0]
     gpu.processes(Process(100))
-    gpu.samples(*(Sample(100, 1_000_000 * second, 90) for second in range(1, 10)))
+    gpu.samples(Sample(150, 500_000, 90), *(Sample(100, 1_000_000 * second, 90) for second in range(1, 10)))
     assert busy(collector.read()) == {ProcessId(100, 7): 0}
     driver.advance(S)
     assert busy(collector.read()) == {ProcessId(100, 7): 0}
@@ -195,3 +195,18 @@ def test_who_leaves_and_returns_starts_anew() -> None:
     assert account.advance(3 * S, {}, []) == []
     (again,) = account.advance(4 * S, {1: None}, [])
     assert again.busy_ns == 0
+
+
+def test_where_stamps_are_in_step_a_process_without_one_was_idle() -> None:
+    """B is busy in every third tick: what lies between is not its, though it is shorter than some driver's period."""
+    time = SmTime("GPU-x", Processes(lambda pid: ProcessId(pid, 1)))
+    contexts: dict[int, int | None] = {1: None, 2: None}
+    time.advance(0, contexts, [])
+    for tick in range(1, 301):
+        samples = [sm.Sample(1, tick * 300_000, 50)]
+        if tick % 3 == 0:
+            samples.append(sm.Sample(2, tick * 300_000, 50))
+        for hundred in range(3):
+            spent = busy(time.advance((3 * tick + hundred) * S // 10, contexts, samples if hundred == 0 else []))
+    assert spent[ProcessId(1, 1)] == pytest.approx(45 * S, rel=0.01)
+    assert spent[ProcessId(2, 1)] == pytest.approx(15 * S, rel=0.02)
