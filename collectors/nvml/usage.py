@@ -95,7 +95,7 @@ class SmTime:
         before, self._holders = self._holders, tenants | servers
         for consumer in self._served.intersection(tenants.values()):  # its clients are gone, and paid until now
             self._served.remove(consumer)
-            del self._accounts[consumer]
+            self._accounts.pop(consumer, None)
         since_ns = at_ns if self._read_ns is None else self._read_ns
         for consumer in self._holders.values():
             self._account(consumer, since_ns).held_ns = at_ns
