@@ -6,6 +6,9 @@ what it told last, so that a failing kubelet ends nobody's job; each has its own
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from operator import is_
 
 from wattribute.agent.core.errors import SensorUnavailable
 from wattribute.agent.core.found import CgroupTree, FoundJob, JobSource
@@ -18,6 +21,8 @@ log = logging.getLogger("wattribute")
 
 FIRST_BACKOFF_NS = NS_PER_S
 LAST_BACKOFF_NS = 60 * NS_PER_S
+RELIST_LOOKS = 10
+FORGET_LOOKS = 1000
 
 
 class _Asked:
@@ -60,16 +65,27 @@ class Discovery:
         self._rules = rules
         self._clock = clock
         self._user_name = user_name
+        self._lists: list[Sequence[FoundJob]] = [()] * len(self._asked)
+        self._told: Sequence[FoundJob] = ()
 
-    def jobs(self) -> list[FoundJob]:
-        """All cgroups of found jobs; of two sources that tell of the same cgroup the first counts."""
-        told: dict[str, FoundJob] = {}
+    def jobs(self) -> Sequence[FoundJob]:
+        """All cgroups of found jobs; of two sources that tell of the same cgroup the first counts.
+
+        The same object as before where no source told anything new.
+        """
         self._sightings.look_again()
         for asked in self._asked:
             self._ask(asked)
-            for found in asked.jobs:
-                told.setdefault(found.group.path, found)
-        return [apply(self._rules, found, self._user_name(found.uid)) for found in told.values()]
+        lists = [asked.jobs for asked in self._asked]
+        if all(map(is_, lists, self._lists)):
+            return self._told
+        told: dict[str, FoundJob] = {}
+        for found in chain.from_iterable(lists):
+            told.setdefault(found.group.path, found)
+        names = {uid: self._user_name(uid) for uid in {found.uid for found in told.values()}}
+        self._told = [apply(self._rules, found, names[found.uid]) for found in told.values()]
+        self._lists = lists
+        return self._told
 
     read = jobs  # it is asked as a sensor is
 
@@ -120,43 +136,74 @@ class Discovery:
         asked.backoff_ns = min(2 * asked.backoff_ns, LAST_BACKOFF_NS)
 
 
+@dataclass(slots=True)
+class _Listing:
+    """What a folder held: each cgroup with the look at which it appeared (0: the first of all)."""
+
+    children: Sequence[GroupId]
+    born: dict[GroupId, int]
+    links: int
+    look: int
+
+
 class Sightings:
-    """A cgroup tree that remembers which cgroups were there at the first look, and which have appeared since."""
+    """A cgroup tree that remembers which cgroups were there at the first look, and which have appeared since.
+
+    A folder whose link count is as it was isn't listed again for RELIST_LOOKS looks: only one that came in the place of
+    another could hide so, and whoever misses that one calls `forget`.
+    """
 
     def __init__(self, tree: CgroupTree) -> None:
         self._tree = tree
-        self._seen: dict[str, dict[GroupId, int]] = {}  # by parent: the look at which it appeared; 0: the first
+        self._seen: dict[str, _Listing] = {}
         self._looks = 0
-        self.pids, self.reserved, self.group_of = tree.pids, tree.reserved, tree.group_of
+        self.pids, self.reserved, self.group_of, self.links = tree.pids, tree.reserved, tree.group_of, tree.links
 
     def look_again(self) -> None:
         """What appears from now on wasn't there at the tick before."""
         self._looks += 1
+        if self._looks % FORGET_LOOKS == 0:
+            self._seen = {path: seen for path, seen in self._seen.items() if self._looks - seen.look < FORGET_LOOKS}
+
+    def forget(self, group: GroupId) -> None:
+        """A cgroup went unnoticed: the folder that held it is listed at the next look."""
+        if (seen := self._seen.get(_parent(group.path))) is not None:
+            seen.links = -1
 
     def children(self, path: str) -> Sequence[GroupId]:
-        """The cgroups right below one."""
+        """The cgroups right below one; the same object for as long as they are the same."""
+        seen = self._seen.get(path)
+        if seen is not None and seen.look == self._looks and seen.links >= 0:
+            return seen.children
+        links = self._tree.links(path)
+        if seen is not None and links == seen.links >= 0 and (not links or self._looks - seen.look < RELIST_LOOKS):
+            if not links:
+                seen.look = self._looks
+            return seen.children
         children = self._tree.children(path)
-        before = self._seen.get(path)
-        if before is None:
-            self._seen[path] = dict.fromkeys(children, self._appeared(path))
-        elif before.keys() != set(children):
-            self._seen[path] = {group: before.get(group, self._looks) for group in children}
-        return children
+        if seen is None:
+            self._seen[path] = _Listing(
+                children, dict.fromkeys(children, self._appeared(path)), len(children), self._looks
+            )
+            return children
+        if seen.born.keys() != set(children):
+            seen.born = {group: seen.born.get(group, self._looks) for group in children}
+            seen.children = children
+        seen.links, seen.look = len(children) if links >= 0 else -1, self._looks
+        return seen.children
 
     def age(self, group: GroupId) -> Age:
         """When a cgroup was made."""
-        look = self._seen.get(_parent(group.path), {}).get(group, 0)
+        seen = self._seen.get(_parent(group.path))
+        look = 0 if seen is None else seen.born.get(group, 0)
         return "old" if not look else "new" if look == self._looks else "late"
 
     def _appeared(self, path: str) -> int:
         """The look at which a folder was first seen: what it holds is as new. The top is as old as the machine."""
-        siblings = self._seen.get(_parent(path), {}) if path != "/" else {}
-        looks = [look for group, look in siblings.items() if group.path == path]
-        return looks[0] if looks else self._looks if self._is_known(path) else 0
-
-    def _is_known(self, path: str) -> bool:
-        """Whether an enclosing folder was listed before without this one in it."""
-        return path != "/" and self._seen.get(_parent(path)) is not None
+        above = self._seen.get(_parent(path)) if path != "/" else None
+        if above is None:
+            return 0
+        return next((look for group, look in above.born.items() if group.path == path), self._looks)
 
 
 def _parent(path: str) -> str:

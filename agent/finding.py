@@ -29,6 +29,7 @@ class FoundJobs:
         self._told: Sequence[FoundJob] | None = None
         self._known: dict[GroupId, str] = {}
         self._refused: set[str] = set()
+        self._settled: Sequence[FoundJob] = ()  # what was told last, if all of it is taken in
 
     def request(self) -> None:
         """Ask what is there now."""
@@ -43,16 +44,26 @@ class FoundJobs:
     def reconcile(self, registry: Registry, finished: Callable[[str], LiveJob | None], clock: Clock) -> None:
         """Open what is new; remember what is gone for `gone`."""
         told, self._told = self._told, None
-        if told is None:
+        if told is None or (told and told == self._settled):
             return
+        self._settled = told
         here = {found.group: found for found in told}
         for group in registry.roots():
             if isinstance(group, GroupId):
                 self._known.setdefault(group, "")
-        self.groups.miss([group for group in self._known if group not in here])
-        self._known = {group: job_id for group, job_id in self._known.items() if group in here}
+        missed = [group for group in self._known if group not in here]
+        # After a restart a source may need a while until it knows a job again that was running before.
+        missed = [group for group in missed if self._known[group] or not self._is_there(group)]
+        if len(missed) + len(here) < len(self._known):
+            self._settled = ()  # some aren't told yet: to be looked at again
+        self.groups.miss(missed)
+        for group in missed:
+            del self._known[group]
         for group, found in here.items():
-            if group in self._known:
+            if self._known.get(group):
+                continue
+            if group in self._known:  # from before a restart
+                self._known[group] = found.job_id
                 continue
             known = None if found.job_id in registry.jobs else finished(found.job_id)
             age = self._sightings.age(group)
@@ -65,13 +76,19 @@ class FoundJobs:
                 continue
             if taken:
                 self._known[group] = found.job_id
+            else:
+                self._settled = ()
 
     def gone(self) -> list[GroupId]:
         """Cgroups that were removed, or that no source tells of any more, until the last read."""
         gone = list(self.groups.gone())
         for group in gone:
             self._known.pop(group, None)
+            self._sightings.forget(group)
         return gone
+
+    def _is_there(self, group: GroupId) -> bool:
+        return group in self._sightings.children(group.path.rpartition("/")[0] or "/")
 
     def health(self) -> list[SourceHealth]:
         """The state of each job source."""

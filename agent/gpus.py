@@ -53,7 +53,7 @@ class GpuProcesses:
                     jobs_ns[job_id] = jobs_ns.get(job_id, 0) + used_ns // len(jobs)
                     if reading.held_ppb is None:
                         shared[job_id] = 1
-                    else:
+                    elif reading.held_ppb:  # 0: it left, and its last use comes late
                         sliced[job_id] = sliced.get(job_id, 0) + reading.held_ppb // len(jobs)
             if shared or foreign:
                 each_ppb = PPB // (len(shared) + bool(foreign))

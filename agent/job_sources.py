@@ -1,6 +1,7 @@
 """From the configuration to the sources of jobs that nobody registers; what isn't on this machine costs nothing."""
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -37,13 +38,14 @@ def open_found_jobs(
         return None
     sightings = Sightings(tree)
     rules = rules_of(config)
-    discovery = Discovery(_sources(config, sightings, rules, user_name), sightings, rules, clock, user_name)
+    sources = _sources(config, sightings, rules, user_name, clock)
+    discovery = Discovery(sources, sightings, rules, clock, user_name)
     groups = Groups(tree, GroupUsage(tree), cpu, config.attribution.overhead_cgroups, clock.monotonic_ns)
     return FoundJobs(discovery, sightings, groups, clock, inline=inline)
 
 
 def _sources(
-    config: Config, tree: CgroupTree, rules: Sequence[Rule], user_name: Callable[[int], str]
+    config: Config, tree: CgroupTree, rules: Sequence[Rule], user_name: Callable[[int], str], clock: Clock
 ) -> list[JobSource]:
     from wattribute.collectors.environ import ProcessFacts
 
@@ -53,6 +55,14 @@ def _sources(
         from wattribute.collectors.slurm import SlurmJobs
 
         sources.append(SlurmJobs(tree, facts.environment, uid_of=facts.owner, title=facts.title, fit=fit))
+    if config.jobs.kubernetes == "auto":
+        from wattribute.collectors.kubernetes import Kubelet, KubernetesJobs, PodLabels
+
+        own = config.kubernetes
+        kubelet = Kubelet(own.kubelet, token_file=own.token_file, ca_file=own.ca_file, proc=config.paths.proc)
+        labels = PodLabels(own.job_label, own.product_label, own.uses_label, own.phase_label)
+        own_group = tree.group_of(os.getpid())
+        sources.append(KubernetesJobs(tree, kubelet, labels, own_group=own_group, clock=clock.monotonic_ns, fit=fit))
     if config.jobs.containers == "auto":
         from wattribute.collectors.containers import ContainerJobs
 

@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.claims import Entry
 from wattribute.agent.core.errors import Refused
-from wattribute.agent.core.found import FoundJob, Reservation
+from wattribute.agent.core.found import NOTHING_RESERVED, FoundJob, Reservation
 from wattribute.agent.core.model import CPU_NS_SLOT, GroupId, Job, ProcessId, Root, UsageReading
 from wattribute.agent.core.trees import Member
 from wattribute.agent.requests import JobEnd, JobStart, Peer
@@ -321,11 +321,12 @@ class Registry:
         reserved = [found.reserved for found in live.found.values()]
         cpus = [r.cpus_milli for r in reserved if r.cpus_milli is not None]
         memory = [r.memory_bytes for r in reserved if r.memory_bytes is not None]
-        live.entry.reserved = Reservation(
+        total = Reservation(
             cpus_milli=sum(cpus) if cpus else None,
             memory_bytes=sum(memory) if memory else None,
             exclusive=any(r.exclusive for r in reserved),
         )
+        live.entry.reserved = NOTHING_RESERVED if total == NOTHING_RESERVED else total
 
     def _job_of(self, found: FoundJob, unix_ns: int) -> Job:
         return Job(

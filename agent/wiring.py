@@ -31,6 +31,7 @@ from wattribute.agent.sources import Source
 
 if TYPE_CHECKING:
     from wattribute.agent.registry import CpuTime
+    from wattribute.collectors.nvml import NvmlCollector
 
 log = logging.getLogger("wattribute")
 
@@ -68,13 +69,13 @@ def open_sensors(config: Config, clock: Clock, cpu: "CpuTime") -> Sensors:
         named = config.collectors.rapl != "auto" or "rapl" in required
         why_modelled = _try(sensors, seen, lambda: _rapl(config, clock), clock, named=named)
     if config.collectors.nvml != "off":
-        _try(
-            sensors,
-            seen,
-            lambda: _nvml(clock, lambda pid: cpu.recall(pid) or cpu.identify(pid)),
-            clock,
-            named="nvml" in required,
-        )
+
+        def open_nvml() -> Collector:
+            collector = _nvml(config, clock, lambda pid: cpu.recall(pid) or cpu.identify(pid))
+            sensors.gpu_methods = collector.methods
+            return collector
+
+        _try(sensors, seen, open_nvml, clock, named="nvml" in required)
     elif "nvml" in required:
         raise SensorUnavailable("nvml is required and switched off", 'set collectors.nvml = "auto"')
     backend = "pyRAPL" if config.collectors.rapl == "pyrapl" else "powercap"
@@ -122,10 +123,10 @@ def _rapl(config: Config, clock: Clock) -> Collector:
     return RaplCollector(Path(config.paths.sys), clock.monotonic_ns)
 
 
-def _nvml(clock: Clock, identify: Callable[[int], ProcessId | None]) -> Collector:
+def _nvml(config: Config, clock: Clock, identify: Callable[[int], ProcessId | None]) -> "NvmlCollector":
     from wattribute.collectors.nvml import NvmlCollector
 
-    return NvmlCollector(clock.monotonic_ns, identify)
+    return NvmlCollector(clock.monotonic_ns, identify, proc=Path(config.paths.proc))
 
 
 def _add_modelled(

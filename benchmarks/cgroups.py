@@ -38,25 +38,25 @@ def load(jobs: int, each: int) -> Iterator[Path]:
     """`jobs` cgroups of `each` processes; yields the folder that holds them."""
     folder = top() / f"wattribute-bench-{os.getpid()}"
     folder.mkdir()
-    parents = []
+    for number in range(jobs):
+        (folder / f"job-{number:04}").mkdir()
+    crowd = subprocess.Popen(
+        [sys.executable, "-S", "-E", str(HERE / "crowd.py"), str(folder), str(each)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
     try:
-        for number in range(jobs):
-            group = folder / f"job-{number:04}"
-            group.mkdir()
-            lazy = "lazy" if number % 20 else "busy"
-            command = [sys.executable, "-S", "-E", str(HERE / "crowd.py"), str(group / "cgroup.procs"), str(each), lazy]
-            parents.append(subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
-        for parent in parents:
-            assert parent.stdout is not None
-            parent.stdout.readline()
+        assert crowd.stdout is not None
+        crowd.stdout.readline()
         yield folder
     finally:
-        for parent in parents:
-            parent.communicate(b"")
-        for group in folder.iterdir():
-            if group.is_dir():
+        crowd.communicate(b"")
+        until_s = time.monotonic() + 20
+        while list(folder.glob("*/")) and time.monotonic() < until_s:
+            for group in folder.glob("*/"):
                 with contextlib.suppress(OSError):
                     group.rmdir()
+            time.sleep(0.2)
         folder.rmdir()
 
 

@@ -1,4 +1,7 @@
-"""One job's processes in a cgroup: `python -S crowd.py CGROUP.PROCS PROCESSES busy|lazy`; they end with stdin."""
+"""The processes of many jobs in cgroups: `python -S crowd.py FOLDER PROCESSES`; they end with stdin.
+
+Each cgroup in FOLDER gets PROCESSES sleepers that wake twice a second; in every twentieth one works at 1 % of a core.
+"""
 
 import os
 import select
@@ -6,19 +9,26 @@ import sys
 import time
 
 
+def live(parent: int, burn_ns: int) -> None:
+    """Burn some CPU time twice a second for as long as the parent lives."""
+    while os.getppid() == parent:
+        until_ns = time.thread_time_ns() + burn_ns
+        while time.thread_time_ns() < until_ns:
+            pass
+        time.sleep(0.5)
+
+
 def main() -> None:
-    with open(sys.argv[1], "w") as procs:  # noqa: PTH123 - pathlib isn't worth its import a thousand times
-        procs.write("0")
-    parent = os.getpid()
-    for number in range(int(sys.argv[2]) - 1):
-        if os.fork() == 0:
-            burn_ns = 5_000_000 if number == 0 and sys.argv[3] == "busy" else 0
-            while os.getppid() == parent:
-                until_ns = time.thread_time_ns() + burn_ns
-                while time.thread_time_ns() < until_ns:
-                    pass
-                time.sleep(0.5)
-            os._exit(0)
+    parent, folder = os.getpid(), sys.argv[1]
+    jobs = sorted(entry.path for entry in os.scandir(folder) if entry.is_dir())
+    for number, path in enumerate(jobs):
+        for member in range(int(sys.argv[2])):
+            if os.fork() == 0:
+                procs = os.open(f"{path}/cgroup.procs", os.O_WRONLY)
+                os.write(procs, b"0")
+                os.close(procs)
+                live(parent, 5_000_000 if member == 0 and number % 20 == 0 else 0)
+                os._exit(0)
     sys.stdout.write("up\n")
     sys.stdout.flush()
     select.select([sys.stdin], [], [])

@@ -49,12 +49,17 @@ class NamedCgroups:
         self._search = GroupSearch(tree, wanted=self._is_wanted, enter=self._may_hold, keep=self._is_kept)
         self._known: dict[GroupId, FoundJob | None] = {}
         self._tries: dict[GroupId, int] = {}
+        self._groups: list[GroupId] = []
+        self._jobs: list[FoundJob] = []
 
     def jobs(self) -> Sequence[FoundJob]:
         """Those that are there; none without a rule that names any."""
+        groups = self._search.groups() if self._rules else []
+        if groups is self._groups and not self._tries:
+            return self._jobs
         known: dict[GroupId, FoundJob | None] = {}
         tries: dict[GroupId, int] = {}
-        for group in self._search.groups() if self._rules else ():
+        for group in groups:
             if group in self._known:
                 known[group] = self._known[group]
                 continue
@@ -64,8 +69,9 @@ class NamedCgroups:
                 if tries[group] <= PATIENCE:
                     continue
             known[group] = self._told(group, uid or 0)
-        self._known, self._tries = known, tries
-        return [job for job in known.values() if job is not None]
+        self._known, self._tries, self._groups = known, tries, groups
+        self._jobs = [job for job in known.values() if job is not None]
+        return self._jobs
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -62,20 +62,28 @@ class SlurmJobs:
         self._search = GroupSearch(tree, wanted=_is_job, enter=_is_folder, keep=_is_folder)
         self._known: dict[GroupId, FoundJob] = {}
         self._tries: dict[GroupId, int] = {}
+        self._groups: list[GroupId] = []
+        self._jobs: list[FoundJob] = []
 
     def jobs(self) -> Sequence[FoundJob]:
         """Those that are there. A job is told once its environment could be read, or by its path after PATIENCE."""
+        groups = self._search.groups()
+        if groups is self._groups and not self._tries:
+            return self._jobs
         known: dict[GroupId, FoundJob] = {}
         tries: dict[GroupId, int] = {}
-        for group in self._search.groups():
+        for group in groups:
             job = self._known.get(group)
             if job is None:
-                tries[group] = self._tries.get(group, 0) + 1
-                job = self._look_into(group, tries[group] > PATIENCE)
+                tried = self._tries.get(group, 0) + 1
+                job = self._look_into(group, tried > PATIENCE)
+                if job is None:
+                    tries[group] = tried
             if job is not None:
                 self._known[group] = known[group] = job
-        self._known, self._tries = known, tries
-        return list(known.values())
+        self._known, self._tries, self._groups = known, tries, groups
+        self._jobs = list(known.values())
+        return self._jobs
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -56,6 +56,10 @@ class CgroupTree(Protocol):
         """The cgroups right below one (`/` is the top)."""
         ...
 
+    def links(self, path: str) -> int:
+        """How many cgroups are right below one, cheaply; -1 where that isn't known."""
+        ...
+
     def pids(self, path: str, most: int) -> Sequence[int]:
         """Up to `most` processes of a cgroup and of those below it."""
         ...

@@ -4,7 +4,9 @@ A walk goes everywhere such a cgroup may be. Between two walks only those folder
 always worth a look, and what is new in them is walked into.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from operator import is_not
+from typing import NamedTuple
 
 from wattribute.agent.core.found import CgroupTree, GroupId
 
@@ -29,34 +31,65 @@ class GroupSearch:
         self._calls = 0
         self._watched: dict[str, None] = {}
         self._walked: set[GroupId] = set()
+        self._sorted: dict[str, _Sorted] = {}
+        self._lists: list[_Sorted] = []
+        self._groups: list[GroupId] = []
 
     def groups(self) -> list[GroupId]:
-        """Those that are there now. One in a folder that never held any may be told up to WALK_EVERY calls late."""
+        """Those that are there now, the same object for as long as they are the same.
+
+        One in a folder that never held any may be told up to WALK_EVERY calls late.
+        """
         whole = self._calls % WALK_EVERY == 0
         self._calls += 1
+        lists: list[_Sorted] = []
         if whole:
-            self._watched = {"/": None}
-            self._walked = set()
-            return list(self._walk("/"))
-        # A folder made anew may be walked into and hold one that is listed as well.
-        return list(dict.fromkeys(group for folder in tuple(self._watched) for group in self._list(folder)))
+            before, self._sorted = self._sorted, {}
+            self._sorted = {path: known for path, known in before.items() if path in self._watched}
+            self._watched, self._walked = {"/": None}, set()
+            self._walk("/", lists)
+        else:
+            for folder in tuple(self._watched):
+                self._list(folder, lists)
+        if len(lists) != len(self._lists) or any(map(is_not, lists, self._lists)):
+            self._lists = lists
+            # A folder made anew may be walked into and hold one that is listed as well.
+            groups = list(dict.fromkeys(group for known in lists for group in known.wanted))
+            self._groups = groups if groups != self._groups else self._groups
+        return self._groups
 
-    def _list(self, folder: str) -> Iterator[GroupId]:
-        for child in self._tree.children(folder):
-            if self._wanted(child.path):
-                yield child
-            elif child not in self._walked and self._enter(child.path):
+    def _list(self, folder: str, lists: "list[_Sorted]") -> None:
+        known = self._sort(folder)
+        lists.append(known)
+        for child in known.inner:
+            if child not in self._walked:
                 self._walked.add(child)
                 if child.path not in self._watched:  # else it was made anew and is listed anyway
-                    yield from self._walk(child.path)
+                    self._walk(child.path, lists)
 
-    def _walk(self, folder: str) -> Iterator[GroupId]:
-        if self._keep(folder):
+    def _walk(self, folder: str, lists: "list[_Sorted]") -> None:
+        known = self._sort(folder)
+        if known.wanted or self._keep(folder):
             self._watched[folder] = None
-        for child in self._tree.children(folder):
-            if self._wanted(child.path):
-                self._watched[folder] = None
-                yield child
-            elif self._enter(child.path):
-                self._walked.add(child)
-                yield from self._walk(child.path)
+        lists.append(known)
+        for child in known.inner:
+            self._walked.add(child)
+            self._walk(child.path, lists)
+
+    def _sort(self, folder: str) -> "_Sorted":
+        """What a folder holds; a tree that answers with the same object holds the same."""
+        children = self._tree.children(folder)
+        known = self._sorted.get(folder)
+        if known is None or known.children is not children:
+            wanted = [child for child in children if self._wanted(child.path)]
+            inner = [child for child in children if not self._wanted(child.path) and self._enter(child.path)]
+            known = self._sorted[folder] = _Sorted(children, wanted, inner)
+        return known
+
+
+class _Sorted(NamedTuple):
+    """A folder's cgroups: those that are wanted, and those that may hold some."""
+
+    children: Sequence[GroupId]
+    wanted: list[GroupId]
+    inner: list[GroupId]

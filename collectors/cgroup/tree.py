@@ -40,6 +40,13 @@ class Tree:
         except OSError:
             return ()
 
+    def links(self, path: str) -> int:
+        """By the folder's link count, which has one for each folder in it, and two of its own (not on every disk)."""
+        try:
+            return max(-1, os.stat(self._top + path).st_nlink - 2)  # noqa: PTH116 - a Path costs three times the call
+        except OSError:
+            return -1
+
     def pids(self, path: str, most: int) -> Sequence[int]:
         """Up to `most` processes of a cgroup and of those below it, the nearest first."""
         found: dict[int, None] = {}

@@ -52,10 +52,14 @@ class ContainerJobs:
         self._search = GroupSearch(tree, wanted=_is_container, enter=_may_hold, keep=lambda path: path.count("/") == 1)
         self._known: dict[GroupId, FoundJob] = {}
         self._tries: dict[GroupId, int] = {}
+        self._groups: list[GroupId] = []
+        self._jobs: list[FoundJob] = []
 
     def jobs(self) -> Sequence[FoundJob]:
         """Those that are there. One in a new corner (a service, a user's slice) may be told ten calls late."""
         groups = self._search.groups()
+        if groups is self._groups and not self._tries:
+            return self._jobs
         known = {group: self._known[group] for group in groups if group in self._known}
         new = [group for group in groups if group not in known]
         tries: dict[GroupId, int] = {}
@@ -73,8 +77,9 @@ class ContainerJobs:
                 if tries[group] <= PATIENCE:
                     continue
             known[group] = self._told(group, engine, container, user, one)
-        self._known, self._tries = known, tries
-        return list(known.values())
+        self._known, self._tries, self._groups = known, tries, groups
+        self._jobs = list(known.values())
+        return self._jobs
 
     def close(self) -> None:
         """Nothing is held open."""

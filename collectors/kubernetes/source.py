@@ -65,6 +65,7 @@ class KubernetesJobs:
         self._fit = fit
         self._search = GroupSearch(tree, wanted=is_pod, enter=may_hold_pods, keep=holds_pods)
         self._known: dict[GroupId, FoundJob] = {}
+        self._jobs: list[FoundJob] = []
         self._held: dict[GroupId, _Held] = {}
         self._next_ns = 0
         self._failure: SensorUnavailable | None = None
@@ -90,11 +91,13 @@ class KubernetesJobs:
             del held[group]
         news = known.keys() != self._known.keys()
         self._known, self._held = known, held
+        if news:
+            self._jobs = list(known.values())
         if not held:
             self._failure = None
         if self._failure is not None and not news:
             raise SensorUnavailable(self._failure.cause, self._failure.fix)
-        return list(known.values())
+        return self._jobs
 
     def close(self) -> None:
         """Nothing is held open."""

@@ -27,7 +27,7 @@ def driver(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Iterator[NvmlDouble
     double.freeze()
     library = str(double.library)
     monkeypatch.setattr(
-        wiring, "_nvml", lambda clock, identify: NvmlCollector(clock.monotonic_ns, identify, library=library)
+        wiring, "_nvml", lambda config, clock, identify: NvmlCollector(clock.monotonic_ns, identify, library=library)
     )
     bench.clock.on_pass = double.advance
     bench.open(collectors='modelled = "off"\nnvml = "auto"')

@@ -47,6 +47,9 @@ class ListedTree:
         self.listed.append(path)
         return [GroupId(child, self.inodes[child]) for child in self._below.get(path, ())]
 
+    def links(self, path: str) -> int:
+        return len(self._below.get(path, ()))
+
     def pids(self, path: str, most: int) -> Sequence[int]:
         self.asked_pids += 1
         found, groups = list[int](), [path]
