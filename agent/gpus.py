@@ -1,6 +1,7 @@
 """From NVML's processes to jobs: who used which GPU since the last read, and who holds it."""
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from wattribute.agent.core.attribution import PPB
 from wattribute.agent.core.books import Books
@@ -8,14 +9,24 @@ from wattribute.agent.core.model import EnergyReading, PowerReading, ProcessId, 
 from wattribute.agent.groups import Groups
 from wattribute.agent.registry import CpuTime, Registry
 
+if TYPE_CHECKING:
+    from wattribute.agent.allotted import AllottedGpus
+
 
 class GpuProcesses:
     """Remembers each consumer's SM time, and the root it belonged to, for as long as NVML reports it."""
 
-    def __init__(self, cpu: CpuTime, registry: Registry, groups: Groups | None = None) -> None:
+    def __init__(
+        self,
+        cpu: CpuTime,
+        registry: Registry,
+        groups: Groups | None = None,
+        allotted: "AllottedGpus | None" = None,
+    ) -> None:
         self._cpu = cpu
         self._registry = registry
         self._groups = groups
+        self._allotted = allotted
         self._busy_ns: dict[tuple[str, ProcessId], int] = {}
         self._roots: dict[ProcessId, Root] = {}
 
@@ -35,6 +46,9 @@ class GpuProcesses:
             shared: dict[str, int] = {}  # who holds the whole of it, beside others
             sliced: dict[str, int] = {}  # who holds a part of its own (MIG)
             other_ns = foreign = foreign_ppb = unallocated_ppb = 0
+            given = [] if self._allotted is None else self._allotted.jobs(device, self._registry)
+            if not any(reading.held_ppb is not None for reading in readings):
+                shared = dict.fromkeys(given, 1)
             for reading in readings:
                 consumer = reading.consumer
                 if consumer == "unallocated":
@@ -43,7 +57,7 @@ class GpuProcesses:
                     continue
                 used_ns = max(0, reading.busy_ns - busy_before.get((device, consumer), 0))
                 self._busy_ns[device, consumer] = reading.busy_ns
-                jobs = self._jobs_of(consumer, roots_before)
+                jobs = self._jobs_of(consumer, roots_before) or (given if len(given) == 1 else [])
                 if not jobs:
                     other_ns += used_ns
                     foreign += reading.held_ppb is None

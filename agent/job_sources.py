@@ -4,6 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wattribute.agent.config.rules import rules_of
 from wattribute.agent.config.schema import Config
@@ -16,6 +17,9 @@ from wattribute.agent.finding import FoundJobs
 from wattribute.agent.groups import Groups
 from wattribute.agent.identity import fit
 from wattribute.agent.registry import CpuTime
+
+if TYPE_CHECKING:
+    from wattribute.collectors.kubernetes import Kubelet
 
 log = logging.getLogger("wattribute")
 
@@ -38,15 +42,16 @@ def open_found_jobs(
         return None
     sightings = Sightings(tree)
     rules = rules_of(config)
-    sources = _sources(config, sightings, rules, user_name, clock)
+    sources = job_sources(config, sightings, rules, user_name, clock)
     discovery = Discovery(sources, sightings, rules, clock, user_name)
     groups = Groups(tree, GroupUsage(tree), cpu, config.attribution.overhead_cgroups, clock.monotonic_ns)
     return FoundJobs(discovery, sightings, groups, clock, inline=inline)
 
 
-def _sources(
+def job_sources(
     config: Config, tree: CgroupTree, rules: Sequence[Rule], user_name: Callable[[int], str], clock: Clock
 ) -> list[JobSource]:
+    """What the configuration has looked for, in the order in which they count."""
     from wattribute.collectors.environ import ProcessFacts
 
     facts = ProcessFacts(config.paths.proc)
@@ -56,13 +61,14 @@ def _sources(
 
         sources.append(SlurmJobs(tree, facts.environment, uid_of=facts.owner, title=facts.title, fit=fit))
     if config.jobs.kubernetes == "auto":
-        from wattribute.collectors.kubernetes import Kubelet, KubernetesJobs, PodLabels
+        from wattribute.collectors.kubernetes import KubernetesJobs, PodLabels
 
         own = config.kubernetes
-        kubelet = Kubelet(own.kubelet, token_file=own.token_file, ca_file=own.ca_file, proc=config.paths.proc)
         labels = PodLabels(own.job_label, own.product_label, own.uses_label, own.phase_label)
         own_group = tree.group_of(os.getpid())
-        sources.append(KubernetesJobs(tree, kubelet, labels, own_group=own_group, clock=clock.monotonic_ns, fit=fit))
+        sources.append(
+            KubernetesJobs(tree, kubelet_of(config), labels, own_group=own_group, clock=clock.monotonic_ns, fit=fit)
+        )
     if config.jobs.containers == "auto":
         from wattribute.collectors.containers import ContainerJobs
 
@@ -72,3 +78,11 @@ def _sources(
 
         sources.append(NamedCgroups(tree, rules, user_name=user_name, uid_of=facts.owner, fit=fit))
     return sources
+
+
+def kubelet_of(config: Config) -> "Kubelet":
+    """This node's kubelet. Raises ConfigError where its address is none."""
+    from wattribute.collectors.kubernetes import Kubelet
+
+    own = config.kubernetes
+    return Kubelet(own.kubelet, token_file=own.token_file, ca_file=own.ca_file, proc=config.paths.proc)

@@ -45,6 +45,7 @@ from wattribute.agent.view import Row, ShowWindow, take
 from wattribute.agent.wiring import Sensors
 
 if TYPE_CHECKING:
+    from wattribute.agent.allotted import AllottedGpus
     from wattribute.agent.finding import FoundJobs
     from wattribute.agent.norecord import NoRecord
     from wattribute.agent.record import Record
@@ -80,6 +81,7 @@ class Node:
         notes: Iterable[str],
         resident_bytes: Callable[[], int],
         found: "FoundJobs | None" = None,
+        allotted: "AllottedGpus | None" = None,
     ) -> None:
         self.basis = basis
         self.node_id = node_id
@@ -96,7 +98,8 @@ class Node:
         self._notes = [*sensors.notes, *notes]
         self._resident_bytes = resident_bytes
         self._found = found
-        self._gpus = GpuProcesses(cpu, registry, None if found is None else found.groups)
+        self._allotted = allotted
+        self._gpus = GpuProcesses(cpu, registry, None if found is None else found.groups, allotted)
         self._folds = record.folds
         self._rows = {job_id: Row.of(live, pack(live.entry.values)) for job_id, live in registry.jobs.items()}
         self.views = ShowWindow(round(config.export.export_age_s * NS_PER_S))
@@ -232,8 +235,9 @@ class Node:
         self._edge, self._edge_until_ns = False, None
         for source in self._sensors.sources:
             source.request()
-        if self._found is not None:
-            self._found.request()
+        asked = [part for part in (self._found, self._allotted) if part is not None]
+        for part in asked:
+            part.request()
         energy: list[EnergyReading | PowerReading] = []
         owner = {}
         usage: list[UsageReading] = []
@@ -247,8 +251,8 @@ class Node:
                     usage.append(reading)
         energy = self._without_doubles(energy)
         stepped_ns = max((r.at_ns for r in energy if owner[r.domain].fresh), default=0)
-        if self._found is not None:
-            self._found.collect(max(0, patience_ns - (self._clock.monotonic_ns() - began_ns)))
+        for part in asked:
+            part.collect(max(0, patience_ns - (self._clock.monotonic_ns() - began_ns)))
         with self._cpu_lock:
             now_ns = self._book(energy, usage, owner, stepped_ns, at_edge=at_edge)
         self._last_tick_ns = now_ns
@@ -325,8 +329,9 @@ class Node:
         """Give the sensors back and write the rest down."""
         for source in self._sensors.sources:
             source.close()
-        if self._found is not None:
-            self._found.close()
+        for part in (self._found, self._allotted):
+            if part is not None:
+                part.close()
         self.record.close()
 
     # Inside
@@ -427,6 +432,8 @@ class Node:
             resets=0,
         )
         found = [] if self._found is None else self._found.health()
+        if self._allotted is not None:
+            found.append(self._allotted.health())
         return [process, *(source.health() for source in self._sensors.sources), *found, *self.record.health()]
 
     def _retire(self, unix_ns: int) -> bool:

@@ -19,9 +19,10 @@ from wattribute.agent.node import Node
 from wattribute.agent.norecord import NoRecord
 from wattribute.agent.registry import CpuTime, Registry
 from wattribute.agent.requests import Basis
-from wattribute.agent.wiring import boot_id, components, intensity, node_id, open_sensors, products, rules
+from wattribute.agent.wiring import Sensors, boot_id, components, intensity, node_id, open_sensors, products, rules
 
 if TYPE_CHECKING:
+    from wattribute.agent.allotted import AllottedGpus
     from wattribute.agent.record import Record
     from wattribute.collectors.process.collector import Processes
 
@@ -140,7 +141,17 @@ def open_node(
         notes=notes,
         resident_bytes=resident_bytes,
         found=found,
+        allotted=_allotted(config, sensors, clock, inline=inline) if basis == "daemon" else None,
     )
+
+
+def _allotted(config: Config, sensors: Sensors, clock: Clock, *, inline: bool) -> "AllottedGpus | None":
+    if not config.jobs.gpu_map_dir:
+        return None
+    from wattribute.agent.allotted import AllottedGpus
+    from wattribute.collectors.gpu_map import GpuMap
+
+    return AllottedGpus(GpuMap(config.jobs.gpu_map_dir), sensors.gpu_indices, clock, threaded=not inline)
 
 
 def _cpu_time(config: Config, clock: Clock, basis: Basis, kernel: "Processes | None") -> CpuTime:

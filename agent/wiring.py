@@ -51,6 +51,7 @@ class Sensors:
     first: list[EnergyReading | PowerReading] = field(default_factory=list)
     modelled_idle_uw: dict[DomainKind, int] = field(default_factory=dict)
     gpu_methods: Callable[[], Mapping[str, str]] = dict
+    gpu_indices: Callable[[], Mapping[int, str]] = dict
 
 
 def open_sensors(config: Config, clock: Clock, cpu: "CpuTime") -> Sensors:
@@ -72,7 +73,7 @@ def open_sensors(config: Config, clock: Clock, cpu: "CpuTime") -> Sensors:
 
         def open_nvml() -> Collector:
             collector = _nvml(config, clock, lambda pid: cpu.recall(pid) or cpu.identify(pid))
-            sensors.gpu_methods = collector.methods
+            sensors.gpu_methods, sensors.gpu_indices = collector.methods, collector.indices
             return collector
 
         _try(sensors, seen, open_nvml, clock, named="nvml" in required)

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 
 from wattribute.agent.client import Client
 from wattribute.agent.config import Config, listen_address
+from wattribute.agent.config.rules import rules_of
 from wattribute.agent.core.errors import SensorUnavailable, WattributeError
 from wattribute.agent.core.model import Collector, EnergyReading, Finding
+from wattribute.agent.job_sources import job_sources, kubelet_of
 from wattribute.agent.opening import SystemClock
 from wattribute.agent.wiring import open_sensors
 
@@ -42,6 +44,8 @@ def examine(config: Config) -> Iterator[Finding]:
 
         yield from probe_nvml(clock=time.monotonic_ns)
     yield from look_at_processes(config)
+    if sys.platform == "linux":
+        yield from look_at_jobs(config)
     yield look_at_state(Path(config.agent.state_dir))
     agent = look_at_agent(config.agent.socket)
     yield agent
@@ -68,6 +72,40 @@ def look_at_processes(config: Config) -> Iterator[Finding]:
         yield from _modelled(config, cpu)
     finally:
         cpu.close()
+
+
+def look_at_jobs(config: Config) -> Iterator[Finding]:
+    """Where jobs are found without being told, and how many there are now."""
+    from wattribute.collectors.cgroup import Tree, findings
+
+    cgroup, proc = Path(config.paths.cgroup), Path(config.paths.proc)
+    yield from findings(cgroup, proc)
+    try:
+        tree = Tree(cgroup, proc)
+    except SensorUnavailable:  # which its finding has told
+        return
+    for source in job_sources(config, tree, rules_of(config), str, SystemClock()):
+        if source.name == "kubernetes":
+            from wattribute.collectors.kubernetes import findings as of_kubernetes
+
+            yield from of_kubernetes(tree, kubelet_of(config))
+            continue
+        groups = len(source.jobs())
+        source.close()
+        yield Finding(source=source.name, path=str(tree.top), ok=True, why="looked for", value=f"found now: {groups}")
+    if config.jobs.gpu_map_dir:
+        from wattribute.collectors.gpu_map import GpuMap
+
+        path = config.jobs.gpu_map_dir
+        files = GpuMap(path)
+        try:
+            named = len(files.read())
+            why = "not believed: " + str(files.refused) if files.refused else "read"
+            yield Finding(source="gpu-map", path=path, ok=not files.refused, why=why, value=f"GPUs named: {named}")
+        except SensorUnavailable as error:
+            yield Finding(source="gpu-map", path=path, ok=False, why=error.cause, fix=error.fix)
+        finally:
+            files.close()
 
 
 def _cpu_time(config: Config) -> "ProcessCollector | PortableProcessCollector":

@@ -5,7 +5,7 @@ while the others go on; a session that the driver ended is opened again, with ne
 held all the time, because without persistence mode the last client's exit powers the GPU's state down.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +69,12 @@ class NvmlCollector:
         self._gpus: dict[str, Gpu] = {}
         self._troubles: dict[str, _Trouble] = {}
         self._refused: set[int] = set()  # indices that can't even be looked up
+        self._indices: dict[int, str] = {}
         self._listed_ns: int | None = None  # None: no session
+
+    def indices(self) -> Mapping[int, str]:
+        """UUID by the index that NVML gives this time: what other tools' files name a GPU by. From any thread."""
+        return self._indices
 
     def read(self) -> list[Reading]:
         """What all GPUs read now, a Fault for each that can't be; SensorUnavailable where there is no driver or GPU."""
@@ -156,6 +161,7 @@ class NvmlCollector:
             self.release()
             raise SensorUnavailable("the NVIDIA driver shows no GPU here", "in a container: docker run --gpus all")
         faults: list[Reading] = []
+        indices: dict[int, str] = {}
         for index in range(count):
             try:
                 uuid = nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))
@@ -168,8 +174,10 @@ class NvmlCollector:
                     faults.append(self._fault(f"unidentified-{index}", cause, fix, now_ns))
                 continue
             self._refused.discard(index)
+            indices[index] = uuid
             if uuid not in self._gpus:
                 self._gpus[uuid] = Gpu(nvml, uuid, self._clock, self._processes)
+        self._indices = indices
         return faults
 
     def _raise_if_session_over(self, error: Exception) -> None:
