@@ -18,13 +18,13 @@ TOPS = (Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup/cpu,cpuacct"), Path
 class Cgroups:
     """Real cgroups of a test's own, below one folder."""
 
-    def __init__(self, top: Path) -> None:
-        self.path = f"/wattribute-test-{os.getpid()}-{time.monotonic_ns()}"
+    def __init__(self, top: Path, prefix: str = "wattribute-test") -> None:
+        self.path = f"/{prefix}-{os.getpid()}-{time.monotonic_ns()}"
         self._folder = top / self.path[1:]
         self._folder.mkdir()
 
     def make(self, name: str) -> Path:
-        (self._folder / name).mkdir()
+        (self._folder / name).mkdir(parents=True)
         return self._folder / name
 
     def cpu_s(self, name: str) -> float:
@@ -50,10 +50,20 @@ class Cgroups:
 
 @pytest.fixture
 def cgroups() -> Iterator[Cgroups]:
+    yield from make_cgroups("wattribute-test")
+
+
+@pytest.fixture
+def slurmd() -> Iterator[Cgroups]:
+    """The folder of a slurmd that has a node name of its own (cgroup v1: /slurm_NODENAME)."""
+    yield from make_cgroups("slurm_test")
+
+
+def make_cgroups(prefix: str) -> Iterator[Cgroups]:
     for top in TOPS:
         if (top / "cgroup.procs").exists() and ((top / "cpuacct.usage").exists() or (top / "cpu.stat").exists()):
             try:
-                made = Cgroups(top)
+                made = Cgroups(top, prefix)
             except OSError:
                 continue
             yield made
@@ -160,3 +170,38 @@ def test_what_no_rule_names_stays_unregistered(start_agent: Start, cgroups: Cgro
     check_identities(samples)
     left = {s.labels["reason"]: s.value for s in samples if s.name == "wattribute_node_unattributed_joules_total"}
     assert float(left["unregistered"]) >= 0.9 * cgroups.cpu_s("other") * W_PER_CORE
+
+
+def test_a_slurm_job_is_found_with_its_steps_and_a_session_inside_is_the_same_job(
+    start_agent: Start, slurmd: Cgroups
+) -> None:
+    """As slurmstepd sets it up: the job's cgroup, steps below it, and its variables in each process."""
+    agent = start_agent(interval_s=0.5)
+    variables = {
+        "SLURM_JOB_ID": "42",
+        "SLURM_CLUSTER_NAME": "c1",
+        "SLURM_JOB_PARTITION": "gpu",
+        "SLURM_JOB_ACCOUNT": "physics",
+    }
+    environment = {**agent.environment, **variables}
+    step = slurmd.make(f"uid_{os.getuid()}/job_42/step_batch/task_0")
+    batch = launch(step, *BURNERS, "steady", "5", "0.3", environment=environment)
+    wait_until(lambda: found(agent, "c1-42"))
+    inner = agent.command("run", "--product", "bert", "--phase", "training", "--", *BURNERS, "children", "2")
+    srun = launch(slurmd.make(f"uid_{os.getuid()}/job_42/step_0/task_0"), *inner, environment=environment)
+    srun.communicate(timeout=60)
+    batch.communicate(timeout=60)
+    time.sleep(1.2)
+    receipt = agent.receipt("c1-42")
+    assert receipt["product_id"] == "bert"
+    assert receipt["phase"] == "training"
+    assert receipt["members"] == 2
+    assert receipt["cpu_s"] == pytest.approx(slurmd.cpu_s(f"uid_{os.getuid()}/job_42"), rel=0.01)
+    samples = agent.samples()
+    check_identities(samples)
+    joins = [s.labels for s in samples if s.name == "wattribute_job_slurm_info"]
+    assert [(j["job_id"], j["slurm_job_id"], j["partition"], j["account"]) for j in joins] == [
+        ("c1-42", "42", "gpu", "physics")
+    ]
+    products = {s.labels["product_id"] for s in samples if s.name == "wattribute_job_cpu_seconds_total"}
+    assert products == {"default", "bert"}  # what it used before it had a product stays there
