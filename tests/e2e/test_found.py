@@ -1,11 +1,15 @@
 """Jobs that nobody registers, in real cgroups under a real agent: found, billed once, told from what is inside."""
 
+import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.e2e.running import W_PER_CORE, RunningAgent, check_identities
@@ -205,3 +209,66 @@ def test_a_slurm_job_is_found_with_its_steps_and_a_session_inside_is_the_same_jo
     ]
     products = {s.labels["product_id"] for s in samples if s.name == "wattribute_job_cpu_seconds_total"}
     assert products == {"default", "bert"}  # what it used before it had a product stays there
+
+
+POD: dict[str, Any] = {
+    "metadata": {
+        "uid": "5f0c1f7e-7f3a-4b62-9d0e-0a6c5b1d2e3f",
+        "name": "vllm-7d9c8b6f5-x2x9k",
+        "namespace": "prod",
+        "labels": {"app": "vllm", "pod-template-hash": "7d9c8b6f5", "wattribute.io/phase": "inference"},
+        "ownerReferences": [{"kind": "ReplicaSet", "name": "vllm-7d9c8b6f5", "controller": True}],
+    },
+    "spec": {"containers": [{"name": "server", "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}}]},
+    "status": {"phase": "Running"},
+}
+
+
+@pytest.fixture
+def kubelet() -> Iterator[str]:
+    """A kubelet's read-only port that knows of one pod."""
+
+    class Pods(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"kind": "PodList", "apiVersion": "v1", "items": [POD]}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Silent."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pods) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+def test_a_pod_is_a_job_named_by_its_owner_and_mapped_by_its_labels(
+    start_agent: Start, cgroups: Cgroups, kubelet: str
+) -> None:
+    uid = str(POD["metadata"]["uid"])
+    configured = (
+        f'[kubernetes]\nkubelet = "{kubelet}"\n[[rule]]\nmatch = {{ label = {{ app = "vllm" }} }}\nproduct = "llama"'
+    )
+    cgroups.make("kubepods/burstable")  # as the kubelet makes it at its start
+    agent = start_agent(more=configured)
+    time.sleep(0.5)
+    container = launch(cgroups.make(f"kubepods/burstable/pod{uid}/{'c' * 64}"), *BURNERS, "children", "3")
+    container.communicate(timeout=60)
+    time.sleep(1.2)
+    cpu_s = cgroups.cpu_s(f"kubepods/burstable/pod{uid}")
+    cgroups.remove(f"kubepods/burstable/pod{uid}/{'c' * 64}")
+    cgroups.remove(f"kubepods/burstable/pod{uid}")
+    wait_until(lambda: agent.receipt("prod/vllm")["settled"])
+    receipt = agent.receipt("prod/vllm")
+    assert (receipt["product_id"], receipt["phase"]) == ("llama", "inference")
+    assert receipt["cpu_s"] == pytest.approx(cpu_s, rel=0.001)
+    # 0.5 of the CPUs are reserved: it pays that part of the idle power, however much it uses.
+    held = 0.5 / (os.cpu_count() or 1)
+    assert receipt["energy_j"]["cpu"]["idle"] == pytest.approx(10 * held * receipt["duration_s"], rel=0.2)
+    samples = agent.samples()
+    check_identities(samples)
+    (info,) = [s.labels for s in samples if s.name == "wattribute_job_kubernetes_info"]
+    assert (info["pod_uid"], info["container_name"], info["owner_kind"]) == (uid, "server", "Deployment")
