@@ -31,11 +31,11 @@ from wattribute.agent.core.model import (
     SourceHealth,
     UsageReading,
 )
-from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.gpus import GpuProcesses
 from wattribute.agent.idle_words import idle_powers, idle_words
 from wattribute.agent.ledger.batch import pack
+from wattribute.agent.pauses import Pauses
 from wattribute.agent.registry import CpuTime, LiveJob, Registry, check_id
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
 from wattribute.agent.saved import totals_of
@@ -56,7 +56,6 @@ PATIENCE_NS = 20_000_000
 EDGE_NS = 50_000_000
 FRESH_NS = 30_000_000
 LATE_KEPT = 600
-ASLEEP_NS = 100_000_000
 COMMIT_NS = 450_000_000
 """Totals are written, and shown, at a tick this long after the last time, and at every start and end of a job."""
 
@@ -110,7 +109,7 @@ class Node:
         self._cpu_read_unix_ns: int | None = None
         self._edge = False
         self._edge_until_ns: int | None = None
-        self._asleep_ns = clock.asleep_ns()
+        self._pauses = Pauses(clock.asleep_ns())
         self._ticks = 0
         self._late_ticks = 0
         self._tick_ns = 0
@@ -379,9 +378,8 @@ class Node:
         accounts: dict[Account, int] = {r.consumer: r.busy_ns for r in cpu if isinstance(r.consumer, str)}
         self._agent_cpu_ns = accounts["agent"]
         asleep_ns = self._clock.asleep_ns()
-        if asleep_ns - self._asleep_ns >= ASLEEP_NS:
-            self._tell_suspended(asleep_ns - self._asleep_ns, unix_ns)
-        self._asleep_ns = asleep_ns
+        for gap in self._pauses.see(now_ns, unix_ns, asleep_ns):
+            self._tell(gap)
         for outcome in self.books.tick(now_ns, accounts, energy, asleep_ns):
             owner[outcome.domain].note(outcome)
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
@@ -391,14 +389,9 @@ class Node:
             self._take(now_ns, unix_ns)
         return now_ns
 
-    def _tell_suspended(self, asleep_ns: int, unix_ns: int) -> None:
-        """The machine slept since the last tick: its window is longer, and jobs didn't run in that part of it."""
-        log.info("the machine was suspended for %.1f s", asleep_ns / NS_PER_S)
-        gap = {
-            "start": rfc3339(unix_ns - asleep_ns),
-            "end": rfc3339(unix_ns),
-            "cause": f"the machine was suspended for {asleep_ns / NS_PER_S:.1f} s, in or before this time",
-        }
+    def _tell(self, gap: dict[str, str | None]) -> None:
+        """The machine stood still since the last tick: the window is longer, and jobs didn't run in that part of it."""
+        log.info("%s", gap["cause"])
         for live in self.registry.jobs.values():
             if live.running:
                 live.gaps.append(dict(gap))

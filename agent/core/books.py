@@ -239,7 +239,8 @@ class Books:
         meter = self._meters.get(reading.domain)
         last = meter.reading if meter is not None else None
         if isinstance(reading, EnergyReading):
-            outcome = between(last if isinstance(last, EnergyReading) else None, reading)
+            asleep_ns = use.asleep_ns - (use if meter is None else meter.use).asleep_ns
+            outcome = between(last if isinstance(last, EnergyReading) else None, reading, asleep_ns)
         else:
             outcome = integrate(last if isinstance(last, PowerReading) else None, reading)
         if not (isinstance(outcome, Gap) and outcome.cause == "stale"):
@@ -357,7 +358,7 @@ class Books:
             "node_co2e_ng": dict(self.node_co2e_ng),
             "unattributed": {reason: list(values) for reason, values in self.unattributed.items()},
             "agent_energy_uj": self.agent_energy_uj,
-            "use": [self._use.at_ns, self._use.node_ns],
+            "use": [self._use.at_ns, self._use.node_ns, self._use.asleep_ns],
             "counters": [
                 [d.kind, d.id, m.reading.at_ns, m.reading.energy_uj]
                 for d, m in self._meters.items()
@@ -385,11 +386,16 @@ class Books:
         self.idle_gpus = {gpu: IdleOfGpu.restore(values) for gpu, values in saved.get("idle_gpus", {}).items()}
         if not same_boot:
             return
-        use_at_ns, node_ns = saved["use"]
+        use_at_ns, node_ns, asleep_ns = saved["use"]
         self._at_ns = saved["at_ns"]
         jobs_ns = {job_id: entry.values[CPU_NS_SLOT] for job_id, entry in self.jobs.items()}
         self._use = Use(
-            use_at_ns, min(node_ns, accounts_ns["node"]), accounts_ns["overhead"], accounts_ns["agent"], jobs_ns
+            use_at_ns,
+            min(node_ns, accounts_ns["node"]),
+            accounts_ns["overhead"],
+            accounts_ns["agent"],
+            jobs_ns,
+            asleep_ns,
         )
         for kind, domain_id, at_ns, energy_uj in saved["counters"]:
             domain = Domain(kind=kind, id=domain_id)

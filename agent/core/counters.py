@@ -16,17 +16,19 @@ BRIDGE_NS = 2 * NS_PER_S
 """Averaged power is integrated over at most this much; beyond it the energy between two samples is a gap."""
 
 
-def between(before: EnergyReading | None, now: EnergyReading) -> Interval | Gap:
+def between(before: EnergyReading | None, now: EnergyReading, asleep_ns: int = 0) -> Interval | Gap:
     """Energy from one reading of a domain's counter to the next, in microjoules.
 
-    `before` None is the first reading: it opens the account and holds no energy.
+    `before` None is the first reading: it opens the account and holds no energy. For `asleep_ns` of the time the
+    machine was suspended: no counter went on in it.
     """
     if before is None:
         return _gap(now, now.at_ns, "first", 0, 0)
     duration_ns = now.at_ns - before.at_ns
     if duration_ns <= 0:
         return _gap(now, before.at_ns, "stale", 0, 0)
-    ceiling_uj = None if now.ceiling_uw is None else energy_over(now.ceiling_uw, duration_ns + STEP_NS)
+    awake_ns = max(0, duration_ns - asleep_ns)
+    ceiling_uj = None if now.ceiling_uw is None else energy_over(now.ceiling_uw, awake_ns + STEP_NS)
     energy_uj = now.energy_uj - before.energy_uj
     wrapped = energy_uj < 0
     if wrapped:
