@@ -4,6 +4,7 @@ A value that would be ignored is refused: whoever reads the numbers must be able
 """
 
 import ipaddress
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from fractions import Fraction
@@ -15,6 +16,7 @@ from wattribute.agent.core.rules import problem as problem_of_rule
 from wattribute.agent.identity import problem
 
 MIX_TOLERANCE = 1e-9
+_ADDRESS = re.compile(r"https?://(?:[^\s/:\[\]@]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?/?")
 MAX_PORT = 65_535
 INTENSITIES = ("intensity_g_per_kwh", "mix", "zone", "series", "provider")
 
@@ -126,12 +128,18 @@ def _general(config: Config) -> Iterator[Problem]:
 
 
 def _rules(config: Config) -> Iterator[Problem]:
-    for number, rule in enumerate(rules_of(config), 1):
+    kubelet = config.kubernetes.kubelet
+    if not _ADDRESS.fullmatch(kubelet):
+        yield (
+            "kubernetes.kubelet",
+            f'kubernetes.kubelet = "{kubelet}" is no address: "https://127.0.0.1:10250" is one',
+        )
+    for number, rule in enumerate(rules_of(config)):
         for name, value in (("job", rule.job), ("product", rule.product)):
             if value and (why := problem(value)):
-                yield "rule", f"rule {number}: {name} can't be {value!r}: {why}"
+                yield "rule", f"rule[{number}].{name} can't be {value!r}: {why}"
         if why := problem_of_rule(rule):
-            yield "rule", f"rule {number}: {why}"
+            yield "rule", f"rule[{number}]: {why}"
 
 
 def _carbon(carbon: Carbon) -> Iterator[Problem]:

@@ -386,7 +386,7 @@ class Books:
         self.idle_gpus = {gpu: IdleOfGpu.restore(values) for gpu, values in saved.get("idle_gpus", {}).items()}
         if not same_boot:
             return
-        use_at_ns, node_ns, asleep_ns = saved["use"]
+        use_at_ns, node_ns, asleep_ns = (*saved["use"], 0)[:3]  # one saved by an older version has two
         self._at_ns = saved["at_ns"]
         jobs_ns = {job_id: entry.values[CPU_NS_SLOT] for job_id, entry in self.jobs.items()}
         self._use = Use(
