@@ -33,7 +33,7 @@ from wattribute.agent.core.model import (
 )
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.gpus import GpuProcesses
-from wattribute.agent.idle_words import idle_powers, idle_words
+from wattribute.agent.idle_words import idle_notes, idle_powers, idle_words
 from wattribute.agent.ledger.batch import pack
 from wattribute.agent.pauses import Pauses
 from wattribute.agent.registry import CpuTime, LiveJob, Registry, check_id
@@ -507,7 +507,7 @@ class Node:
         kinds: dict[DomainKind, None] = {d.kind: None for d in self.books.meters()}
         return {
             "domains": [kind for kind in DOMAIN_KINDS if kind in kinds],
-            "notes": self._notes,
+            "notes": [*self._notes, *idle_notes(self.books)],
             "node": self.node_id,
             "basis": self.basis,
             "method": self._method_words(),
