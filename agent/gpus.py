@@ -82,10 +82,13 @@ class GpuProcesses:
         """
         if consumer.start_ticks < 0:
             return []
-        group = None if self._groups is None else self._groups.owner_of(consumer.pid)
-        for root in (self._cpu.root_of(consumer.pid), group, roots_before.get(consumer)):
-            jobs = [] if root is None else self._registry.jobs_of(root)
-            if root is not None and jobs:
+        # Its tree is a look into a table; its cgroup is a look into /proc.
+        for find in (self._cpu.root_of, self._owner_of, lambda _: roots_before.get(consumer)):
+            root = find(consumer.pid)
+            if root is not None and (jobs := self._registry.jobs_of(root)):
                 self._roots[consumer] = root
                 return jobs
         return []
+
+    def _owner_of(self, pid: int) -> Root | None:
+        return None if self._groups is None else self._groups.owner_of(pid)

@@ -134,7 +134,7 @@ class Groups:
     def read(self) -> list[UsageReading]:
         """What the process trees and the node used, with the cgroups whose own time or memory has changed."""
         groups = self._account.groups
-        if not groups:
+        if not groups and not self._above and not self._taken_ns:
             return self._cpu.read()
         counters_ns = self._counters.read()
         for group in self._counters.gone():
