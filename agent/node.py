@@ -6,6 +6,7 @@ books it; `start` and `end` only register, so that a caller is answered at once 
 
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -35,6 +36,7 @@ from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.gpus import GpuProcesses
 from wattribute.agent.idle_words import idle_notes, idle_powers, idle_words
 from wattribute.agent.ledger.batch import pack
+from wattribute.agent.pace import Pace
 from wattribute.agent.pauses import Pauses
 from wattribute.agent.registry import CpuTime, LiveJob, Registry, check_id
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
@@ -56,8 +58,6 @@ PATIENCE_NS = 20_000_000
 EDGE_NS = 50_000_000
 FRESH_NS = 30_000_000
 LATE_KEPT = 600
-COMMIT_NS = 450_000_000
-"""Totals are written, and shown, at a tick this long after the last time, and at every start and end of a job."""
 
 
 class Node:
@@ -105,6 +105,8 @@ class Node:
         self._seq = 0
         self._last_tick_ns = 0
         self._taken_ns = 0
+        self._take_used_ns = 0
+        self._pace = Pace()
         self._cpu_read_ns = 0
         self._cpu_read_unix_ns: int | None = None
         self._edge = False
@@ -385,7 +387,9 @@ class Node:
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
                 self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
         news = bool(self.books.forget_settled()) | self._retire(unix_ns)
-        if news or at_edge or now_ns - self._taken_ns >= COMMIT_NS:
+        used_ns = self._take_used_ns + self.record.used_ns
+        due = self._pace.due(now_ns, now_ns - self._taken_ns, used_ns)
+        if news or at_edge or due or self.record.waits:
             self._take(now_ns, unix_ns)
         return now_ns
 
@@ -445,6 +449,7 @@ class Node:
         return bool(over)
 
     def _take(self, now_ns: int, unix_ns: int) -> None:
+        began_ns = time.thread_time_ns()
         rows, changed = dict(self._rows), []
         for job_id, live in self.registry.jobs.items():
             if live.entry.changed or not live.known_meta:
@@ -463,6 +468,7 @@ class Node:
             roots_ns += self._found.groups.counters_ns().items()
         self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, roots_ns)
         self._gaps = []
+        self._take_used_ns += time.thread_time_ns() - began_ns
 
     def _product_notes(self, live: LiveJob) -> list[str]:
         notes = []

@@ -14,6 +14,8 @@ class NoRecord:
 
     wakeup_fd = None
     committed = 2**63
+    used_ns = 0
+    waits = False
     registry_hash = ""
 
     def __init__(self, created_unix_ns: int) -> None:

@@ -61,6 +61,16 @@ class Record:
         return self._ledger.committed()
 
     @property
+    def used_ns(self) -> int:
+        """CPU time that committing has cost so far, in the ledger's thread."""
+        return self._ledger.used_ns
+
+    @property
+    def waits(self) -> bool:
+        """Whether the ledger was still busy with the batch before when the last one was offered."""
+        return self._offered is not None
+
+    @property
     def wakeup_fd(self) -> int | None:
         """Becomes readable after each commit."""
         return self._ledger.wakeup_fd

@@ -6,6 +6,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class Ledger:
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._busy = False
         self._committed = 0
+        self._used_ns = 0
         self._failure: str | None = None
         self._held: Batch | None = None
         self._closed = False
@@ -112,6 +114,11 @@ class Ledger:
         return self._committed
 
     @property
+    def used_ns(self) -> int:
+        """CPU time that the ledger's own thread has used, until the last commit."""
+        return self._used_ns
+
+    @property
     def failure(self) -> str | None:
         """Why the last try to commit failed; None once one succeeds again."""
         if not self._closed and not self._thread.is_alive():
@@ -151,6 +158,7 @@ class Ledger:
     def _write(self) -> None:
         while (batch := self._inbox.get()) is not None:
             self._commit(batch if self._held is None else merge(self._held, batch))
+            self._used_ns = time.thread_time_ns()
             self._busy = False
             # Full only after 2**64 - 2 commits that nobody looked at.
             with contextlib.suppress(BlockingIOError):

@@ -18,7 +18,7 @@ UJ_PER_J = 1_000_000
 GROUPS = {"cpu": "host", "dram": "host", "gpu": "gpu"}
 TICK_PHASE_MS = 50
 LAST_MS = 500
-"""The last tick comes so long after the one before that it is written and shown (COMMIT_NS in agent/node.py)."""
+"""The last tick comes so long after the one before that it is written and shown (LEAST_NS in agent/pace.py)."""
 
 Event = tuple[int, int, str, str]  # when (ns), order among those at one moment, what, and who or why
 
