@@ -29,6 +29,10 @@ EMISSION_FACTORS: Mapping[str, int] = {
     "wind_offshore": 12,
 }
 
+_OPERATION, _OPERATION_CARRY = TERM_SLOT["operation"], CARRY_SLOT["operation"]
+_COOLING, _COOLING_CARRY = TERM_SLOT["cooling"], CARRY_SLOT["cooling"]
+_HARDWARE, _HARDWARE_CARRY = TERM_SLOT["hardware"], CARRY_SLOT["hardware"]
+
 
 def mix_intensity(mix: Iterable[tuple[str, float]]) -> Fraction:
     """Carbon intensity of a generation mix (source, part), g/kWh, exact: sum of f_k * EF_k.
@@ -61,19 +65,20 @@ def accrue_energy(values: MutableSequence[int], energy_uj: int, price: Price) ->
 
     Exact over any number of calls: what is left below a nanogram is carried in the totals.
     """
-    operation_ng = _accrue(values, "operation", energy_uj * price.operation, UJ_PER_KWH)
-    return operation_ng, _accrue(values, "cooling", energy_uj * price.cooling, UJ_PER_KWH)
+    # In place, and of cooling only where it costs something: a tick does this for every job.
+    operation_ng, values[_OPERATION_CARRY] = divmod(energy_uj * price.operation + values[_OPERATION_CARRY], UJ_PER_KWH)
+    values[_OPERATION] += operation_ng
+    if not price.cooling:
+        return operation_ng, 0
+    cooling_ng, values[_COOLING_CARRY] = divmod(energy_uj * price.cooling + values[_COOLING_CARRY], UJ_PER_KWH)
+    values[_COOLING] += cooling_ng
+    return operation_ng, cooling_ng
 
 
 def accrue_hardware(values: MutableSequence[int], numerator: int) -> int:
     """Add embodied carbon (rate * ns, see units.RATE_DENOMINATOR) to a job's totals; returns the nanograms added."""
-    return _accrue(values, "hardware", numerator, RATE_DENOMINATOR)
-
-
-def _accrue(values: MutableSequence[int], term: Term, numerator: int, denominator: int) -> int:
-    carry = CARRY_SLOT[term]
-    owed_ng, values[carry] = divmod(numerator + values[carry], denominator)
-    values[TERM_SLOT[term]] += owed_ng
+    owed_ng, values[_HARDWARE_CARRY] = divmod(numerator + values[_HARDWARE_CARRY], RATE_DENOMINATOR)
+    values[_HARDWARE] += owed_ng
     return owed_ng
 
 

@@ -19,11 +19,12 @@ def apportion(total: int, weights: Sequence[int]) -> list[int]:
     Equal remainders go to the earlier weight. Raises ZeroDivisionError where all weights are 0.
     """
     weight_sum = sum(weights)
-    parts = [total * weight // weight_sum for weight in weights]
+    products = [total * weight for weight in weights]
+    parts = [product // weight_sum for product in products]
     left = total - sum(parts)
     if left:
-        order = sorted(range(len(weights)), key=lambda i: -(total * weights[i] % weight_sum))
-        for i in order[:left]:
+        rests = [product % weight_sum for product in products]
+        for i in sorted(range(len(rests)), key=rests.__getitem__, reverse=True)[:left]:
             parts[i] += 1
     return parts
 

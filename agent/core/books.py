@@ -7,7 +7,7 @@ Units: microjoules, nanograms, nanoseconds (CLOCK_BOOTTIME).
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 from wattribute.agent.core.accounting import Price, accrue_energy, accrue_hardware
 from wattribute.agent.core.attribution import PPB, Demand, Split, split
@@ -36,6 +36,9 @@ from wattribute.agent.core.model import (
 )
 from wattribute.agent.core.taxes import Taxes, add_taxes
 from wattribute.agent.core.units import energy_over
+
+Booked: TypeAlias = tuple[int, Mapping[str, int]]
+"""A slot of the totals, and the microjoules by job id that go there."""
 
 SETTLE_NS = 10_000_000_000
 """How long an ended job's use is kept for a sensor that is late; what a later one brings is then unregistered."""
@@ -180,7 +183,7 @@ class Books:
         use = Use(now_ns, *accounts, jobs_ns, asleep_ns)
         outcomes: list[Gap | Interval] = []
         groups: dict[tuple[DomainKind, Quality, int], tuple[Use, list[Interval]]] = {}
-        spent_uj: dict[str, int] = {}
+        booked: list[Booked] = []
         for reading in readings:
             outcome, before = self._advance(reading, use)
             outcomes.append(outcome)
@@ -189,7 +192,7 @@ class Books:
             if isinstance(outcome, Gap):
                 self._book_gap(outcome)
             elif reading.domain.kind == "gpu":
-                self._book_gpu(outcome, use.asleep_ns - before.asleep_ns, spent_uj)
+                self._book_gpu(outcome, use.asleep_ns - before.asleep_ns, booked)
             else:
                 key = (reading.domain.kind, outcome.quality, before.at_ns)
                 groups.setdefault(key, (before, []))[1].append(outcome)
@@ -204,18 +207,16 @@ class Books:
             parts = split(energy_uj, idle_uj, demand, self.rules.idle, self.rules.overhead)
             for interval in intervals:
                 self._meter_node(interval.domain, quality, interval.energy_uj)
-            self._book(kind, quality, parts, spent_uj)
+            self._book(kind, quality, parts, booked)
             if demand.overhead_ns:
                 agent_ns = min(use.agent_ns - before.agent_ns, demand.overhead_ns)
                 self.agent_energy_uj += parts.pool_uj * max(0, agent_ns) // demand.overhead_ns
-        for job_id, energy_uj in spent_uj.items():
-            entry = self.jobs[job_id]
-            self._price(entry.values, energy_uj)
-            entry.changed = True
+        held: Mapping[str, int] = {}
         if now_ns > self._at_ns:
             whole = windows.get(self._use.at_ns) or self._demands(self._use, use)
             self._late_ns = whole.late_ns
-            self._book_hardware(now_ns - self._at_ns, whole)
+            held = self._split_hardware(now_ns - self._at_ns, whole)
+        self._bill(booked, held)
         for job_id, owed in self.taxes.settle(now_ns).items():
             entry = self.jobs[job_id]
             add_taxes(entry.values, entry.taxes_ng, owed)
@@ -272,7 +273,7 @@ class Books:
         if gap.lower_uj:
             self._leave(gap.domain.kind, "gap", gap.lower_uj)
 
-    def _book_gpu(self, interval: Interval, asleep_ns: int, spent_uj: dict[str, int]) -> None:
+    def _book_gpu(self, interval: Interval, asleep_ns: int, booked: list[Booked]) -> None:
         device = interval.domain.id
         seen = self._gpu_use.get(device, GpuUse())
         awake_ns = max(0, interval.end_ns - interval.start_ns - asleep_ns)
@@ -299,7 +300,7 @@ class Books:
             idle_uw = 0 if learner.idle is None else learner.idle.power_uw
         parts = split(interval.energy_uj, energy_over(idle_uw, awake_ns), demand, self.rules.idle, self.rules.overhead)
         self._meter_node(interval.domain, interval.quality, interval.energy_uj)
-        self._book("gpu", interval.quality, parts, spent_uj)
+        self._book("gpu", interval.quality, parts, booked)
         for job_id, busy_ns in seen.jobs_ns.items():
             if job_id in self.jobs:
                 self.jobs[job_id].values[SM_NS_SLOT] += busy_ns
@@ -313,28 +314,50 @@ class Books:
         lived_ns = end_ns - max(interval.start_ns, entry.started_ns)
         return max(0, lived_ns) * PPB // (interval.end_ns - interval.start_ns)
 
-    def _book_hardware(self, duration_ns: int, window: Demands) -> None:
+    def _split_hardware(self, duration_ns: int, window: Demands) -> dict[str, int]:
+        """What each job owes of the node's making, as rate * ns; the rest is booked here."""
         held = {
             gpu: {job_id: ppb for job_id, ppb in now.held_ppb.items() if job_id in self.jobs}
             for gpu, now in self._gpu_holders.items()
         }
         claims = window.by_cpu.claim_ppb, window.by_memory.claim_ppb
         parts, left = self._hardware.split(duration_ns, *claims, held)
-        for job_id, numerator in parts.items():
-            entry = self.jobs[job_id]
-            self.node_co2e_ng["hardware"] += accrue_hardware(entry.values, numerator)
-            entry.changed = True
         values = self.unattributed.setdefault("unreserved" if parts else "idle", [0] * SLOTS)
         self.node_co2e_ng["hardware"] += accrue_hardware(values, left)
+        return parts
 
-    def _book(self, kind: DomainKind, quality: Quality, parts: Split, spent_uj: dict[str, int]) -> None:
+    def _book(self, kind: DomainKind, quality: Quality, parts: Split, booked: list[Booked]) -> None:
+        """The jobs' part is billed at the end of the tick."""
         for share, by_job in (("direct", parts.direct), ("idle", parts.idle), ("overhead", parts.overhead)):
-            slot = energy_slot(kind, share, quality)  # type: ignore[arg-type]
-            for job_id, energy_uj in by_job.items():
-                self.jobs[job_id].values[slot] += energy_uj
-                spent_uj[job_id] = spent_uj.get(job_id, 0) + energy_uj
+            if by_job:
+                booked.append((energy_slot(kind, share, quality), by_job))  # type: ignore[arg-type]
         for reason, energy_uj in parts.unattributed.items():
             self._leave(kind, reason, energy_uj)
+
+    def _bill(self, booked: Sequence[Booked], held: Mapping[str, int]) -> None:
+        """Energy with its carbon, and the hardware's: each job is visited once."""
+        price = self.rules.price
+        operation_ng = cooling_ng = hardware_ng = 0
+        for job_id, entry in self.jobs.items():
+            values = entry.values
+            energy_uj = 0
+            for slot, by_job in booked:
+                part_uj = by_job.get(job_id)
+                if part_uj:
+                    values[slot] += part_uj
+                    energy_uj += part_uj
+            if energy_uj:
+                entry.changed = True
+                added = accrue_energy(values, energy_uj, price)
+                operation_ng += added[0]
+                cooling_ng += added[1]
+            numerator = held.get(job_id)
+            if numerator:
+                entry.changed = True
+                hardware_ng += accrue_hardware(values, numerator)
+        self.node_co2e_ng["operation"] += operation_ng
+        self.node_co2e_ng["cooling"] += cooling_ng
+        self.node_co2e_ng["hardware"] += hardware_ng
 
     def _leave(self, kind: DomainKind, reason: Reason, energy_uj: int) -> None:
         self.unattributed_uj[kind, reason] = self.unattributed_uj.get((kind, reason), 0) + energy_uj

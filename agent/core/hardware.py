@@ -53,8 +53,9 @@ class Hardware:
         else:
             # Without a GPU in sight, configured ones are held by nobody.
             shared = self._rest_rate * duration_ns
-            for job_id, held_ppb in memory_ppb.items():
-                shares[job_id] = (min(PPB, cpu_ppb.get(job_id, 0)) + min(PPB, held_ppb)) // 2
+            for job_id, memory in memory_ppb.items():
+                cpu = cpu_ppb.get(job_id, 0)
+                shares[job_id] = ((cpu if cpu < PPB else PPB) + (memory if memory < PPB else PPB)) // 2
         scale = max(PPB, sum(shares.values()))  # over-commitment scales to 1
         parts = {job_id: shared * share // scale for job_id, share in shares.items() if share}
         return parts, whole - sum(parts.values())
