@@ -10,15 +10,16 @@ from pathlib import PurePosixPath
 from typing import Protocol
 
 from wattribute.agent.core.found import CgroupTree
-from wattribute.agent.core.groups import GroupAccount
+from wattribute.agent.core.groups import Group, GroupAccount
 from wattribute.agent.core.model import GroupId, ProcessId, UsageReading
+from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.registry import CpuTime
 
 RECHECK_NS = 10_000_000_000
 """How often a known process of a tree is asked whether it was moved to another job's cgroup: 10 us each."""
 
-SIZES_PER_READ = 16
-"""So many cgroups are asked for their memory at each read, in turn: 15 us each."""
+SIZES_PER_S = 16
+"""So many cgroups are asked for their memory in a second, in turn: 15 us each. New ones are asked at once."""
 
 
 class GroupCounters(Protocol):
@@ -52,8 +53,10 @@ class Groups:
         self._in_overhead: dict[GroupId, None] = {}
         self._taken_ns = 0  # of the overhead cgroups, by jobs that are over
         self._overhead_ns = 0
-        self._shown_ns: dict[GroupId, int] = {}
+        self._shown_ns: dict[Group, int] = {}
         self._sizes: deque[GroupId] = deque()
+        self._unsized = 0  # so many of them, on the left, were never asked
+        self._sized_ns = 0
         self._above: dict[str, GroupId] = {}  # the enclosures of watched cgroups, for as long as they are there
         self._gone: list[GroupId] = []
         self._paths: dict[ProcessId, str] = {}  # of the watched trees' roots
@@ -74,6 +77,7 @@ class Groups:
         if any(name == here or name in here.parents for name in self._overhead):
             self._in_overhead[group] = None
         self._sizes.appendleft(group)
+        self._unsized += 1
         for root, path in self._paths.items():
             if path == group.path or path.startswith(group.path + "/"):
                 self._account.enter(root, path, self._cpu.busy_ns(root))
@@ -82,13 +86,14 @@ class Groups:
     def unwatch(self, group: GroupId) -> None:
         """Stop billing a cgroup."""
         node = self._account.groups.get(group)
-        if node is not None and group in self._in_overhead:
-            del self._in_overhead[group]
-            self._taken_ns += node.own_ns
+        if node is not None:
+            self._shown_ns.pop(node, None)
+            if group in self._in_overhead:
+                del self._in_overhead[group]
+                self._taken_ns += node.own_ns
         self._account.unwatch(group)
         if self._above.get(group.path) != group:
             self._counters.unwatch(group)
-        self._shown_ns.pop(group, None)
         if group in self._sizes:
             self._sizes.remove(group)
 
@@ -148,12 +153,15 @@ class Groups:
         above_ns = {path: counters_ns[group] for path, group in self._above.items() if group in counters_ns}
         self._account.read(counters_ns, trees_ns, above_ns, self._gone)
         at_ns = readings[0].at_ns
-        sizes = self._some_sizes()
+        sizes = self._some_sizes(at_ns)
         shown_ns = self._shown_ns
+        for group, memory_bytes in sizes.items():
+            own_ns = shown_ns[groups[group]] = groups[group].own_ns
+            readings.append(UsageReading("cpu", group, at_ns, own_ns, memory_bytes))
         for group, node in groups.items():
-            if node.own_ns != shown_ns.get(group) or group in sizes:
-                shown_ns[group] = node.own_ns
-                readings.append(UsageReading("cpu", group, at_ns, node.own_ns, sizes.get(group)))
+            if node.own_ns != shown_ns.get(node):
+                shown_ns[node] = node.own_ns
+                readings.append(UsageReading("cpu", group, at_ns, node.own_ns))
         if self._in_overhead:
             taken_ns = self._taken_ns + sum([groups[group].own_ns for group in self._in_overhead])
             return [r if r.consumer != "overhead" else self._less(r, taken_ns) for r in readings]
@@ -178,9 +186,14 @@ class Groups:
         self._overhead_ns = max(self._overhead_ns, overhead.busy_ns - taken_ns)
         return overhead._replace(busy_ns=self._overhead_ns)
 
-    def _some_sizes(self) -> dict[GroupId, int]:
+    def _some_sizes(self, at_ns: int) -> dict[GroupId, int]:
         sizes = {}
-        for _ in range(min(SIZES_PER_READ, len(self._sizes))):
+        due = (at_ns - self._sized_ns) * SIZES_PER_S // NS_PER_S
+        if due:
+            self._sized_ns = at_ns
+        due = min(max(due, self._unsized), SIZES_PER_S, len(self._sizes))
+        self._unsized = max(0, self._unsized - due)
+        for _ in range(due):
             group = self._sizes.popleft()
             memory_bytes = self._counters.memory_bytes(group)
             self._sizes.append(group)
