@@ -40,7 +40,7 @@ from wattribute.agent.pace import Pace
 from wattribute.agent.pauses import Pauses
 from wattribute.agent.registry import CpuTime, LiveJob, Registry, check_id
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
-from wattribute.agent.saved import totals_of
+from wattribute.agent.saved import is_described, totals_of
 from wattribute.agent.sources import Source
 from wattribute.agent.statement import receipt_of
 from wattribute.agent.view import Row, ShowWindow, take
@@ -455,7 +455,8 @@ class Node:
             if live.entry.changed or not live.known_meta:
                 live.entry.changed = False
                 packed = pack(totals_of(live.entry))
-                rows[job_id] = Row.of(live, packed)
+                row = rows.get(job_id)
+                rows[job_id] = Row.of(live, packed) if row is None or not is_described(live) else row.gone_on(packed)
                 changed.append((live, packed))
         self._rows = rows
         self._seq += 1

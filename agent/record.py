@@ -22,7 +22,7 @@ from wattribute.agent.ledger.batch import Batch, Close, GapRow, JobRow, dump, me
 from wattribute.agent.ledger.opening import Restored
 from wattribute.agent.ledger.writer import Ledger
 from wattribute.agent.registry import CpuTime, LiveJob, Registry
-from wattribute.agent.saved import describe, members_of, revive, totals_of, tree_key
+from wattribute.agent.saved import describe, is_described, members_of, revive, totals_of, tree_key
 
 WINDOW_NS = 300 * NS_PER_S
 """Closed rows span 300 s of wall time, or less where a job or the agent ended."""
@@ -164,22 +164,22 @@ class Record:
     ) -> None:
         """Hand a tick's totals to the ledger; what it can't take yet is offered again with the next."""
         prices = json.dumps({"operation_ng_per_kwh": books.rules.price.operation, "cooling": books.rules.price.cooling})
+        window_end_unix_ns = (unix_ns // WINDOW_NS + 1) * WINDOW_NS
         jobs, closes = [], []
         retired = [(live, pack(totals_of(live.entry))) for live in self._retired]
         for live, packed in [*changed, *retired]:
             key = live.entry.job.id
-            described = len(live.entry.taxes_ng), len(live.entry.gpus)
-            if live.known_meta and described == live.described:
+            if is_described(live):
                 jobs.append(JobRow(key, packed))
             else:
                 meta = dump(describe(live, self._boot_id))
                 jobs.append(JobRow(key, packed, meta, live.entry.job.started_unix_ns))
-                live.known_meta, live.described = True, described
-            if not live.running and not books.holds(live.entry):
+                live.known_meta, live.described = True, (len(live.entry.taxes_ng), len(live.entry.gpus))
+            if live.entry.ended_ns is not None and not books.holds(live.entry):
                 self._window_end_unix_ns.pop(key, None)
                 closes.append(Close(key, unix_ns, packed, prices))
-            elif unix_ns >= self._window_end_unix_ns.setdefault(key, _window_end(unix_ns)):
-                self._window_end_unix_ns[key] = _window_end(unix_ns)
+            elif unix_ns >= self._window_end_unix_ns.setdefault(key, window_end_unix_ns):
+                self._window_end_unix_ns[key] = window_end_unix_ns
                 closes.append(Close(key, unix_ns, packed, prices))
         for fold in self._changed_folds:
             jobs.append(JobRow.of("_" + json.dumps(fold), self.folds.values[fold], {"fold": list(fold)}))
@@ -236,10 +236,6 @@ class Record:
         if self._offered is not None:
             self.flush(5.0)
         self._ledger.close()
-
-
-def _window_end(unix_ns: int) -> int:
-    return (unix_ns // WINDOW_NS + 1) * WINDOW_NS
 
 
 def _gap_row(start_unix_ns: int, gap: Gap) -> GapRow:

@@ -20,6 +20,11 @@ def totals_of(entry: Entry) -> list[int]:
     return [*entry.values, *entry.taxes_ng.values()] if entry.taxes_ng else entry.values
 
 
+def is_described(live: LiveJob) -> bool:
+    """Whether the ledger was given this job's description as it is now."""
+    return live.known_meta and live.described == (len(live.entry.taxes_ng), len(live.entry.gpus))
+
+
 def describe(live: LiveJob, boot_id: str) -> dict[str, Any]:
     """The description of a job, as plain JSON values."""
     entry = live.entry

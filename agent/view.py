@@ -43,6 +43,11 @@ class Row(NamedTuple):
         slurm, kubernetes = live.joins() if live.found or job.labels else ((), ())
         return cls(job, packed, gpus, live.running, live.folded, live.folded_values, slurm, kubernetes)
 
+    def gone_on(self, packed: bytes) -> "Row":
+        """The same job with newer totals, while nothing else about it has changed."""
+        job, _, gpus, running, folded, apart, slurm, kubernetes = self
+        return Row(job, packed, gpus, running, folded, apart, slurm, kubernetes)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
