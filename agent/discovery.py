@@ -187,7 +187,9 @@ class Sightings:
             )
             return children
         if seen.born.keys() != set(children):
-            seen.born = {group: seen.born.get(group, self._looks) for group in children}
+            # What hid behind an unchanged count may have been there for some looks.
+            born = self._looks - (links == seen.links)
+            seen.born = {group: seen.born.get(group, born) for group in children}
             seen.children = children
         seen.links, seen.look = len(children) if links >= 0 else -1, self._looks
         return seen.children

@@ -41,11 +41,12 @@ class FoundJobs:
         if self._source.answered_well:
             self._told = told
 
-    def reconcile(self, registry: Registry, finished: Callable[[str], LiveJob | None], clock: Clock) -> None:
-        """Open what is new; remember what is gone for `gone`."""
+    def reconcile(self, registry: Registry, finished: Callable[[str], LiveJob | None], clock: Clock) -> list[LiveJob]:
+        """Open what is new, and return those jobs; remember what is gone for `gone`."""
         told, self._told = self._told, None
+        opened: list[LiveJob] = []
         if told is None or (told and told == self._settled):
-            return
+            return opened
         self._settled = told
         here = {found.group: found for found in told}
         for group in registry.roots():
@@ -68,16 +69,18 @@ class FoundJobs:
             known = None if found.job_id in registry.jobs else finished(found.job_id)
             age = self._sightings.age(group)
             try:
-                taken = registry.find(found, clock.monotonic_ns(), clock.time_ns(), age, known)
+                live = registry.find(found, clock.monotonic_ns(), clock.time_ns(), age, known)
             except WattributeError as error:
                 if found.job_id not in self._refused:
                     self._refused.add(found.job_id)
                     log.warning("job %r was found in %s and isn't counted: %s", found.job_id, group.path, error)
                 continue
-            if taken:
+            if live is not None:
                 self._known[group] = found.job_id
+                opened.append(live)
             else:
                 self._settled = ()
+        return opened
 
     def gone(self) -> list[GroupId]:
         """Cgroups that were removed, or that no source tells of any more, until the last read."""

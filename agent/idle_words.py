@@ -5,31 +5,37 @@ from wattribute.agent.core.model import DOMAIN_KINDS, DomainKind
 
 
 def idle_powers(books: Books) -> dict[tuple[DomainKind, str, str], int]:
-    """Idle power in microwatts by (kind, device, how it is known)."""
-    powers: dict[tuple[DomainKind, str, str], int] = {
-        (kind, "", "modelled" if quality == "modelled" else "configured"): uw
-        for (kind, quality), uw in books.rules.idle_uw.items()
-    }
-    for kind, learner in books.idle.items():
-        if learner.idle is not None:
-            powers[kind, "", learner.idle.method] = learner.idle.power_uw
-    for device, gpu in books.idle_gpus.items():
-        if gpu.idle is not None:
-            powers["gpu", device, gpu.idle.method] = gpu.idle.power_uw
+    """Idle power in microwatts by (kind, device, how it is known): what is in force for the domains that are read."""
+    powers: dict[tuple[DomainKind, str, str], int] = {}
+    for domain, quality in books.meters().items():
+        given_uw = books.rules.idle_uw.get((domain.kind, quality))
+        learner = books.idle_gpus.get(domain.id) if domain.kind == "gpu" else books.idle.get(domain.kind)
+        if given_uw is not None:
+            powers[domain.kind, "", "modelled" if quality == "modelled" else "configured"] = given_uw
+        elif learner is not None and learner.idle is not None:
+            device = domain.id if domain.kind == "gpu" else ""
+            powers[domain.kind, device, learner.idle.method] = learner.idle.power_uw
     return powers
 
 
 def idle_words(books: Books, kind: str) -> str:
-    """How the idle power of a kind is known, in words."""
-    known = [f"{uw / 1e6:g} W {how}" for (of, _, how), uw in idle_powers(books).items() if of == kind]
-    return f"idle {', '.join(dict.fromkeys(known))}" if known else "idle not learnt yet (counted as 0 W)"
+    """How the idle power of a kind is known, in words; of GPUs, of how many."""
+    known = {device: f"{uw / 1e6:g} W {how}" for (of, device, how), uw in idle_powers(books).items() if of == kind}
+    if not known:
+        return "idle not learnt yet (counted as 0 W)"
+    gpus = sum(domain.kind == "gpu" for domain in books.meters()) if kind == "gpu" and "" not in known else 0
+    missing = f", not learnt yet on {gpus - len(known)} of {gpus} GPUs (0 W)" if len(known) < gpus else ""
+    return f"idle {', '.join(dict.fromkeys(known.values()))}{missing}"
 
 
 def idle_notes(books: Books) -> list[str]:
     """What a receipt says where idle power isn't known."""
-    kinds = {domain.kind for domain in books.meters()}
-    known = {kind for kind, _, _ in idle_powers(books)}
-    missing = [kind for kind in DOMAIN_KINDS if kind in kinds and kind not in known]
+    known = {(kind, device) for kind, device, _ in idle_powers(books)}
+    missing = {
+        domain.kind: None
+        for domain in books.meters()
+        if domain.kind in DOMAIN_KINDS and not known & {(domain.kind, ""), (domain.kind, domain.id)}
+    }
     if not missing:
         return []
     return [f"idle power of {' and '.join(missing)} isn't learnt yet: it counts as 0 W, and is billed as direct"]

@@ -114,7 +114,7 @@ def open_node(
         Taxes(products(config), at_ns),
         at_ns,
     )
-    found = open_found_jobs(config, clock, cpu, _user_name, inline=inline) if basis == "daemon" else None
+    found = open_found_jobs(config, clock, cpu, user_name, inline=inline) if basis == "daemon" else None
     registry = Registry(
         books,
         cpu,
@@ -182,10 +182,11 @@ def _labeller(config: Config) -> Callable[[int], str]:
         import hashlib
 
         return lambda uid: hashlib.sha256(f"wattribute user {uid}".encode()).hexdigest()[:12]
-    return _user_name
+    return user_name
 
 
-def _user_name(uid: int) -> str:
+def user_name(uid: int) -> str:
+    """The name of a user, or the number where none is known."""
     try:
         import pwd
 
@@ -200,7 +201,7 @@ def _ownership(config: Config, basis: Basis) -> Callable[[str, int], bool]:
 
     def owns(product_id: str, uid: int) -> bool:
         allowed = owners.get(product_id, ())
-        return basis == "in-process" or uid == 0 or str(uid) in allowed or _user_name(uid) in allowed
+        return basis == "in-process" or uid == 0 or str(uid) in allowed or user_name(uid) in allowed
 
     return owns
 

@@ -160,8 +160,8 @@ class Registry:
         self._lead(root)
         return live
 
-    def find(self, found: FoundJob, at_ns: int, unix_ns: int, age: Age, known: LiveJob | None) -> bool:
-        """A source found a cgroup of a job. False: it is gone.
+    def find(self, found: FoundJob, at_ns: int, unix_ns: int, age: Age, known: LiveJob | None) -> LiveJob | None:
+        """A source found a cgroup of a job; returns the job. None: the cgroup is gone.
 
         A job registered under the same id by the same user is the same job. One that belongs to somebody else isn't,
         so that nobody can take over what another runs by naming it first.
@@ -169,7 +169,7 @@ class Registry:
         groups = self._groups
         counter_ns = None if groups is None else groups.watch(found.group, 0 if age == "new" else None)
         if groups is None or counter_ns is None:
-            return False
+            return None
         live = self.jobs.get(found.job_id) or known
         if live is not None and not self._is_same(live, found):
             found = replace(found, job_id=f"{found.job_id[:110]}~{found.group.inode}")
@@ -192,7 +192,7 @@ class Registry:
             live.notes.setdefault(
                 f"it was recognised after {counter_ns / 1e9:.2f} CPU seconds: their energy counts as unregistered"
             )
-        return True
+        return live
 
     def end(self, request: JobEnd, peer: Peer, at_ns: int, unix_ns: int) -> LiveJob:
         """Close a member; the job ends with its last. Raises Refused."""

@@ -16,7 +16,7 @@ class ProcessFacts:
         self._proc = proc
 
     def environment(self, pid: int) -> Mapping[str, str]:
-        """Name -> value. Another user's needs CAP_SYS_PTRACE."""
+        """Name -> value. Another user's needs CAP_SYS_PTRACE and CAP_DAC_READ_SEARCH."""
         entries = self._read(pid, "environ").decode("utf-8", "replace").split("\0")
         return {name: value for name, equals, value in (entry.partition("=") for entry in entries) if equals}
 

@@ -348,7 +348,11 @@ METRICS: tuple[Metric, ...] = (
         "wattribute_agent_tick_seconds", "Agent", "How long the agent's last tick took.", unit="seconds", exponent=_NS
     ),
     Metric("wattribute_agent_ticks_total", "Agent", "Ticks that the agent made."),
-    Metric("wattribute_agent_ticks_late_total", "Agent", "Ticks that began more than an interval late."),
+    Metric(
+        "wattribute_agent_ticks_late_total",
+        "Agent",
+        "Ticks that began more than 5 ms and a tenth of the interval late.",
+    ),
     Metric(
         "wattribute_agent_cpu_seconds_total", "Agent", "CPU time of the agent itself.", unit="seconds", exponent=_NS
     ),

@@ -75,7 +75,8 @@ def summary(config: Config) -> str:
     carbon = config.carbon
     grid = "a mix" if carbon.mix is not None else f"{carbon.intensity_g_per_kwh:g} g/kWh"
     products = f"{count} product{'' if count == 1 else 's'}"
-    return f"every {config.agent.interval_s:g} s, {config.agent.listen}, PUE {carbon.pue:g}, {grid}, {products}"
+    rules = f", {len(config.rule)} rule{'' if len(config.rule) == 1 else 's'}" if config.rule else ""
+    return f"every {config.agent.interval_s:g} s, {config.agent.listen}, PUE {carbon.pue:g}, {grid}, {products}{rules}"
 
 
 def to_toml(loaded: Loaded, *, origins: bool) -> Iterator[str]:

@@ -17,7 +17,7 @@ from wattribute.agent.config.rules import rules_of
 from wattribute.agent.core.errors import SensorUnavailable, WattributeError
 from wattribute.agent.core.model import Collector, EnergyReading, Finding
 from wattribute.agent.job_sources import job_sources, kubelet_of
-from wattribute.agent.opening import SystemClock
+from wattribute.agent.opening import SystemClock, user_name
 from wattribute.agent.wiring import open_sensors
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def look_at_jobs(config: Config) -> Iterator[Finding]:
         tree = Tree(cgroup, proc)
     except SensorUnavailable:  # which its finding has told
         return
-    for source in job_sources(config, tree, rules_of(config), str, SystemClock()):
+    for source in job_sources(config, tree, rules_of(config), user_name, SystemClock()):
         if source.name == "kubernetes":
             from wattribute.collectors.kubernetes import findings as of_kubernetes
 
@@ -92,7 +92,9 @@ def look_at_jobs(config: Config) -> Iterator[Finding]:
             continue
         groups = len(source.jobs())
         source.close()
-        yield Finding(source=source.name, path=str(tree.top), ok=True, why="looked for", value=f"found now: {groups}")
+        name = "rules" if source.name == "cgroup" else source.name
+        why = "looked for once: one that the agent would wait for to know more of isn't counted"
+        yield Finding(source=name, path=str(tree.top), ok=True, why=why, value=f"found now: {groups}")
     if config.jobs.gpu_map_dir:
         from wattribute.collectors.gpu_map import GpuMap
 
@@ -100,8 +102,10 @@ def look_at_jobs(config: Config) -> Iterator[Finding]:
         files = GpuMap(path)
         try:
             named = len(files.read())
-            why = "not believed: " + str(files.refused) if files.refused else "read"
-            yield Finding(source="gpu-map", path=path, ok=not files.refused, why=why, value=f"GPUs named: {named}")
+            why = f"lines or files that aren't believed: {files.refused}" if files.refused else "read"
+            fix = f"sudo chown root: {path}/* && sudo chmod 644 {path}/*; one job id a line" if files.refused else ""
+            good = not files.refused
+            yield Finding(source="gpu-map", path=path, ok=good, why=why, value=f"GPUs named: {named}", fix=fix)
         except SensorUnavailable as error:
             yield Finding(source="gpu-map", path=path, ok=False, why=error.cause, fix=error.fix)
         finally:

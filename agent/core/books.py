@@ -5,7 +5,7 @@ jobs at that moment, so that a window of any length (a late sensor, a restart) i
 Units: microjoules, nanograms, nanoseconds (CLOCK_BOOTTIME).
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -132,9 +132,9 @@ class Books:
         ended_ns = entry.ended_ns
         return all(not late_ns <= meter.reading.at_ns < ended_ns for meter in self._meters.values())
 
-    def meters(self) -> Iterable[Domain]:
-        """The domains that have been read."""
-        return self._meters.keys()
+    def meters(self) -> dict[Domain, Quality]:
+        """The domains that have been read, and how good their last reading was."""
+        return {domain: meter.reading.quality for domain, meter in self._meters.items()}
 
     def see_gpu(
         self,
