@@ -59,7 +59,6 @@ class Groups:
         self._sized_ns = 0
         self._above: dict[str, GroupId] = {}  # the enclosures of watched cgroups, for as long as they are there
         self._gone: list[GroupId] = []
-        self._paths: dict[ProcessId, str] = {}  # of the watched trees' roots
         self._checked: dict[int, tuple[ProcessId, int]] = {}
         self._recheck_ns = 0
 
@@ -72,15 +71,20 @@ class Groups:
         if counter_ns is None:
             return None
         self._enclose(group)
-        self._account.watch(group, counter_ns, counter_ns if since_ns is None else min(since_ns, counter_ns))
+        account = self._account
+        for inner in account.below(group.path):
+            if (inner_ns := self._counters.watch(inner)) is not None:
+                account.advance(inner, inner_ns)
+        account.watch(group, counter_ns, counter_ns if since_ns is None else min(since_ns, counter_ns))
         here = PurePosixPath(group.path)
         if any(name == here or name in here.parents for name in self._overhead):
             self._in_overhead[group] = None
         self._sizes.appendleft(group)
         self._unsized += 1
-        for root, path in self._paths.items():
-            if path == group.path or path.startswith(group.path + "/"):
-                self._account.enter(root, path, self._cpu.busy_ns(root))
+        for root, home in account.homes.items():
+            if home.path == group.path or home.path.startswith(group.path + "/"):
+                # With an earlier counter, the cgroup has what the tree used since then, too.
+                account.enter(root, home.path, self._cpu.busy_ns(root) if since_ns is None else home.billed_ns)
         return counter_ns
 
     def unwatch(self, group: GroupId) -> None:
@@ -99,8 +103,7 @@ class Groups:
 
     def enter(self, root: ProcessId, billed_ns: int = 0) -> GroupId | None:
         """A process tree is watched: its time is taken off the cgroup that its root lives in, which is returned."""
-        path = self._paths[root] = self.tree.group_of(root.pid)
-        node = self._account.enter(root, path, billed_ns)
+        node = self._account.enter(root, self.tree.group_of(root.pid), billed_ns)
         return None if node is None else node.id
 
     def around(self, group: GroupId) -> GroupId | None:
@@ -110,7 +113,6 @@ class Groups:
 
     def leave(self, root: ProcessId, billed_ns: int) -> None:
         """A process tree isn't watched any more."""
-        self._paths.pop(root, None)
         self._account.leave(root, billed_ns)
 
     def own_ns(self, group: GroupId) -> int:
@@ -143,10 +145,12 @@ class Groups:
             return self._cpu.read()
         counters_ns = self._counters.read()
         for group in self._counters.gone():
-            if group in groups:
+            if group in groups and group not in self._gone:
                 self._gone.append(group)
             if self._above.get(group.path) == group:
                 del self._above[group.path], self._account.enclosures[group.path]
+                if group not in groups:
+                    self._counters.unwatch(group)
         readings = self._cpu.read()
         trees_ns = {r.consumer: r.busy_ns for r in readings if isinstance(r.consumer, ProcessId)}
         self._part_with_moved(trees_ns)
@@ -219,7 +223,8 @@ class Groups:
             if known is not None and known[0] == member.id and not again:
                 self._checked[pid] = known
                 continue
-            home = self._account.homes.get(member.tree.root)
+            roots = self._account.homes.get(member.tree.root)
+            home = None if roots is None else roots.group
             here = self._account.holding(self.tree.group_of(pid))
             if here is None or here is home or (home is not None and home.id.path.startswith(here.id.path + "/")):
                 self._checked[pid] = member.id, member.own_ns

@@ -351,7 +351,7 @@ METRICS: tuple[Metric, ...] = (
     Metric(
         "wattribute_agent_ticks_late_total",
         "Agent",
-        "Ticks that began more than 5 ms and a tenth of the interval late.",
+        "Ticks that began more than 5 ms and a tenth of an interval late.",
     ),
     Metric(
         "wattribute_agent_cpu_seconds_total", "Agent", "CPU time of the agent itself.", unit="seconds", exponent=_NS

@@ -120,6 +120,24 @@ def test_a_cgroup_of_short_processes_is_billed_to_the_last_millisecond(start_age
     assert {s.labels["origin"] for s in samples if s.name == "wattribute_job_info"} == {"cgroup"}
 
 
+def test_the_last_moments_of_a_removed_cgroup_are_its_jobs(start_agent: Start, cgroups: Cgroups) -> None:
+    """The kernel takes the counter away with the cgroup; the one above it still has what was used."""
+    agent = start_agent(more=rule(f"{cgroups.path}/*", product="reports"))
+    time.sleep(0.5)
+    first = launch(cgroups.make("first"), *BURNERS, "steady", "5", "0.2")
+    time.sleep(4)
+    child = launch(cgroups.make("b"), *BURNERS, "steady", "2.7", "0.8")
+    used_s = float(child.communicate(timeout=60)[0])
+    cpu_s = cgroups.cpu_s("b")
+    cgroups.remove("b")
+    assert used_s == pytest.approx(cpu_s, abs=0.1)
+    first.communicate(timeout=60)
+    job_id = f"{cgroups.path[1:]}/b"
+    wait_until(lambda: agent.receipt(job_id)["settled"])
+    assert agent.receipt(job_id)["cpu_s"] == pytest.approx(cpu_s, rel=0.01)
+    check_identities(agent.samples())
+
+
 def test_a_job_inside_a_found_one_is_its_child(start_agent: Start, cgroups: Cgroups) -> None:
     agent = start_agent(more=rule(f"{cgroups.path}/*", product="outer"))
     folder = cgroups.make("shell")
