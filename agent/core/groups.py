@@ -6,7 +6,7 @@ another watched one follows the new one. Units: nanoseconds; paths start with `/
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from wattribute.agent.core.model import GroupId, ProcessId
 
@@ -25,7 +25,15 @@ class Group:
     gross_ns: int = 0
     taken_ns: int = 0
     own_ns: int = 0
-    trees: dict[ProcessId, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Home:
+    """Where a watched tree's root lives, what the tree has been billed for, and whose account that is taken off."""
+
+    path: str
+    billed_ns: int
+    group: Group | None
 
 
 @dataclass(slots=True)
@@ -36,16 +44,16 @@ class Enclosure:
 
     path: str
     counter_ns: int
-    new_ns: int = 0  # what cgroups made since the last read had used when they were found
+    theirs_ns: int = 0  # what is known of it since the last read: of watched ones, and of those made since then
     known: bool = False  # nothing came since the last read whose use until then isn't known
     restless: int = RESTLESS_READS  # reads until nothing has run here for long enough beside the watched ones
 
-    def settle(self, counter_ns: int, theirs_ns: int, gone: int) -> int:
-        """Take in a read: `theirs_ns` is what the watched ones gained. Returns what the one that is gone had left."""
+    def settle(self, counter_ns: int, gone: int) -> int:
+        """Take in a read. Returns what the one that is gone had left."""
         gained_ns = counter_ns - self.counter_ns
-        left_ns = gained_ns - theirs_ns - self.new_ns
+        left_ns = gained_ns - self.theirs_ns
         known, self.known = self.known, True
-        self.counter_ns, self.new_ns = counter_ns, 0
+        self.counter_ns, self.theirs_ns = counter_ns, 0
         if not known:
             return 0
         if gone == 1 and not self.restless and left_ns > 0:
@@ -62,30 +70,31 @@ class GroupAccount:
 
     def __init__(self) -> None:
         self.groups: dict[GroupId, Group] = {}
-        self.homes: dict[ProcessId, Group] = {}  # watched tree -> the innermost watched cgroup of its root
+        self.homes: dict[ProcessId, Home] = {}
         self.enclosures: dict[str, Enclosure] = {}
         self._by_path: dict[str, Group] = {}
 
     def watch(self, group: GroupId, counter_ns: int, since_ns: int) -> None:
         """Start with a counter that stands at `counter_ns` now; what it gained since `since_ns` is the group's.
 
-        A path that was made anew takes the place of the one before, whose account stands still.
+        The next read tells how much of that is its own: what lives in it may be watched only after it. A path that was
+        made anew takes the place of the one before, whose account stands still. Watched ones `below` it are to be
+        advanced first: the new counter doesn't have what they used until now.
         """
         node = self.groups[group] = Group(group, counter_ns)
-        self._by_path[group.path] = node
-        enclosure = self.enclosures.get(_above(group.path))
-        if enclosure is not None:
-            enclosure.new_ns += counter_ns
-            enclosure.known = enclosure.known and since_ns == 0
+        before, self._by_path[group.path] = self._by_path.get(group.path), node
+        self._tell(group.path, counter_ns)
+        if since_ns:
+            self._doubt(group.path)
         node.outer = self.around(group.path)
         grown_ns = node.gross_ns = max(0, counter_ns - since_ns)
-        prefix = group.path + "/"
-        for other in self.groups.values():
-            if other.id.path.startswith(prefix) and other.outer is node.outer:
+        for inner in self.below(group.path):
+            other = self.groups[inner]
+            if other.outer in (node.outer, before):
+                self._tell(inner.path, self._cover(other))
                 other.outer = node
                 if grown_ns:
                     node.taken_ns += other.gross_ns
-        node.own_ns = max(0, grown_ns - node.taken_ns)
         if node.outer is not None:
             node.outer.taken_ns += grown_ns - node.taken_ns
 
@@ -94,20 +103,27 @@ class GroupAccount:
         node = self.groups.pop(group, None)
         if node is None:
             return
+        # What was billed in it isn't billed once more around it; what wasn't falls to what is around it.
+        self._grow(node, node.own_ns + node.taken_ns - node.gross_ns)
+        if not self.groups:
+            self._doubt("")  # nobody reads on
         if self._by_path.get(group.path) is node:
             del self._by_path[group.path]
         for other in self.groups.values():
             if other.outer is node:
-                other.outer = node.outer
-        for tree, seen_ns in node.trees.items():
-            del self.homes[tree]
-            if node.outer is not None:
-                node.outer.trees[tree] = seen_ns
-                self.homes[tree] = node.outer
+                other.outer = self.around(other.id.path)
+        for home in self.homes.values():
+            if home.group is node:
+                home.group = self.holding(home.path)
 
     def enclose(self, path: str, counter_ns: int) -> None:
         """Watch the cgroup above some, for what is left in it by those that go."""
         self.enclosures[path] = Enclosure(path, counter_ns)
+        self._doubt(path)
+
+    def below(self, path: str) -> list[GroupId]:
+        """The watched cgroups inside another."""
+        return [group for group in self.groups if group.path.startswith(path + "/")]
 
     def around(self, path: str) -> Group | None:
         """The innermost watched cgroup that encloses a path, itself not counted."""
@@ -125,19 +141,29 @@ class GroupAccount:
         """A tree whose root lives in `path` was billed for `billed_ns` so far; returns whose part the rest is."""
         node = self.holding(path)
         before = self.homes.get(tree)
-        if node is None or node is before:
-            return node
         if before is not None:
-            billed_ns = before.trees.pop(tree)
-        node.trees[tree] = billed_ns
-        self.homes[tree] = node
+            if before.group is node:
+                billed_ns = before.billed_ns
+            else:
+                self._bill(before, billed_ns)
+        self.homes[tree] = Home(path, billed_ns, node)
         return node
 
     def leave(self, tree: ProcessId, billed_ns: int) -> None:
         """A tree isn't watched any more, after `billed_ns` in all."""
-        node = self.homes.pop(tree, None)
-        if node is not None:
-            node.taken_ns += billed_ns - node.trees.pop(tree)
+        home = self.homes.pop(tree, None)
+        if home is not None:
+            self._bill(home, billed_ns)
+
+    def advance(self, group: GroupId, counter_ns: int) -> None:
+        """A counter stands there now."""
+        node = self.groups[group]
+        grown_ns = counter_ns - node.counter_ns
+        if grown_ns <= 0:
+            return
+        node.counter_ns = counter_ns
+        self._grow(node, grown_ns)
+        self._tell(group.path, grown_ns)
 
     def read(
         self,
@@ -147,40 +173,70 @@ class GroupAccount:
         gone: Collection[GroupId] = (),
     ) -> None:
         """Take in the counters, what each tree has been billed for, and the counters of the enclosures."""
-        theirs_ns = dict.fromkeys(above_ns, 0)
         for group, node in self.groups.items():
-            counter_ns = counters_ns.get(group, node.counter_ns)
-            grown_ns = counter_ns - node.counter_ns
-            if grown_ns > 0:
-                node.counter_ns = counter_ns
-                self._grow(node, grown_ns)
-                above = _above(group.path)
-                if above in theirs_ns:
-                    theirs_ns[above] += grown_ns
-        self._settle(theirs_ns, above_ns, [self.groups[group] for group in gone if group in self.groups])
+            counter_ns = counters_ns.get(group, 0)
+            if counter_ns > node.counter_ns:
+                self.advance(group, counter_ns)
+        for tree, home in self.homes.items():
+            billed_ns = trees_ns.get(tree, home.billed_ns)
+            if billed_ns > home.billed_ns:
+                self._bill(home, billed_ns)
+        left = sorted([self.groups[group] for group in gone if group in self.groups], key=lambda n: -len(n.id.path))
+        self._settle(above_ns, left)
+        for node in left:
+            self._cover(node)
         for node in self.groups.values():
-            if node.trees:
-                for tree, seen_ns in node.trees.items():
-                    billed_ns = trees_ns.get(tree, seen_ns)
-                    node.taken_ns += billed_ns - seen_ns
-                    node.trees[tree] = billed_ns
             # What others are billed for may be learnt before the counter moves: the own time then stands still.
             own_ns = node.gross_ns - node.taken_ns
             if own_ns > node.own_ns:
                 node.own_ns = own_ns
 
-    def _settle(self, theirs_ns: dict[str, int], above_ns: Mapping[str, int], gone: Sequence[Group]) -> None:
+    def _settle(self, above_ns: Mapping[str, int], gone: Sequence[Group]) -> None:
         """The innermost first: what an enclosure gained is one of those of the enclosure around it."""
         for path in sorted(above_ns, key=len, reverse=True):
             enclosure = self.enclosures[path]
             gained_ns = above_ns[path] - enclosure.counter_ns
             left = [node for node in gone if _above(node.id.path) == path]
-            left_ns = enclosure.settle(above_ns[path], theirs_ns[path], len(left))
+            left_ns = enclosure.settle(above_ns[path], len(left))
             if left_ns:
                 self._grow(left[0], left_ns)
-            outer = _above(path)
-            if outer in theirs_ns:
-                theirs_ns[outer] += gained_ns
+            self._tell(path, gained_ns, self.holding(path))
+
+    def _cover(self, node: Group) -> int:
+        """What was billed in a cgroup was used in it, whatever its counter had time to show: none around pays again.
+
+        Returns how much that is.
+        """
+        hidden_ns = max(0, node.own_ns + node.taken_ns - node.gross_ns)
+        self._grow(node, hidden_ns)
+        return hidden_ns
+
+    def _bill(self, home: Home, billed_ns: int) -> None:
+        """A tree has been billed for so much now."""
+        grown_ns, home.billed_ns = billed_ns - home.billed_ns, billed_ns
+        if home.group is not None:
+            home.group.taken_ns += grown_ns
+        self._tell(f"{home.path}/.", grown_ns, home.group)
+
+    def _tell(self, path: str, used_ns: int, watched: Group | None = None) -> None:
+        """The enclosure of `path` has what was used there, and knows of it now; `watched` may have told it."""
+        enclosure = self._enclosing(path)
+        if enclosure is not None and (watched is None or len(watched.id.path) <= len(enclosure.path)):
+            enclosure.theirs_ns += used_ns
+
+    def _doubt(self, path: str) -> None:
+        """Nobody looked there until now: what the enclosures around and in it gained isn't known to be anybody's."""
+        for enclosure in self.enclosures.values():
+            if f"{enclosure.path}/".startswith(f"{path}/") or path.startswith(f"{enclosure.path}/"):
+                enclosure.known = False
+
+    def _enclosing(self, path: str) -> Enclosure | None:
+        """The innermost enclosure around a path, itself not counted."""
+        while path:
+            path = path.rpartition("/")[0]
+            if path in self.enclosures:
+                return self.enclosures[path]
+        return None
 
     @staticmethod
     def _grow(node: Group, grown_ns: int) -> None:
