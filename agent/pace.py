@@ -7,10 +7,10 @@ core; nothing is lost in between, since an agent that is killed goes on from the
 LEAST_NS = 450_000_000
 """No commit for time's sake comes sooner after the one before; those at starts and ends of jobs do."""
 
-EARNED_PPM = 1_500
+EARNED_PPM = 1_000
 """CPU time per time for taking and committing, in both threads, in millionths of a core."""
 
-MOST_NS = 15_000_000
+MOST_NS = 10_000_000
 """So much can be saved up, and owed: a page is at most 10 s older than it must be, whatever a commit costs."""
 
 
