@@ -156,6 +156,8 @@ class Groups:
         self._part_with_moved(trees_ns)
         above_ns = {path: counters_ns[group] for path, group in self._above.items() if group in counters_ns}
         self._account.read(counters_ns, trees_ns, above_ns, self._gone)
+        taken_ns = self._taken_ns + sum([groups[group].own_ns for group in self._in_overhead])
+        readings = [r if r.consumer != "overhead" else self._less(r, taken_ns) for r in readings]
         at_ns = readings[0].at_ns
         sizes = self._some_sizes(at_ns)
         shown_ns = self._shown_ns
@@ -166,10 +168,7 @@ class Groups:
             if node.own_ns != shown_ns.get(node):
                 shown_ns[node] = node.own_ns
                 readings.append(UsageReading("cpu", group, at_ns, node.own_ns))
-        if self._in_overhead:
-            taken_ns = self._taken_ns + sum([groups[group].own_ns for group in self._in_overhead])
-            return [r if r.consumer != "overhead" else self._less(r, taken_ns) for r in readings]
-        return [r if r.consumer != "overhead" else self._less(r, self._taken_ns) for r in readings]
+        return readings
 
     def _enclose(self, group: GroupId) -> None:
         """Watch the cgroup above, too; not the top, where everything else runs."""
