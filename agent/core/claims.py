@@ -1,17 +1,21 @@
 """Who used the CPUs and the memory of a node between two moments, and what part of them each job claims.
 
 A claim is what was reserved (Slurm allocation, Kubernetes requests, cpuset or quota), else the capacity used in the
-window; of memory, what is resident. A job inside another takes its claim off the one around it, so that nothing is
-reserved twice. Parts per billion of the node, times the part of the window that the job lived (formulas.md, "Claim").
+window; of memory, what is resident. A job inside another takes its claim off what the nearest one around it reserved,
+so that nothing is reserved twice. Parts per billion of the node, times the part of the window that the job lived
+(formulas.md, "Claim").
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from wattribute.agent.core.attribution import PPB, Demand
 from wattribute.agent.core.found import NOTHING_RESERVED, Reservation
 from wattribute.agent.core.model import SLOTS, Job, Term
+
+DEPTH_MAX = 8
+"""So many jobs inside each other are looked at: whoever names parents could name them in a circle."""
 
 
 @dataclass(slots=True)
@@ -76,18 +80,16 @@ def demands(before: Use, now: Use, jobs: Mapping[str, Entry], cpus: int, memory_
         reserved = entry.reserved
         if reserved is NOTHING_RESERVED:
             if used_ns > 0:
-                by_cpu[job_id] = used_ns * PPB // capacity_ns
-            by_memory[job_id] = here * entry.memory_bytes // memory_bytes
+                by_cpu[job_id] = min(PPB, used_ns * PPB // capacity_ns)
+            by_memory[job_id] = min(here, here * entry.memory_bytes // memory_bytes)
         else:
             by_cpu[job_id], by_memory[job_id] = _reserved(entry, used_ns, here, capacity_ns, cpus, memory_bytes)
         parent = entry.job.parent_job_id
         if parent is not None:
             inside[job_id] = parent
-    for job_id, parent in inside.items():
-        around = jobs.get(parent)
-        if around is not None and around.reserved is not NOTHING_RESERVED:
-            for claims in (by_cpu, by_memory):
-                claims[parent] = max(0, claims.get(parent, 0) - claims.get(job_id, 0))
+    if inside:
+        _part(by_cpu, inside, jobs, lambda reserved: reserved.exclusive or reserved.cpus_milli is not None)
+        _part(by_memory, inside, jobs, lambda reserved: reserved.exclusive or reserved.memory_bytes is not None)
     overhead_ns = max(0, now.overhead_ns - before.overhead_ns)
     other_ns = now.node_ns - before.node_ns - sum(use_ns.values()) - overhead_ns - late_ns
     cpu = Demand(
@@ -106,8 +108,27 @@ def _reserved(entry: Entry, used_ns: int, here: int, capacity_ns: int, cpus: int
     if reserved.exclusive:
         return here, here
     if reserved.cpus_milli is None:
-        by_cpu = max(0, used_ns) * PPB // capacity_ns
+        by_cpu = min(PPB, max(0, used_ns) * PPB // capacity_ns)
     else:
         by_cpu = min(here, here * reserved.cpus_milli // (cpus * 1000))
     held_bytes = entry.memory_bytes if reserved.memory_bytes is None else reserved.memory_bytes
     return by_cpu, min(here, here * held_bytes // memory_bytes)
+
+
+def _part(
+    claims: dict[str, int],
+    inside: Mapping[str, str],
+    jobs: Mapping[str, Entry],
+    reserves: Callable[[Reservation], bool],
+) -> None:
+    """Take each claim off the nearest one around it that is a reservation: own use never holds that of others."""
+    whole = dict(claims)
+    for job_id, outer in inside.items():
+        for _ in range(DEPTH_MAX):
+            if outer not in jobs:
+                break
+            if reserves(jobs[outer].reserved):
+                if outer in claims:
+                    claims[outer] = max(0, claims[outer] - whole.get(job_id, 0))
+                break
+            outer = jobs[outer].job.parent_job_id or ""
