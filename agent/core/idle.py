@@ -2,8 +2,9 @@
 
 Two ways, the first where there is enough of it:
 - observed: the mean power of windows in which at most 1 % of the domain's capacity was busy, less what that use cost;
-- extrapolated: the power at no use of the straight line through all windows (least squares), believed only where its
-  95 % bounds are within 2 % of the mean power. A law that isn't straight bends it: receipts say which way it was.
+- extrapolated: the power at no use of the straight line through all windows (least squares), believed only where use
+  varied by 2 % of the capacity or more and the line's 95 % bounds are within 2 % of the mean power. A law that isn't
+  straight bends it: receipts say which way it was.
 A GPU has no use that its power could be a line of (a mere context adds 26 to 66 W: arXiv 2605.23918), so that its idle
 power is the tenth percentile of what it drew without any context on it, from 30 s after the last one went.
 """
@@ -26,6 +27,9 @@ QUIET_NS = 10 * NS_PER_S
 LINE_SAMPLES = 30
 FORGET_SAMPLES = 3600
 BOUND_PPM = 20_000
+SPREAD_PPM = 20_000
+"""A load that varies by less (standard deviation, of the capacity) varies by how it is read, which power doesn't
+follow: the line would lie flat, and all of a steady job's power would seem idle."""
 SETTLED_NS = 30 * NS_PER_S
 GPU_SAMPLES = 64
 GPU_ENOUGH = 10
@@ -64,6 +68,10 @@ class _Sums:
         self.n, self.u, self.p = self.n // 2, self.u // 2, self.p // 2
         self.uu, self.up, self.pp = self.uu // 2, self.up // 2, self.pp // 2
 
+    def spread(self) -> int:
+        """Of the use: n times the sum of squares about its mean, that is, n * n times its variance."""
+        return self.uu * self.n - self.u * self.u
+
     def values(self) -> list[int]:
         return [self.n, self.u, self.p, self.uu, self.up, self.pp]
 
@@ -91,11 +99,12 @@ class IdleOfUse:
         if use_ppm <= QUIET_PPM:
             self._quiet_ns += self._duration_ns
         self._energy_uj = self._busy_ns = self._duration_ns = 0
-        self._lowest_uw = power_uw if self._lowest_uw is None else min(self._lowest_uw, power_uw)
         for sums in (self._all, self._quiet) if use_ppm <= QUIET_PPM else (self._all,):
             sums.add(use_ppm, power_uw)
             if sums.n >= FORGET_SAMPLES:
                 sums.halve()
+                self._lowest_uw = None  # a counter that stood still for a moment isn't the lowest for good
+        self._lowest_uw = power_uw if self._lowest_uw is None else min(self._lowest_uw, power_uw)
         self.idle = self._learn() or self.idle
 
     def _learn(self) -> Idle | None:
@@ -107,7 +116,7 @@ class IdleOfUse:
                 power_uw = max(0, power_uw - max(0, line[1]) * quiet.u // (quiet.n * 1_000_000))
             spread_uw = isqrt(max(0, quiet.pp * quiet.n - quiet.p * quiet.p)) // quiet.n
             return Idle(power_uw, 2 * spread_uw // isqrt(quiet.n), "observed")
-        if line is None or self._all.n < LINE_SAMPLES:
+        if line is None or self._all.spread() < (SPREAD_PPM * self._all.n) ** 2:
             return None
         power_uw, _, within_uw = line
         if within_uw > self._all.p // self._all.n * BOUND_PPM // 1_000_000:
@@ -135,7 +144,7 @@ class IdleOfUse:
 def _line(sums: _Sums) -> tuple[int, int, int] | None:
     """(power at no use, its slope per capacity, half the 95 % bounds of the first) in uW; None without two uses."""
     n = sums.n
-    u_spread = sums.uu * n - sums.u * sums.u  # n times the sum of squares about the mean, and so on
+    u_spread = sums.spread()
     if n < LINE_SAMPLES or u_spread <= 0:
         return None
     up_spread = sums.up * n - sums.u * sums.p
