@@ -146,13 +146,13 @@ def test_a_job_inside_a_found_one_is_its_child(start_agent: Start, cgroups: Cgro
     wait_until(lambda: found(agent, job_id))
     inner = agent.command("run", "--job-id", "inner", "--", *BURNERS, "steady", "3", "0.6")
     inside = launch(folder, *inner, environment=agent.environment)
-    inside.communicate(timeout=60)
+    used_s = float(inside.communicate(timeout=60)[0])
     beside.communicate(timeout=60)
     time.sleep(1.2)
     cpu_s = cgroups.cpu_s("shell")
     own, child = agent.receipt(job_id), agent.receipt("inner")
     assert child["parent_job_id"] == job_id
-    assert child["cpu_s"] == pytest.approx(1.8, abs=0.3)
+    assert child["cpu_s"] == pytest.approx(used_s, abs=0.15)  # and the wrapper's own
     assert own["cpu_s"] + child["cpu_s"] == pytest.approx(cpu_s, rel=0.01)
     check_identities(agent.samples())
 
@@ -171,7 +171,6 @@ def test_a_process_that_moves_to_another_jobs_cgroup_follows_it(start_agent: Sta
     time.sleep(1.2)
     moved, launcher = agent.receipt(job_id), agent.receipt("launcher")
     truth_s = cgroups.cpu_s("scope")
-    assert truth_s == pytest.approx(2.0, abs=0.4)
     # Until the agent sees the move, within a tick, the tree is billed; after it, the cgroup.
     assert moved["cpu_s"] >= truth_s - 1.1
     assert moved["cpu_s"] + launcher["cpu_s"] == pytest.approx(truth_s, abs=0.4)
