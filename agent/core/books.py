@@ -122,6 +122,16 @@ class Books:
         entry.job, entry.changed = job, True
         self.taxes.enter(job, at_ns, first=True)
 
+    def recognise(self, entry: Entry, cpu_ns: int) -> None:
+        """CPU time from before a job was known to be its own: counted, while its energy stays whose it was."""
+        entry.values[CPU_NS_SLOT] += cpu_ns
+        entry.base_ns += cpu_ns
+        entry.changed = True
+        job_id = entry.job.id
+        for use in {id(use): use for use in (self._use, *(meter.use for meter in self._meters.values()))}.values():
+            if job_id in use.jobs_ns:
+                use.jobs_ns[job_id] += cpu_ns
+
     def settled(self, entry: Entry) -> bool:
         """Whether every domain that still answers has been read since the job ended."""
         if entry.ended_ns is None:
@@ -264,9 +274,12 @@ class Books:
         energy_uj = sum(i.energy_uj for i in intervals)
         awake_ns = max(0, now.at_ns - before.at_ns - asleep_ns)
         learner = self.idle.setdefault(kind, IdleOfUse())
-        if len(intervals) == sum(domain.kind == kind for domain in self._meters) and awake_ns:
+        domains = sum(domain.kind == kind for domain in self._meters)
+        if len(intervals) == domains and awake_ns:
             learner.see(energy_uj, max(0, now.node_ns - before.node_ns), awake_ns, self.rules.cpus)
-        return energy_over(learner.idle.power_uw, awake_ns) if learner.idle is not None else 0
+        if learner.idle is None:
+            return 0
+        return energy_over(learner.idle.power_uw * len(intervals) // domains, awake_ns)
 
     def _book_gap(self, gap: Gap) -> None:
         self._meter_node(gap.domain, gap.quality, gap.lower_uj)  # at the first reading: the counter starts at 0
@@ -296,7 +309,7 @@ class Books:
         if idle_uw is None:
             learner = self.idle_gpus.setdefault(device, IdleOfGpu())
             held = bool(seen.held_ppb or seen.foreign_ppb or seen.jobs_ns or seen.other_ns)
-            learner.see(interval.energy_uj, interval.start_ns, interval.end_ns, held=held)
+            learner.see(interval.energy_uj, interval.end_ns - awake_ns, interval.end_ns, held=held)
             idle_uw = 0 if learner.idle is None else learner.idle.power_uw
         parts = split(interval.energy_uj, energy_over(idle_uw, awake_ns), demand, self.rules.idle, self.rules.overhead)
         self._meter_node(interval.domain, interval.quality, interval.energy_uj)

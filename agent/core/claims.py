@@ -42,7 +42,7 @@ class Use:
     node_ns: int
     overhead_ns: int
     agent_ns: int
-    jobs_ns: Mapping[str, int]
+    jobs_ns: dict[str, int]
     asleep_ns: int = 0
 
 

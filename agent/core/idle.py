@@ -106,6 +106,8 @@ class IdleOfUse:
                 self._lowest_uw = None  # a counter that stood still for a moment isn't the lowest for good
         self._lowest_uw = power_uw if self._lowest_uw is None else min(self._lowest_uw, power_uw)
         self.idle = self._learn() or self.idle
+        if self.idle is not None and self.idle.method == "extrapolated":
+            self.idle.power_uw = min(self.idle.power_uw, self._lowest_uw)
 
     def _learn(self) -> Idle | None:
         line = _line(self._all)
@@ -121,8 +123,7 @@ class IdleOfUse:
         power_uw, _, within_uw = line
         if within_uw > self._all.p // self._all.n * BOUND_PPM // 1_000_000:
             return None
-        assert self._lowest_uw is not None
-        return Idle(max(0, min(power_uw, self._lowest_uw)), within_uw, "extrapolated")
+        return Idle(max(0, power_uw), within_uw, "extrapolated")
 
     def save(self) -> list[Any]:
         """As plain JSON values."""

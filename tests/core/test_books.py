@@ -1,5 +1,7 @@
 """The books against a node made up of numbers: conservation in every window, and who pays in each."""
 
+import json
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -20,6 +22,7 @@ from wattribute.agent.core.model import (
     EnergyReading,
     Job,
     Policy,
+    Reason,
     energy_slot,
 )
 from wattribute.agent.core.products import Product
@@ -30,6 +33,8 @@ PACKAGE, DRAM = Domain(kind="cpu", id="package-0"), Domain(kind="dram", id="pack
 GPU = Domain(kind="gpu", id="GPU-1")
 S = NS_PER_S
 HALVES = {"a": PPB // 2, "b": PPB // 2}
+POLICIES: list[Policy] = ["reserved", "equal", "usage", "unattributed"]
+W = 1_000_000
 
 
 class World:
@@ -39,11 +44,12 @@ class World:
         self,
         *products: Product,
         idle: Policy = "reserved",
-        idle_w: int = 0,
+        idle_w: int | None = 0,
         hardware: tuple[Component, ...] = (),
         pue: float = 1.0,
     ) -> None:
-        idle_uw = {("cpu", "measured"): idle_w * 1_000_000, ("gpu", "measured"): idle_w * 1_000_000}
+        # None: to be learnt
+        idle_uw = {(kind, "measured"): idle_w * 1_000_000 for kind in ("cpu", "gpu") if idle_w is not None}
         rules = Rules(
             idle=idle,
             overhead="usage",
@@ -53,7 +59,7 @@ class World:
             memory_bytes=2**34,
         )
         self.books = Books(rules, Hardware(hardware), Taxes(products, 0), 0)
-        self.now_ns = 0
+        self.now_ns = self.asleep_ns = 0
         self.node_ns = self.overhead_ns = 0
         self.counters = {PACKAGE: 0}
         self.entries: dict[str, Entry] = {}
@@ -72,6 +78,11 @@ class World:
         entry.values[CPU_NS_SLOT] += cpu_ns
         self.node_ns += cpu_ns
 
+    def sleep(self, seconds: float) -> None:
+        """The machine is suspended: boot time goes on, and nothing else."""
+        self.now_ns += round(seconds * S)
+        self.asleep_ns += round(seconds * S)
+
     def tick(self, seconds: float = 1.0, **energy_uj: int) -> None:
         self.now_ns += round(seconds * S)
         for domain in self.counters:
@@ -83,19 +94,22 @@ class World:
                 EnergyReading(domain=domain, at_ns=self.now_ns, energy_uj=uj, ceiling_uw=None)
                 for domain, uj in self.counters.items()
             ],
+            self.asleep_ns,
         )
         self.check()
 
     def check(self) -> None:
         """Law 1: per domain, jobs + unattributed = the counter, in integer microjoules; grams per term likewise."""
         for domain, uj in self.counters.items():
+            assert uj == self.books.node_energy_uj.get((domain.kind, domain.id, "measured"), 0)
+        for kind in {domain.kind for domain in self.counters}:
             of_jobs = sum(
-                e.values[energy_slot(domain.kind, share, "measured")]
+                e.values[energy_slot(kind, share, "measured")]
                 for e in self.entries.values()
                 for share in ("direct", "idle", "overhead")
             )
-            nobodys = sum(u for (kind, _), u in self.books.unattributed_uj.items() if kind == domain.kind)
-            assert of_jobs + nobodys == uj == self.books.node_energy_uj.get((domain.kind, domain.id, "measured"), 0)
+            nobodys = sum(u for (of, _), u in self.books.unattributed_uj.items() if of == kind)
+            assert of_jobs + nobodys == sum(u for (of, _, _), u in self.books.node_energy_uj.items() if of == kind)
         for term in ("operation", "cooling", "hardware"):
             slot = TERM_SLOT[term]
             of_jobs = sum(e.values[slot] for e in self.entries.values())
@@ -266,7 +280,7 @@ def test_a_product_is_paid_once_however_it_is_reached_and_never_by_its_own_platf
 
 STEPS = st.lists(
     st.tuples(
-        st.sampled_from(["start", "end", "tick", "skip"]),
+        st.sampled_from(["start", "end", "tick", "skip", "hold", "sleep", "rename"]),
         st.integers(0, 4),
         st.integers(0, 4 * S),
         st.integers(0, 10**9),
@@ -276,11 +290,15 @@ STEPS = st.lists(
 
 
 @settings(max_examples=60)
-@given(steps=STEPS, idle=st.sampled_from(["reserved", "equal", "usage", "unattributed"]), idle_w=st.integers(0, 300))
-def test_any_course_of_events_conserves(steps: list[tuple[str, int, int, int]], idle: Policy, idle_w: int) -> None:
+@given(steps=STEPS, idle=st.sampled_from(POLICIES), idle_w=st.none() | st.integers(0, 300), gpu=st.booleans())
+def test_any_course_of_events_conserves(
+    steps: list[tuple[str, int, int, int]], idle: Policy, idle_w: int | None, gpu: bool
+) -> None:
     platform = Product(id="iks", overhead_rate=rate_from_g_per_min(50))
     world = World(platform, idle=idle, idle_w=idle_w, hardware=(Component(ng_from_kg(1200), 4 * YEAR_S),), pue=1.37)
     world.counters[DRAM] = 0
+    if gpu:
+        world.counters[GPU] = 0
     world.tick()
     for action, which, cpu_ns, uj in steps:
         job_id = f"job-{which}"
@@ -294,9 +312,20 @@ def test_any_course_of_events_conserves(steps: list[tuple[str, int, int, int]], 
             world.work(entry, cpu_ns)
             if action == "end":
                 world.end(entry)
+            elif action == "rename":
+                job = replace(entry.job, product_id="iks" if cpu_ns % 2 else "other", uses=())
+                world.books.rename(entry, job, world.now_ns)
+            elif action == "hold" and gpu:
+                sevenths = cpu_ns % 8 * PPB // 7
+                held = {job_id: sevenths, f"job-{uj % 5}": PPB - sevenths if uj % 3 else PPB}
+                world.books.see_gpu(
+                    "GPU-1", {job_id: cpu_ns} if uj % 2 else {}, cpu_ns // 3, held, uj % 2, sevenths // 2
+                )
+        if action == "sleep":
+            world.sleep(cpu_ns / S)
         world.node_ns += cpu_ns // 3
         if action != "skip":
-            world.tick(0.25, cpu=uj, dram=uj // 7)
+            world.tick(0.25, cpu=uj, dram=uj // 7, gpu=uj // 3)
             world.books.forget_settled()
     (totals,) = [p for p in world.books.taxes.totals() if p.id == "iks"]
     billed = sum(e.values[TERM_SLOT["platform"]] for e in world.entries.values())
@@ -355,3 +384,225 @@ def test_a_sensor_that_is_long_silent_is_not_waited_for() -> None:
     world.end(b)
     world.tick()
     assert world.books.settled(b)
+
+
+def again(world: World, *going_on: Entry) -> World:
+    """Another agent's books, which go on from what these saved."""
+    saved = json.loads(json.dumps(world.books.save()))
+    new = World(idle_w=None)
+    new.books = Books(world.books.rules, Hardware(()), Taxes((), saved["at_ns"]), saved["at_ns"])
+    for entry in going_on:
+        new.books.open(entry, first=False)
+    new.entries = dict(world.entries)
+    new.now_ns, new.asleep_ns, new.node_ns = world.now_ns, world.asleep_ns, world.node_ns
+    new.counters = dict(world.counters)
+    new.books.restore(saved, same_boot=True, accounts_ns={"node": new.node_ns, "overhead": 0, "agent": 0})
+    return new
+
+
+def learnt_uw(world: World) -> int:
+    learnt = world.books.idle["cpu"].idle
+    assert learnt is not None
+    return learnt.power_uw
+
+
+def test_idle_power_counts_as_0_until_it_is_learnt_and_is_split_from_then_on() -> None:
+    world = World(idle_w=None)
+    a = world.job("a")
+    for _ in range(9):
+        world.tick(cpu=20 * W)
+    assert world.books.unattributed_uj.keys() == {("cpu", "unreserved")}  # nothing ran
+    world.work(a, 2 * S)
+    world.tick(cpu=60 * W)
+    assert a.values[energy_slot("cpu", "direct", "measured")] == 60 * W
+    world.tick(cpu=20 * W)
+    world.work(a, 2 * S)
+    world.tick(cpu=60 * W)
+    assert learnt_uw(world) == 20 * W
+    assert a.values[energy_slot("cpu", "direct", "measured")] == 100 * W
+    assert a.values[energy_slot("cpu", "idle", "measured")] == 10 * W  # it used half of the node
+
+
+def test_learnt_idle_power_is_never_more_than_the_energy_and_survives_a_restart() -> None:
+    world = World(idle_w=None)
+    a = world.job("a")
+    for _ in range(12):
+        world.tick(cpu=20 * W)
+    world = again(world, a)
+    assert learnt_uw(world) == 20 * W
+    world.work(a, S)
+    world.tick(cpu=5 * W)  # deeper sleep than ever before: all of it is idle
+    assert a.values[energy_slot("cpu", "direct", "measured")] == 0
+    assert a.values[energy_slot("cpu", "idle", "measured")] == 5 * W // 4
+
+
+def test_of_what_two_packages_draw_idle_together_one_alone_has_half() -> None:
+    """One isn't read for a tick: its energy comes with the next, and each package has its part of the idle power."""
+    other = Domain(kind="cpu", id="package-1")
+    world = World(idle_w=None)
+    world.counters[other] = 0
+    world.tick()
+    a = world.job("a")
+    for _ in range(12):
+        world.tick(cpu=20 * W)
+    assert learnt_uw(world) == 40 * W
+    missing = world.counters.pop(other)
+    world.work(a, 4 * S)
+    world.tick(cpu=70 * W)
+    assert a.values[energy_slot("cpu", "idle", "measured")] == 20 * W
+    world.counters[other] = missing + 70 * W
+    world.work(a, 4 * S)
+    world.tick(cpu=70 * W)
+    assert a.values[energy_slot("cpu", "idle", "measured")] == (20 + 20 + 2 * 20) * W
+    assert a.values[energy_slot("cpu", "direct", "measured")] == (4 * 50) * W
+
+
+@pytest.mark.parametrize("idle_w", [20, None])
+def test_only_the_time_awake_has_idle_power(idle_w: int | None) -> None:
+    world = World(idle_w=idle_w)
+    a = world.job("a")
+    for _ in range(12):
+        world.tick(cpu=20 * W)
+    before = uj_of(a)
+    world.sleep(3600)
+    world.work(a, 4 * S)
+    world.tick(cpu=100 * W)
+    assert a.values[energy_slot("cpu", "direct", "measured")] == 80 * W
+    assert uj_of(a) - before <= 100 * W
+    if idle_w is None:
+        for _ in range(12):
+            world.tick(cpu=20 * W)
+        assert learnt_uw(world) == 20 * W
+
+
+def test_time_asleep_is_over_with_the_window_that_it_was_in_also_after_a_restart() -> None:
+    world = World(idle_w=None)
+    a = world.job("a")
+    world.sleep(100)
+    for _ in range(12):
+        world.tick(cpu=20 * W)
+    world = again(world, a)
+    world.work(a, 4 * S)
+    world.tick(cpu=60 * W)
+    assert a.values[energy_slot("cpu", "direct", "measured")] == 40 * W
+
+
+def test_a_gpus_idle_power_is_learnt_from_the_time_awake() -> None:
+    world = World(idle_w=None)
+    world.counters = {GPU: 0}
+    world.tick()
+    for _ in range(60):
+        world.sleep(9)
+        world.books.see_gpu("GPU-1", {}, 0, {})
+        world.tick(gpu=70 * W)
+    learnt = world.books.idle_gpus["GPU-1"].idle
+    assert learnt is not None
+    assert learnt.power_uw == 70 * W
+    a = world.job("a")
+    world.books.see_gpu("GPU-1", {"a": 100}, 0, {"a": PPB})
+    world.sleep(9)
+    world.tick(gpu=100 * W)
+    assert a.values[energy_slot("gpu", "direct", "measured")] == 30 * W
+
+
+def cut(world: World) -> tuple[Entry, Entry]:
+    """A board of seven slices: a has 3, b has 1, an instance of 2 has no process, 1 was never made an instance."""
+    world.counters = {GPU: 0}
+    world.tick()
+    a, b = world.job("a"), world.job("b")
+    world.books.see_gpu("GPU-1", {}, 0, {"a": 3 * PPB // 7, "b": PPB // 7}, 0, PPB // 7)
+    world.tick(gpu=70 * W)
+    return a, b
+
+
+@pytest.mark.parametrize(
+    ("policy", "a_j", "b_j", "reason"),
+    [
+        ("reserved", 30, 10, "unreserved"),
+        ("equal", 30, 30, "idle"),
+        ("usage", 45, 15, "idle"),
+        ("unattributed", 0, 0, "idle"),
+    ],
+)
+def test_a_cut_board_is_split_by_slices_and_what_was_never_given_out_is_nobodys(
+    policy: Policy, a_j: int, b_j: int, reason: Reason
+) -> None:
+    world = World(idle=policy, idle_w=70)
+    a, b = cut(world)
+    before = uj_of(a), uj_of(b), dict(world.books.unattributed_uj)
+    world.books.see_gpu("GPU-1", {"a": 300, "b": 100}, 0, {"a": 3 * PPB // 7, "b": PPB // 7}, 0, PPB // 7)
+    world.tick(gpu=150 * W)
+    direct_j, gained = (60, 20), (uj_of(a) - before[0], uj_of(b) - before[1])
+    assert gained == pytest.approx(((direct_j[0] + a_j) * W, (direct_j[1] + b_j) * W), abs=2)
+    left = {key: uj - before[2].get(key, 0) for key, uj in world.books.unattributed_uj.items()}
+    assert left.pop(("gpu", "unallocated")) == pytest.approx(10 * W, abs=2)
+    rest_uj = 70 * W - 10 * W - (a_j + b_j) * W
+    assert left.pop(("gpu", reason), 0) == pytest.approx(rest_uj, abs=4)
+    assert not any(left.values())
+
+
+def test_the_making_of_a_cut_board_falls_to_who_holds_its_slices() -> None:
+    world = World(hardware=(Component(ng_from_kg(1), YEAR_S), Component(ng_from_kg(6), YEAR_S, gpu=True)))
+    a, b = cut(world)
+    world.now_ns += YEAR_S * S - 2 * S
+    world.books.see_gpu("GPU-1", {}, 0, {"a": 3 * PPB // 7, "b": PPB // 7}, 0, PPB // 7)
+    world.tick()
+    assert a.values[TERM_SLOT["hardware"]] == pytest.approx(ng_from_kg(3), rel=1e-6)
+    assert b.values[TERM_SLOT["hardware"]] == pytest.approx(ng_from_kg(1), rel=1e-6)
+    assert world.books.unattributed["unreserved"][TERM_SLOT["hardware"]] == pytest.approx(ng_from_kg(3), rel=1e-6)
+
+
+def test_an_instance_that_changes_hands_is_shared_by_the_time_that_each_had_it() -> None:
+    world = World(idle_w=100)
+    world.counters = {GPU: 0}
+    world.tick()
+    a = world.job("a")
+    world.books.see_gpu("GPU-1", {}, 0, {"a": PPB})
+    world.tick(gpu=100 * W)
+    world.now_ns += S // 4
+    world.end(a)
+    b = world.job("b")
+    world.books.see_gpu("GPU-1", {}, 0, {"b": PPB})
+    world.tick(0.75, gpu=100 * W)
+    assert (uj_of(a), uj_of(b)) == (125 * W, 75 * W)
+
+
+def test_a_job_that_turns_out_to_work_for_another_product_pays_that_ones_taxes_from_then_on() -> None:
+    model = Product(id="model", runs_on=("iks",))
+    world = World(Product(id="iks", overhead_rate=rate_from_g_per_min(60)), model)
+    a = world.job("a")
+    for _ in range(5):
+        world.tick()
+    assert a.values[TERM_SLOT["platform"]] == 0
+    world.books.rename(a, replace(a.job, product_id="model"), world.now_ns)
+    for _ in range(5):
+        world.tick()
+    world.end(a)
+    world.tick()
+    assert a.values[TERM_SLOT["platform"]] == ng_from_g(5)
+    products = {product.id: product for product in world.books.taxes.totals()}
+    assert (products["default"].jobs_total, products["default"].running_jobs) == (1, 0)
+    assert (products["model"].jobs_total, products["model"].running_jobs) == (1, 0)
+    assert products["default"].weight_ppm_ns == products["model"].weight_ppm_ns == 5 * S * 1_000_000
+    assert products["iks"].untaxed_ng["platform"] == ng_from_g(7)
+
+
+@pytest.mark.parametrize("running", [False, True])
+def test_time_from_before_a_job_was_recognised_takes_nobodys_energy(running: bool) -> None:
+    """A second cgroup of it had used 10 s before it was known to be the job's."""
+    world = World()
+    a, b = world.job("a"), world.job("b")
+    world.node_ns += 10 * S
+    world.tick(cpu=10 * W)
+    if not running:
+        world.end(a)
+        world.tick()
+        world.books.forget_settled()
+        world.books.open(a, first=False)
+    world.books.recognise(a, 10 * S)
+    world.work(a, S)
+    world.work(b, S)
+    world.tick(cpu=20 * W)
+    assert a.values[CPU_NS_SLOT] == 11 * S
+    assert (uj_of(a), uj_of(b)) == (10 * W, 10 * W)
+    assert world.books.unattributed_uj["cpu", "unregistered"] == 10 * W
