@@ -32,6 +32,7 @@ class GroupSearch:
         self._watched: dict[str, None] = {}
         self._walked: set[GroupId] = set()
         self._sorted: dict[str, _Sorted] = {}
+        self._before: dict[str, _Sorted] = {}  # what the walk before this one saw
         self._lists: list[_Sorted] = []
         self._groups: list[GroupId] = []
 
@@ -44,10 +45,10 @@ class GroupSearch:
         self._calls += 1
         lists: list[_Sorted] = []
         if whole:
-            before, self._sorted = self._sorted, {}
-            self._sorted = {path: known for path, known in before.items() if path in self._watched}
+            self._before, self._sorted = self._sorted, {}
             self._watched, self._walked = {"/": None}, set()
             self._walk("/", lists)
+            self._before = {}
         else:
             for folder in tuple(self._watched):
                 self._list(folder, lists)
@@ -79,11 +80,12 @@ class GroupSearch:
     def _sort(self, folder: str) -> "_Sorted":
         """What a folder holds; a tree that answers with the same object holds the same."""
         children = self._tree.children(folder)
-        known = self._sorted.get(folder)
+        known = self._sorted.get(folder) or self._before.get(folder)
         if known is None or known.children is not children:
             wanted = [child for child in children if self._wanted(child.path)]
             inner = [child for child in children if not self._wanted(child.path) and self._enter(child.path)]
-            known = self._sorted[folder] = _Sorted(children, wanted, inner)
+            known = _Sorted(children, wanted, inner)
+        self._sorted[folder] = known
         return known
 
 
