@@ -57,6 +57,7 @@ class Groups:
         self._sizes: deque[GroupId] = deque()
         self._unsized = 0  # so many of them, on the left, were never asked
         self._sized_ns = 0
+        self._whole_bytes: dict[GroupId, int] = {}  # their memory when they were last asked
         self._above: dict[str, GroupId] = {}  # the enclosures of watched cgroups, for as long as they are there
         self._gone: list[GroupId] = []
         self._checked: dict[int, tuple[ProcessId, int]] = {}
@@ -100,6 +101,7 @@ class Groups:
             self._counters.unwatch(group)
         if group in self._sizes:
             self._sizes.remove(group)
+        self._whole_bytes.pop(group, None)
 
     def enter(self, root: ProcessId, billed_ns: int = 0) -> GroupId | None:
         """A process tree is watched: its time is taken off the cgroup that its root lives in, which is returned."""
@@ -159,7 +161,7 @@ class Groups:
         taken_ns = self._taken_ns + sum([groups[group].own_ns for group in self._in_overhead])
         readings = [r if r.consumer != "overhead" else self._less(r, taken_ns) for r in readings]
         at_ns = readings[0].at_ns
-        sizes = self._some_sizes(at_ns)
+        sizes = self._own_sizes(self._some_sizes(at_ns), readings)
         shown_ns = self._shown_ns
         for group, memory_bytes in sizes.items():
             own_ns = shown_ns[groups[group]] = groups[group].own_ns
@@ -203,6 +205,22 @@ class Groups:
             if memory_bytes is not None:
                 sizes[group] = memory_bytes
         return sizes
+
+    def _own_sizes(self, sizes: dict[GroupId, int], readings: Sequence[UsageReading]) -> dict[GroupId, int]:
+        """What those have for themselves: a cgroup's memory holds that of all that lives below it, too."""
+        if not sizes:
+            return sizes
+        self._whole_bytes.update(sizes)
+        own = dict(sizes)
+        account = self._account
+        for group, node in account.groups.items():
+            if node.outer is not None and node.outer.id in own:
+                own[node.outer.id] -= self._whole_bytes.get(group, 0)
+        for reading in readings if account.homes else ():
+            home = account.homes.get(reading.consumer) if isinstance(reading.consumer, ProcessId) else None
+            if home is not None and home.group is not None and home.group.id in own:
+                own[home.group.id] -= reading.memory_bytes or 0
+        return {group: max(0, memory_bytes) for group, memory_bytes in own.items()}
 
     def _part_with_moved(self, trees_ns: Mapping[ProcessId, int]) -> None:
         """Processes of trees that now live in another job's cgroup are billed there alone from now on.
