@@ -65,8 +65,9 @@ class AllottedGpus:
             row["slurm_job_id"]: job_id
             for job_id, live in registry.jobs.items()
             if live.running
-            for row in live.joins()[0]
-            if row.get("slurm_job_id")
+            for found in live.found.values()
+            if found.origin == "slurm"  # a session's own word for it could be anybody's
+            for row in found.info
         }
         named = [name if name in registry.jobs else of_slurm.get(name, "") for name in wanted]
         return [job_id for job_id in dict.fromkeys(named) if job_id and registry.jobs[job_id].running]

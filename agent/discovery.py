@@ -143,7 +143,8 @@ class _Listing:
     children: Sequence[GroupId]
     born: dict[GroupId, int]
     links: int
-    look: int
+    look: int  # when it was listed
+    asked: int  # when it was last asked for
 
 
 class Sightings:
@@ -157,41 +158,48 @@ class Sightings:
         self._tree = tree
         self._seen: dict[str, _Listing] = {}
         self._looks = 0
-        self.pids, self.reserved, self.group_of, self.links = tree.pids, tree.reserved, tree.group_of, tree.links
+        self.pids, self.reserved, self.group_of = tree.pids, tree.reserved, tree.group_of
+        self.links, self.owner = tree.links, tree.owner
 
     def look_again(self) -> None:
         """What appears from now on wasn't there at the tick before."""
         self._looks += 1
         if self._looks % FORGET_LOOKS == 0:
-            self._seen = {path: seen for path, seen in self._seen.items() if self._looks - seen.look < FORGET_LOOKS}
+            self._seen = {path: seen for path, seen in self._seen.items() if self._looks - seen.asked < FORGET_LOOKS}
 
     def forget(self, group: GroupId) -> None:
-        """A cgroup went unnoticed: the folder that held it is listed at the next look."""
+        """A cgroup went unnoticed: the folder that held it is listed at the next look.
+
+        If it is there after all, it is as old as any: what it used until now was somebody's.
+        """
         if (seen := self._seen.get(_parent(group.path))) is not None:
             seen.links = -1
+            if group in seen.born:
+                seen.born[group] = 0
 
     def children(self, path: str) -> Sequence[GroupId]:
         """The cgroups right below one; the same object for as long as they are the same."""
         seen = self._seen.get(path)
-        if seen is not None and seen.look == self._looks and seen.links >= 0:
+        if seen is not None and seen.asked == self._looks and seen.links >= 0:
             return seen.children
         links = self._tree.links(path)
         if seen is not None and links == seen.links >= 0 and (not links or self._looks - seen.look < RELIST_LOOKS):
             if not links:
                 seen.look = self._looks
+            seen.asked = self._looks
             return seen.children
         children = self._tree.children(path)
         if seen is None:
-            self._seen[path] = _Listing(
-                children, dict.fromkeys(children, self._appeared(path)), len(children), self._looks
-            )
+            born = dict.fromkeys(children, self._appeared(path))
+            self._seen[path] = _Listing(children, born, len(children), self._looks, self._looks)
             return children
         if seen.born.keys() != set(children):
-            # What hid behind an unchanged count may have been there for some looks.
-            born = self._looks - (links == seen.links)
-            seen.born = {group: seen.born.get(group, born) for group in children}
+            # One in the place of another may have hidden behind the count for some looks; so may one that came while
+            # nobody listed the folder.
+            hidden = links == seen.links or seen.asked < self._looks - 1 or not seen.born.keys() <= set(children)
+            seen.born = {group: seen.born.get(group, self._looks - hidden) for group in children}
             seen.children = children
-        seen.links, seen.look = len(children) if links >= 0 else -1, self._looks
+        seen.links, seen.look, seen.asked = len(children) if links >= 0 else -1, self._looks, self._looks
         return seen.children
 
     def age(self, group: GroupId) -> Age:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 
-from wattribute.agent.core.errors import WattributeError
+from wattribute.agent.core.errors import SensorUnavailable, WattributeError
 from wattribute.agent.core.found import FoundJob
 from wattribute.agent.core.model import Clock, GroupId, SourceHealth
 from wattribute.agent.discovery import Discovery, Sightings
@@ -27,19 +27,21 @@ class FoundJobs:
         self._sightings = sightings
         self._source: Source[FoundJob] = Source(discovery, clock, deadline_ns=DEADLINE_NS, threaded=not inline)
         self._told: Sequence[FoundJob] | None = None
+        self._told_late = self._overdue = False
         self._known: dict[GroupId, str] = {}
         self._refused: set[str] = set()
         self._settled: Sequence[FoundJob] = ()  # what was told last, if all of it is taken in
 
     def request(self) -> None:
         """Ask what is there now."""
+        self._overdue = not self._source.answered  # asked at an earlier tick, and not answered yet
         self._source.request()
 
     def collect(self, patience_ns: int) -> None:
         """Take what was answered; without an answer what was told last is still true."""
         told = self._source.collect(patience_ns)
         if self._source.answered_well:
-            self._told = told
+            self._told, self._told_late = told, self._overdue
 
     def reconcile(self, registry: Registry, finished: Callable[[str], LiveJob | None], clock: Clock) -> list[LiveJob]:
         """Open what is new, and return those jobs; remember what is gone for `gone`."""
@@ -68,6 +70,8 @@ class FoundJobs:
                 continue
             known = None if found.job_id in registry.jobs else finished(found.job_id)
             age = self._sightings.age(group)
+            if age == "new" and self._told_late:
+                age = "late"  # what it used until the tick before isn't this window's
             try:
                 live = registry.find(found, clock.monotonic_ns(), clock.time_ns(), age, known)
             except WattributeError as error:
@@ -91,7 +95,10 @@ class FoundJobs:
         return gone
 
     def _is_there(self, group: GroupId) -> bool:
-        return group in self._sightings.children(group.path.rpartition("/")[0] or "/")
+        try:
+            return group in self._sightings.children(group.path.rpartition("/")[0] or "/")
+        except SensorUnavailable:
+            return True  # not known
 
     def health(self) -> list[SourceHealth]:
         """The state of each job source."""

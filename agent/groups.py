@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Protocol
 
+from wattribute.agent.core.errors import SensorUnavailable
 from wattribute.agent.core.found import CgroupTree
 from wattribute.agent.core.groups import Group, GroupAccount
 from wattribute.agent.core.model import GroupId, ProcessId, UsageReading
@@ -177,7 +178,10 @@ class Groups:
         above = group.path.rpartition("/")[0]
         if not above or above in self._above:
             return
-        siblings = self.tree.children(above.rpartition("/")[0] or "/")
+        try:
+            siblings = self.tree.children(above.rpartition("/")[0] or "/")
+        except SensorUnavailable:
+            return
         here = next((each for each in siblings if each.path == above), None)
         if here is None:
             return

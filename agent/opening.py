@@ -191,7 +191,7 @@ def user_name(uid: int) -> str:
         import pwd
 
         return pwd.getpwuid(uid).pw_name
-    except (ImportError, KeyError):
+    except (ImportError, KeyError, OverflowError):
         return str(uid)
 
 

@@ -128,6 +128,8 @@ class SlurmJobs:
                 seen = seen or owner
             elif believed:
                 roots = variables
+        if seen is None and _is_number(roots.get("SLURM_JOB_UID", "")):
+            seen = int(roots["SLURM_JOB_UID"])  # a process of root's says so, which slurmstepd started
         return (roots if hurry or uid == 0 else {}), seen
 
     def _told(self, group: GroupId, number: str, uid: int, variables: Mapping[str, str]) -> FoundJob:

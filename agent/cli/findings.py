@@ -90,9 +90,14 @@ def look_at_jobs(config: Config) -> Iterator[Finding]:
 
             yield from of_kubernetes(tree, kubelet_of(config))
             continue
-        groups = len(source.jobs())
-        source.close()
         name = "rules" if source.name == "cgroup" else source.name
+        try:
+            groups = len(source.jobs())
+        except SensorUnavailable as error:
+            yield Finding(source=name, path=str(tree.top), ok=False, why=error.cause, fix=error.fix)
+            continue
+        finally:
+            source.close()
         why = "looked for once: one that the agent would wait for to know more of isn't counted"
         yield Finding(source=name, path=str(tree.top), ok=True, why=why, value=f"found now: {groups}")
     if config.jobs.gpu_map_dir:

@@ -274,7 +274,12 @@ class Books:
         energy_uj = sum(i.energy_uj for i in intervals)
         awake_ns = max(0, now.at_ns - before.at_ns - asleep_ns)
         learner = self.idle.setdefault(kind, IdleOfUse())
-        domains = sum(domain.kind == kind for domain in self._meters)
+        # What was lost for good, and a model that a sensor took the place of, isn't waited for.
+        late_ns = now.at_ns - SETTLE_NS
+        domains = sum(
+            domain.kind == kind and meter.reading.quality == quality and meter.reading.at_ns >= late_ns
+            for domain, meter in self._meters.items()
+        )
         if len(intervals) == domains and awake_ns:
             learner.see(energy_uj, max(0, now.node_ns - before.node_ns), awake_ns, self.rules.cpus)
         if learner.idle is None:

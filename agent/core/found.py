@@ -53,7 +53,11 @@ class CgroupTree(Protocol):
     """
 
     def children(self, path: str) -> Sequence[GroupId]:
-        """The cgroups right below one (`/` is the top)."""
+        """The cgroups right below one (`/` is the top). Raises SensorUnavailable where they can't be listed."""
+        ...
+
+    def owner(self, path: str) -> int:
+        """The uid that a cgroup's folder belongs to: of one that was delegated, its user's; -1 where it is gone."""
         ...
 
     def links(self, path: str) -> int:

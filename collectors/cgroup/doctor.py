@@ -15,9 +15,9 @@ def findings(cgroup: Path, proc: Path) -> list[Finding]:
     """One Finding. Raises nothing."""
     try:
         tree = Tree(cgroup, proc)
+        groups = tree.children("/")
     except SensorUnavailable as error:
         return [Finding(source=_SOURCE, path=str(cgroup), ok=False, why=error.cause, fix=error.fix)]
-    groups = tree.children("/")
     file, resolution = ("cpuacct.usage", "1 ns") if tree.hierarchy == "v1" else ("cpu.stat", "1 us")
     unreadable = [_why_not(f"{tree.top}{group.path}/{file}") for group in groups]
     if groups and all(unreadable):

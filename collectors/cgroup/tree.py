@@ -3,12 +3,14 @@
 Sources: cgroups(7), cgroup_namespaces(7), Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/cpuacct.rst.
 """
 
+import errno
 import os
 import posixpath
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from wattribute.agent.core.errors import SensorUnavailable
 from wattribute.agent.core.found import GroupId, Reservation
 from wattribute.collectors.cgroup.layout import find_layout
 from wattribute.collectors.cgroup.limits import Limits
@@ -37,8 +39,18 @@ class Tree:
         try:
             with os.scandir(self._top + path) as entries:
                 return [GroupId(below + e.name, e.inode()) for e in entries if e.is_dir(follow_symlinks=False)]
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENODEV, errno.ENOTDIR):
+                return ()
+            # What can't be listed isn't empty: jobs would be ended.
+            raise SensorUnavailable(f"{self._top}{path}: {error.strerror}", "run the agent as root") from error
+
+    def owner(self, path: str) -> int:
+        """Whose folder it is; -1 where it is gone."""
+        try:
+            return os.stat(self._top + path).st_uid  # noqa: PTH116 - as below
         except OSError:
-            return ()
+            return -1
 
     def links(self, path: str) -> int:
         """By the folder's link count, which has one for each folder in it, and two of its own (not on every disk)."""

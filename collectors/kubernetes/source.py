@@ -58,6 +58,7 @@ class KubernetesJobs:
         clock: Callable[[], int],
         fit: Callable[[str], str],
     ) -> None:
+        self._tree = tree
         self._kubelet = kubelet
         self._labels = labels
         self._own_group = f"{own_group}/"
@@ -76,7 +77,9 @@ class KubernetesJobs:
         Raises SensorUnavailable while pods wait for a kubelet that fails, unless there is news of others.
         """
         now_ns = self._clock()
-        groups = [group for group in self._search.groups() if not self._own_group.startswith(f"{group.path}/")]
+        # The kubelet's cgroups are root's: somebody to whom a cgroup was delegated could make one in a pod's name.
+        found = [group for group in self._search.groups() if group in self._known or self._tree.owner(group.path) == 0]
+        groups = [group for group in found if not self._own_group.startswith(f"{group.path}/")]
         known = {group: self._known[group] for group in groups if group in self._known}
         held = {group: self._held.get(group) or _Held(now_ns, now_ns) for group in groups if group not in known}
         pods = self._ask(held, now_ns)

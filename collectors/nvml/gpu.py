@@ -8,12 +8,20 @@ Units of NVML: millijoules since the driver was loaded, milliwatts, bytes. Sourc
 from collections.abc import Callable
 from typing import Any, Final, Literal, TypeAlias
 
-from wattribute.agent.core.model import Domain, EnergyReading, Fault, PowerReading, ProcessId, Reading
+from wattribute.agent.core.model import (
+    Domain,
+    EnergyReading,
+    Fault,
+    PowerReading,
+    ProcessId,
+    Reading,
+    UsageReading,
+)
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.collectors.nvml.contexts import COMPUTE, GRAPHICS, LISTS, add_contexts
 from wattribute.collectors.nvml.library import Nvml, is_over, is_unsupported
 from wattribute.collectors.nvml.mig import Partition
-from wattribute.collectors.nvml.processes import Processes
+from wattribute.collectors.nvml.processes import HIDDEN, Processes
 from wattribute.collectors.nvml.slices import SliceTime
 from wattribute.collectors.nvml.usage import Account, Sample, SmTime
 
@@ -124,6 +132,10 @@ class Gpu:
             samples = self._samples(now_ns)
             energy, at_ns = self._read_energy()
             usage = self._sm_time.advance(at_ns, contexts, samples)
+            if not usage and self.missing.keys() >= set(LISTS):
+                # Who isn't told isn't nobody: a stranger stands for them, so that no load is taken for idle power.
+                stranger = ProcessId(0, HIDDEN)
+                usage = [UsageReading("gpu", stranger, at_ns, 0, None, self.domain.id)]
         readings: list[Reading] = self._lacks(at_ns) if self.missing.keys() - self._told else []
         readings += energy
         readings += usage

@@ -179,6 +179,13 @@ def test_roots_processes_count_last() -> None:
     assert (job.job_id, job.uid) == ("roots-42", 0)
 
 
+def test_a_job_with_roots_processes_alone_is_its_users_by_what_slurmstepd_gave_them() -> None:
+    """salloc, or an extern step that only sleeps: the user's own may come much later."""
+    node = Node("slurm_v2.txt")
+    node.process(4101, 0, 42, SLURM_JOB_UID="1000")
+    assert node.jobs(PATIENCE + 1)[f"{V2}/job_42"].uid == 1000
+
+
 def test_an_arrays_id_is_not_taken_from_another_user() -> None:
     node = Node("slurm_v1.txt")
     array = {"SLURM_ARRAY_JOB_ID": "40", "SLURM_ARRAY_TASK_ID": "7"}

@@ -14,6 +14,7 @@ class ListedTree:
     def __init__(self, listing: str = "") -> None:
         self.inodes: dict[str, int] = {"/": 1}
         self.processes: dict[str, list[int]] = {}
+        self.owners: dict[str, int] = {}
         self.reservations: dict[str, Reservation] = {}
         self.listed: list[str] = []
         self.asked_pids = 0
@@ -46,6 +47,9 @@ class ListedTree:
     def children(self, path: str) -> Sequence[GroupId]:
         self.listed.append(path)
         return [GroupId(child, self.inodes[child]) for child in self._below.get(path, ())]
+
+    def owner(self, path: str) -> int:
+        return self.owners.get(path, 0)
 
     def links(self, path: str) -> int:
         return len(self._below.get(path, ()))

@@ -1,5 +1,6 @@
 """Which hierarchy is chosen, what is in it, and what is set aside for its groups."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -254,3 +255,21 @@ def test_of_the_real_one_we_are_in_a_group() -> None:
     path = tree.group_of(os.getpid())
     assert path.startswith("/")
     assert os.getpid() in tree.pids(path, 1 << 22)
+
+
+def test_a_folder_that_can_not_be_listed_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeCgroups(tmp_path) as cgroups:
+        cgroups.make("/jobs/a")
+        tree = Tree(cgroups.cgroup, cgroups.proc)
+
+        def full(path: str) -> None:
+            raise OSError(errno.EMFILE, "Too many open files", path)
+
+        monkeypatch.setattr(os, "scandir", full)
+        with pytest.raises(SensorUnavailable):
+            tree.children("/jobs")
+        monkeypatch.undo()
+        assert [group.path for group in tree.children("/jobs")] == ["/jobs/a"]
+        assert tree.children("/none") == ()
+        assert tree.owner("/jobs/a") == os.getuid()
+        assert tree.owner("/none") == -1

@@ -335,3 +335,14 @@ def test_whatever_it_answers_pods_are_told_or_it_is_unavailable(answers: list[ob
         texts = [*job.labels, *job.labels.values(), job.phase, *(value for one in job.info for value in one.values())]
         assert all(text.isprintable() and len(text) <= 256 for text in texts)
         assert 0 <= job.uid < 2**31
+
+
+def test_a_pods_name_is_not_to_be_had_by_making_a_cgroup_of_it() -> None:
+    """Whom a cgroup was delegated to owns what he makes in it; the kubelet's are root's."""
+    tree = ListedTree()
+    forged = f"/system.slice/bobs.service/kubepods/burstable/pod{VLLM}"
+    tree.add(forged)
+    tree.owners[forged] = 1000
+    assert Node(tree).jobs() == {}
+    tree.add(path(VLLM))
+    assert [job.group.path for job in Node(tree).jobs().values()] == [path(VLLM)]
