@@ -62,7 +62,7 @@ class FoundJobs:
         self.groups.miss(missed)
         for group in missed:
             del self._known[group]
-        for group, found in here.items():
+        for group, found in sorted(here.items(), key=lambda item: len(item[0].path)):  # the outer ones first
             if self._known.get(group):
                 continue
             if group in self._known:  # from before a restart

@@ -133,8 +133,7 @@ class Node:
         was_running = (job := self.registry.jobs.get(request.job_id)) is not None and job.running
         known = None if request.job_id in self.registry.jobs else self.record.finished(request.job_id)
         with self._cpu_lock:
-            self._name_found(request, peer, now_ns)
-            live = self.registry.start(request, peer, now_ns, unix_ns, known)
+            live = self.registry.start(request, peer, now_ns, unix_ns, known, self._name)
         if not was_running:
             live.unattributed_uj = sum(self.books.unattributed_uj.values())
         self._edge = True
@@ -337,11 +336,8 @@ class Node:
 
     # Inside
 
-    def _name_found(self, request: JobStart, peer: Peer, at_ns: int) -> None:
+    def _name(self, live: LiveJob, request: JobStart, at_ns: int) -> None:
         """A found job that nothing has named a product for takes that of the first member that registers with one."""
-        live = self.registry.jobs.get(request.job_id)
-        if live is None or request.product_id == "default" or live.uid != peer.uid or not self.registry.unnamed(live):
-            return
         self.record.fold(live)
         job = replace(
             live.entry.job,

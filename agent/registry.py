@@ -96,6 +96,8 @@ class _Feeder:
     leaves: list[str] = field(default_factory=list)  # the innermost jobs among them, by their parents
     seen_ns: int = 0
     left_ns: int = 0
+    memory_bytes: int = 0
+    sized: bool = False  # the innermost jobs have their parts of it
 
 
 class Registry:
@@ -129,8 +131,19 @@ class Registry:
         self._privileged = privileged
         self._uid_of = uid_of
 
-    def start(self, request: JobStart, peer: Peer, at_ns: int, unix_ns: int, known: LiveJob | None = None) -> LiveJob:
-        """Open a member. `known` is an ended job of that id that has left the table. Raises Refused."""
+    def start(
+        self,
+        request: JobStart,
+        peer: Peer,
+        at_ns: int,
+        unix_ns: int,
+        known: LiveJob | None = None,
+        name: Callable[[LiveJob, JobStart, int], None] | None = None,
+    ) -> LiveJob:
+        """Open a member. `known` is an ended job of that id that has left the table. Raises Refused.
+
+        `name` gives a running job that was found, and that nothing has named a product for, the request's.
+        """
         check_id(request.job_id)
         process = self._process(request.pid or peer.pid, peer)
         live = self.jobs.get(request.job_id) or known
@@ -140,20 +153,23 @@ class Registry:
         else:
             if live is known:
                 live.folded = len(self.jobs) >= self._max_jobs
-            self._rejoin(live, request, peer)
+            naming = name is not None and request.product_id != "default" and self._is_unnamed(live)
+            self._rejoin(live, request, peer, naming=naming)
             if request.member in live.members:
                 raise Refused(f"member {request.member!r} of job {request.job_id!r} is open already")
+            if name is not None and naming:
+                name(live, request, at_ns)
         root = self._roots.get(process)
         if root is None:
             # Watched before the job opens: time that the process used until now is not the job's.
             self._cpu.watch(process, reaped_ns=request.reaped_cpu_ns)
             root = self._roots[process] = _Feeder()
-            self._shelter(live, process, parent=request.parent_job_id)
         else:
             # What was reaped until now is not this member's: those that were open before share it first.
             if request.reaped_cpu_ns is not None:
                 self._cpu.settle_reaped(process, request.reaped_cpu_ns)
             self._feed(process, root)
+        self._shelter(live, process, parent=request.parent_job_id)
         self._join(live, request.member, process, at_ns, first=known is None)
         if request.parent_job_id and request.parent_job_id != request.job_id:
             live.parents[request.member] = request.parent_job_id
@@ -173,11 +189,12 @@ class Registry:
         live = self.jobs.get(found.job_id) or known
         if live is not None and not self._is_same(live, found):
             found = replace(found, job_id=f"{found.job_id[:110]}~{found.group.inode}")
-            live = known = None
+            live, known = self.jobs.get(found.job_id), None
         if live is None:
             live = LiveJob(Entry(self._job_of(found, unix_ns), at_ns), found.uid)
         if live.entry.job.id not in self.jobs:
             live.folded = len(self.jobs) >= self._max_jobs
+        live.found = {group: each for group, each in live.found.items() if group_token(group) in live.members}
         live.found[found.group] = found
         self._roots[found.group] = _Feeder()
         self._join(live, group_token(found.group), found.group, at_ns, first=known is None)
@@ -185,10 +202,10 @@ class Registry:
             self._put_inside(live, around)
         self._reserve(live)
         self._lead(self._roots[found.group])
-        if age == "late" and counter_ns:
-            # Its CPU time is known, but not when it ran: nobody else's energy is to be taken for it.
-            live.entry.values[CPU_NS_SLOT] += counter_ns
-            live.entry.base_ns += counter_ns
+        if age == "late" and counter_ns and around is None:
+            # Its CPU time is known, but not when it ran: nobody else's energy is to be taken for it. Inside of another
+            # job's cgroup it was that job's.
+            self._books.recognise(live.entry, counter_ns)
             live.notes.setdefault(
                 f"it was recognised after {counter_ns / 1e9:.2f} CPU seconds: their energy counts as unregistered"
             )
@@ -215,7 +232,7 @@ class Registry:
 
     def feed(self, readings: Iterable[UsageReading]) -> None:
         """Take the cumulative CPU time of every root, and its memory, to the jobs that are open on it."""
-        memory: dict[str, int] = {}
+        sized: dict[str, None] = {}
         for reading in readings:
             consumer = reading.consumer
             root = None if isinstance(consumer, str) else self._roots.get(consumer)
@@ -223,11 +240,12 @@ class Registry:
                 continue
             leaves = root.leaves
             self._share(root, reading.busy_ns)
-            if reading.memory_bytes is not None and leaves:
-                for job_id in leaves:
-                    memory[job_id] = memory.get(job_id, 0) + reading.memory_bytes // len(leaves)
-        for job_id, memory_bytes in memory.items():
-            self.jobs[job_id].entry.memory_bytes = memory_bytes
+            memory_bytes = reading.memory_bytes
+            if memory_bytes is not None and (memory_bytes != root.memory_bytes or not root.sized):
+                root.memory_bytes, root.sized = memory_bytes, True
+                sized.update(dict.fromkeys(leaves))
+        for job_id in sized:
+            self._size(self.jobs[job_id])
 
     def lose(self, processes: Iterable[Root], at_ns: int, unix_ns: int) -> list[LiveJob]:
         """Root processes that died without a word, cgroups that were removed: their members leave.
@@ -270,6 +288,7 @@ class Registry:
                     if self._groups is not None:
                         self._groups.enter(process)
                 elif self._groups is None or self._groups.watch(process, tree_ns) is None:
+                    self._lose_group(live, process)
                     continue
                 self._roots[process] = _Feeder()
             root = self._roots[process]
@@ -297,7 +316,10 @@ class Registry:
 
     def _lead(self, root: _Feeder) -> None:
         """Find the innermost jobs of a root anew; more than one of them overlap."""
-        root.leaves = self._leaves(root)
+        before, root.leaves = root.leaves, self._leaves(root)
+        root.sized = False
+        for job_id in set(before).difference(root.leaves):
+            self._size(self.jobs[job_id])
         if len(root.leaves) > 1:
             for job_id in root.leaves:
                 other = self.jobs[job_id]
@@ -306,8 +328,10 @@ class Registry:
 
     def _shelter(self, live: LiveJob, process: ProcessId, parent: str | None) -> None:
         """A process tree that is opened inside a found job's cgroup: its time is taken off that job's, its parent."""
-        if self._groups is not None and (group := self._groups.enter(process)) is not None and parent is None:
-            self._put_inside(live, group)
+        if self._groups is not None:
+            group = self._groups.enter(process, self._cpu.busy_ns(process))
+            if group is not None and parent is None:
+                self._put_inside(live, group)
 
     def _put_inside(self, live: LiveJob, group: GroupId) -> None:
         around = self._roots[group].leaves if group in self._roots else []
@@ -344,7 +368,7 @@ class Registry:
         )
 
     @staticmethod
-    def unnamed(live: LiveJob) -> bool:
+    def _is_unnamed(live: LiveJob) -> bool:
         """Whether a job was found, and nothing has said yet which product it works for."""
         job = live.entry.job
         return bool(live.found) and live.running and job.product_id == "default" and job.role == "use"
@@ -386,11 +410,11 @@ class Registry:
         return LiveJob(Entry(job, at_ns), peer.uid)
 
     @staticmethod
-    def _rejoin(live: LiveJob, request: JobStart, peer: Peer) -> None:
+    def _rejoin(live: LiveJob, request: JobStart, peer: Peer, *, naming: bool) -> None:
         job = live.entry.job
         if live.uid != peer.uid:
             raise Refused(f"job {job.id!r} belongs to user {job.user or live.uid}: choose another id")
-        if request.product_id not in ("default", job.product_id):
+        if not naming and request.product_id not in ("default", job.product_id):
             raise Refused(f"job {job.id!r} works for product {job.product_id!r}, not {request.product_id!r}")
         if request.role not in ("use", job.role):
             raise Refused(f"job {job.id!r} has the role {job.role!r}, not {request.role!r}")
@@ -426,7 +450,7 @@ class Registry:
         del root.members[job_id, token]
         if all(other_id != job_id for other_id, _ in root.members):
             self._hand_down(root, job_id, parent)
-        root.leaves = self._leaves(root)
+        self._lead(root)
         if not root.members:
             self._departed[process] = [live.entry.job.id]
             del self._roots[process]
@@ -442,9 +466,21 @@ class Registry:
             self._cpu.unwatch(process)
         elif self._groups is not None:
             self._groups.unwatch(process)
-            if live.found.keys() - {process}:
-                live.found.pop(process)  # of the last one, what it was found by stays to be shown
-                self._reserve(live)
+            self._lose_group(live, process)
+            self._reserve(live)
+
+    @staticmethod
+    def _lose_group(live: LiveJob, group: GroupId) -> None:
+        """A cgroup of a job is gone; of the last one, what the job was found by stays to be shown."""
+        if live.found.keys() - {group}:
+            live.found.pop(group, None)
+
+    def _size(self, live: LiveJob) -> None:
+        """The memory of all that a job is the innermost on, shared where several are; what ended keeps its own."""
+        if live.members:
+            roots = [self._roots[root] for root in dict.fromkeys(live.members.values())]
+            shares = [root.memory_bytes // len(root.leaves) for root in roots if live.entry.job.id in root.leaves]
+            live.entry.memory_bytes = sum(shares)
 
     def _hand_down(self, root: _Feeder, job_id: str, parent: str | None) -> None:
         """A job left a root before those that were opened inside it: they are inside of what it was inside of."""

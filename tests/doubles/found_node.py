@@ -12,7 +12,7 @@ from benchmarks.truthbench.kernel import Process, SimulatedKernel
 
 from tests.doubles.cgroups import FakeCgroups
 from wattribute.agent.core.errors import SensorUnavailable
-from wattribute.agent.core.found import FoundJob, GroupId
+from wattribute.agent.core.found import CgroupTree, FoundJob, GroupId
 
 MS = 1_000_000
 PID_MAX = 100_000
@@ -77,13 +77,14 @@ class FoundNode:
 
 
 class ToldJobs:
-    """A job source that tells what it is told to tell; `error` is raised instead."""
+    """A job source that tells what it is told to tell; `error` is raised instead. It looks at all of `tree` first."""
 
     def __init__(self, name: str = "told") -> None:
         self.name = name
         self.error: Exception | None = None
         self.asked = 0
         self.closed = 0
+        self.tree: CgroupTree | None = None
         self._told: list[FoundJob] = []
 
     def tell(self, *found: FoundJob) -> None:
@@ -92,12 +93,17 @@ class ToldJobs:
 
     def jobs(self) -> Sequence[FoundJob]:
         self.asked += 1
+        self._look("/")
         if self.error is not None:
             raise self.error
         return self._told
 
     def close(self) -> None:
         self.closed += 1
+
+    def _look(self, path: str) -> None:
+        for group in self.tree.children(path) if self.tree is not None else ():
+            self._look(group.path)
 
 
 def found_job(job_id: str, group: GroupId, **fields: Any) -> FoundJob:
