@@ -1,7 +1,8 @@
 """Takes the jobs that were found into the registry: new cgroups open members, those that are gone close them."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from wattribute.agent.core.errors import SensorUnavailable, WattributeError
 from wattribute.agent.core.found import FoundJob
@@ -14,6 +15,13 @@ from wattribute.agent.sources import Source
 log = logging.getLogger("wattribute")
 
 DEADLINE_NS = 5_000_000_000
+
+
+class Past(Protocol):
+    """What the record knows of jobs: ended ones by id; `fold` lets a job's series begin anew."""
+
+    def finished(self, job_id: str) -> LiveJob | None: ...
+    def fold(self, live: LiveJob) -> None: ...
 
 
 class FoundJobs:
@@ -43,7 +51,7 @@ class FoundJobs:
         if self._source.answered_well:
             self._told, self._told_late = told, self._overdue
 
-    def reconcile(self, registry: Registry, finished: Callable[[str], LiveJob | None], clock: Clock) -> list[LiveJob]:
+    def reconcile(self, registry: Registry, record: Past, clock: Clock) -> list[LiveJob]:
         """Open what is new, and return those jobs; remember what is gone for `gone`."""
         told, self._told = self._told, None
         opened: list[LiveJob] = []
@@ -68,12 +76,11 @@ class FoundJobs:
             if group in self._known:  # from before a restart
                 self._known[group] = found.job_id
                 continue
-            known = None if found.job_id in registry.jobs else finished(found.job_id)
             age = self._sightings.age(group)
             if age == "new" and self._told_late:
                 age = "late"  # what it used until the tick before isn't this window's
             try:
-                live = registry.find(found, clock.monotonic_ns(), clock.time_ns(), age, known)
+                live = registry.find(found, clock.monotonic_ns(), clock.time_ns(), age, record.finished, record.fold)
             except WattributeError as error:
                 if found.job_id not in self._refused:
                     self._refused.add(found.job_id)

@@ -364,7 +364,7 @@ class Node:
     ) -> int:
         """Split and record what was read, by the CPU time at the counters' step where there was one; returns when."""
         if self._found is not None:
-            for live in self._found.reconcile(self.registry, self.record.finished, self._clock):
+            for live in self._found.reconcile(self.registry, self.record, self._clock):
                 live.notes |= dict.fromkeys(self._product_notes(live))
         captured, self._captured = self._captured, []
         cpu = captured if captured and captured[0].at_ns >= stepped_ns else self._read_cpu()

@@ -19,6 +19,7 @@ from wattribute.agent.requests import JobEnd, JobStart, Peer
 Age = Literal["old", "late", "new"]
 """When a found cgroup was made: before the agent looked, some ticks ago, or since the last tick."""
 
+LATE_NOTE = "it was recognised after it had begun: the energy of its CPU time until then counts as unregistered"
 OVERFLOW = "_overflow"
 RETIRED = "_retired"
 
@@ -176,28 +177,39 @@ class Registry:
         self._lead(root)
         return live
 
-    def find(self, found: FoundJob, at_ns: int, unix_ns: int, age: Age, known: LiveJob | None) -> LiveJob | None:
-        """A source found a cgroup of a job; returns the job. None: the cgroup is gone.
+    def find(
+        self,
+        found: FoundJob,
+        at_ns: int,
+        unix_ns: int,
+        age: Age,
+        finished: Callable[[str], LiveJob | None] = lambda job_id: None,
+        fold: Callable[[LiveJob], None] = lambda live: None,
+    ) -> LiveJob | None:
+        """A source found a cgroup of a job; returns the job. None: the cgroup is gone. Raises Refused.
 
-        A job registered under the same id by the same user is the same job. One that belongs to somebody else isn't,
-        so that nobody can take over what another runs by naming it first.
+        `finished` gives an ended job that has left the table, `fold` moves what a job's series show to `_retired`: one
+        that comes back for another product begins them anew.
         """
         groups = self._groups
         counter_ns = None if groups is None else groups.watch(found.group, 0 if age == "new" else None)
         if groups is None or counter_ns is None:
             return None
-        live = self.jobs.get(found.job_id) or known
-        if live is not None and not self._is_same(live, found):
-            found = replace(found, job_id=f"{found.job_id[:110]}~{found.group.inode}")
-            live, known = self.jobs.get(found.job_id), None
+        found, live = self._whose(found, finished)
+        fresh = live is None
         if live is None:
             live = LiveJob(Entry(self._job_of(found, unix_ns), at_ns), found.uid)
+        elif not self._is_same(live, found):
+            if live.entry.job.id in self.jobs:
+                fold(live)
+            product_id = found.product_id or live.entry.job.product_id
+            live.entry.job = replace(live.entry.job, product_id=product_id, uses=found.uses, role=found.role)
         if live.entry.job.id not in self.jobs:
             live.folded = len(self.jobs) >= self._max_jobs
         live.found = {group: each for group, each in live.found.items() if group_token(group) in live.members}
         live.found[found.group] = found
         self._roots[found.group] = _Feeder()
-        self._join(live, group_token(found.group), found.group, at_ns, first=known is None)
+        self._join(live, group_token(found.group), found.group, at_ns, first=fresh)
         if (around := groups.around(found.group)) is not None:
             self._put_inside(live, around)
         self._reserve(live)
@@ -206,10 +218,21 @@ class Registry:
             # Its CPU time is known, but not when it ran: nobody else's energy is to be taken for it. Inside of another
             # job's cgroup it was that job's.
             self._books.recognise(live.entry, counter_ns)
-            live.notes.setdefault(
-                f"it was recognised after {counter_ns / 1e9:.2f} CPU seconds: their energy counts as unregistered"
-            )
+            live.notes.setdefault(LATE_NOTE)
         return live
+
+    def _whose(self, found: FoundJob, finished: Callable[[str], LiveJob | None]) -> tuple[FoundJob, LiveJob | None]:
+        """The job that a cgroup is of, by its id and user.
+
+        A job registered under the same id by the same user is the same job. One that belongs to somebody else isn't,
+        so that nobody can take over what another runs by naming it first: the found one then has an id of its own.
+        """
+        stem = found.job_id[:100]
+        for job_id in (found.job_id, f"{stem}~{found.uid}", f"{stem}~{found.group.inode}"):
+            live = self.jobs.get(job_id) or finished(job_id)
+            if live is None or self._is_same(live, found) or (live.uid == found.uid and not live.running):
+                return replace(found, job_id=job_id), live
+        raise Refused(f"the id {found.job_id!r} and those beside it belong to others: give it one by a [[rule]]")
 
     def end(self, request: JobEnd, peer: Peer, at_ns: int, unix_ns: int) -> LiveJob:
         """Close a member; the job ends with its last. Raises Refused."""
