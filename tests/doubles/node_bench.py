@@ -20,6 +20,7 @@ from wattribute.agent.record import Record, hash_of_products
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 from wattribute.agent.site import Site
 from wattribute.agent.wiring import products
+from wattribute.collectors.process.collector import Processes
 
 S = 1_000_000_000
 KEPT = ("wattribute_job_", "wattribute_node_", "wattribute_product_")
@@ -87,6 +88,8 @@ class Bench:
         self.text = ""
         self.dram_uj = 3_000_000
         self.collectors = 'modelled = "off"\nnvml = "off"'
+        self.paths = f'sys = "{folder}/sys"'
+        self.kernel: Processes | None = None  # this machine's own
         self.peer_uid = 0
         self._folder = folder
         self._before: dict[tuple[str, tuple[tuple[str, str], ...]], Decimal] = {}
@@ -108,7 +111,7 @@ class Bench:
         self.collectors = self.collectors if collectors is None else collectors
         path = self._folder / "wattribute.toml"
         path.write_text(
-            f'[agent]\nstate_dir = "{self._folder}/state"\n[paths]\nsys = "{self._folder}/sys"\n'
+            f'[agent]\nstate_dir = "{self._folder}/state"\n[paths]\n{self.paths}\n'
             f"[attribution]\ncpu_idle_w = 10\n[collectors]\n{self.collectors}\n{self.text}"
         )
         loaded: Loaded = load(path, {}, {})
@@ -120,7 +123,7 @@ class Bench:
             clock=self.clock,
             registry_hash=hash_of_products(products(config)),
         )
-        self._node = open_node(loaded, "daemon", "n", self.clock, record, inline=True)
+        self._node = open_node(loaded, "daemon", "n", self.clock, record, kernel=self.kernel, inline=True)
         return self._node
 
     def kill(self) -> None:
