@@ -12,7 +12,7 @@ from typing import Protocol
 from wattribute.agent.core.errors import SensorUnavailable
 from wattribute.agent.core.found import CgroupTree
 from wattribute.agent.core.groups import Group, GroupAccount
-from wattribute.agent.core.model import GroupId, ProcessId, UsageReading
+from wattribute.agent.core.model import GroupId, ProcessId, Root, UsageReading
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.registry import CpuTime
 
@@ -108,6 +108,12 @@ class Groups:
         """A process tree is watched: its time is taken off the cgroup that its root lives in, which is returned."""
         node = self._account.enter(root, self.tree.group_of(root.pid), billed_ns)
         return None if node is None else node.id
+
+    def lodgers(self, group: GroupId) -> list[Root]:
+        """The watched cgroups and process trees right inside one."""
+        node = self._account.groups.get(group)
+        inner: list[Root] = [each for each, other in self._account.groups.items() if other.outer is node]
+        return inner + [tree for tree, home in self._account.homes.items() if home.group is node]
 
     def around(self, group: GroupId) -> GroupId | None:
         """The innermost watched cgroup that encloses another."""

@@ -55,6 +55,7 @@ class GroupTime(Protocol):
     def enter(self, root: ProcessId, billed_ns: int = 0) -> GroupId | None: ...
     def leave(self, root: ProcessId, billed_ns: int) -> None: ...
     def around(self, group: GroupId) -> GroupId | None: ...
+    def lodgers(self, group: GroupId) -> list[Root]: ...
     def own_ns(self, group: GroupId) -> int: ...
 
 
@@ -212,6 +213,11 @@ class Registry:
         self._join(live, group_token(found.group), found.group, at_ns, first=fresh)
         if (around := groups.around(found.group)) is not None:
             self._put_inside(live, around)
+        for root in groups.lodgers(found.group):
+            for job_id in self._roots[root].leaves if root in self._roots else ():
+                if job_id != live.entry.job.id:
+                    # What it claims is part of what this one claims. Its labels don't change while it runs.
+                    self.jobs[job_id].entry.inside = live.entry.job.id
         self._reserve(live)
         self._lead(self._roots[found.group])
         if age == "late" and counter_ns and around is None:

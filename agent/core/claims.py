@@ -31,6 +31,7 @@ class Entry:
     memory_bytes: int = 0
     reserved: Reservation = NOTHING_RESERVED
     gpus: dict[str, None] = field(default_factory=dict)
+    inside: str | None = None  # whose cgroup it turned out to live in, where that was found after it had begun
     changed: bool = True
 
 
@@ -84,7 +85,7 @@ def demands(before: Use, now: Use, jobs: Mapping[str, Entry], cpus: int, memory_
             by_memory[job_id] = min(here, here * entry.memory_bytes // memory_bytes)
         else:
             by_cpu[job_id], by_memory[job_id] = _reserved(entry, used_ns, here, capacity_ns, cpus, memory_bytes)
-        parent = entry.job.parent_job_id
+        parent = entry.job.parent_job_id or entry.inside
         if parent is not None:
             inside[job_id] = parent
     if inside:
@@ -131,4 +132,4 @@ def _part(
                 if outer in claims:
                     claims[outer] = max(0, claims[outer] - whole.get(job_id, 0))
                 break
-            outer = jobs[outer].job.parent_job_id or ""
+            outer = jobs[outer].job.parent_job_id or jobs[outer].inside or ""

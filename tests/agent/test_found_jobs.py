@@ -4,6 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from tests.doubles.node_bench import HandClock
 
 from wattribute.agent.core.accounting import Price
 from wattribute.agent.core.books import Books, Rules
+from wattribute.agent.core.claims import demands
 from wattribute.agent.core.found import CgroupTree, FoundJob, Reservation
 from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.model import CPU_NS_SLOT, GroupId
@@ -521,6 +523,23 @@ def test_an_id_of_its_own_goes_on_from_where_the_ledger_has_it(desk: Desk) -> No
     desk.node.use("/jobs/b", 4)
     desk.tick()
     assert desk.ms(apart) == 13
+
+
+def test_a_job_that_is_found_around_others_shares_its_claim_with_them(desk: Desk) -> None:
+    """A rule over a slice is looked at last, and a session may have begun before the first look."""
+    desk.tick()
+    inner = found_job("inner", desk.node.make("/jobs/outer/inner"), reserved=Reservation(cpus_milli=1000))
+    desk.tell(inner)
+    desk.tick()
+    outer = next(g for g in desk.sightings.children("/jobs") if g.path == "/jobs/outer")
+    desk.tell(inner, found_job("outer", outer, reserved=Reservation(cpus_milli=2000)))
+    desk.tick()
+    assert desk.live("inner").entry.inside == "outer"
+    assert desk.live("inner").entry.job.parent_job_id is None  # labels don't change while it runs
+    use = desk.books._use
+    now = replace(use, at_ns=use.at_ns + 1_000_000_000)
+    claims = demands(use, now, desk.books.jobs, 4, 2**34, 0).by_cpu.claim_ppb
+    assert claims == {"inner": 250_000_000, "outer": 250_000_000}
 
 
 def test_a_found_id_that_is_long_stays_a_valid_one(desk: Desk) -> None:
