@@ -15,7 +15,7 @@ from wattribute.agent.core.found import CgroupTree, FoundJob, JobSource
 from wattribute.agent.core.model import Clock, GroupId, SourceHealth
 from wattribute.agent.core.rules import Rule, apply
 from wattribute.agent.core.units import NS_PER_S
-from wattribute.agent.registry import Age
+from wattribute.agent.live import Age
 
 log = logging.getLogger("wattribute")
 

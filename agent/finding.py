@@ -9,7 +9,8 @@ from wattribute.agent.core.found import FoundJob
 from wattribute.agent.core.model import Clock, GroupId, SourceHealth
 from wattribute.agent.discovery import Discovery, Sightings
 from wattribute.agent.groups import Groups
-from wattribute.agent.registry import LiveJob, Registry
+from wattribute.agent.live import LiveJob
+from wattribute.agent.registry import Registry
 from wattribute.agent.sources import Source
 
 log = logging.getLogger("wattribute")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from wattribute.agent.core.model import EXPORTED_SLOTS, Job, JobTotals, Role
-from wattribute.agent.registry import OVERFLOW, RETIRED
+from wattribute.agent.live import OVERFLOW, RETIRED
 
 FoldKey = tuple[str, str, Role]  # (_retired | _overflow, product, role)
 

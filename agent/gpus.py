@@ -7,7 +7,8 @@ from wattribute.agent.core.attribution import PPB
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import EnergyReading, PowerReading, ProcessId, Root, UsageReading
 from wattribute.agent.groups import Groups
-from wattribute.agent.registry import CpuTime, Registry
+from wattribute.agent.live import CpuTime
+from wattribute.agent.registry import Registry
 
 if TYPE_CHECKING:
     from wattribute.agent.allotted import AllottedGpus

@@ -14,7 +14,7 @@ from wattribute.agent.core.found import CgroupTree
 from wattribute.agent.core.groups import Group, GroupAccount
 from wattribute.agent.core.model import GroupId, ProcessId, Root, UsageReading
 from wattribute.agent.core.units import NS_PER_S
-from wattribute.agent.registry import CpuTime
+from wattribute.agent.live import CpuTime
 
 RECHECK_NS = 10_000_000_000
 """How often a known process of a tree is asked whether it was moved to another job's cgroup: 10 us each."""

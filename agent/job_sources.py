@@ -16,7 +16,7 @@ from wattribute.agent.discovery import Discovery, Sightings
 from wattribute.agent.finding import FoundJobs
 from wattribute.agent.groups import Groups
 from wattribute.agent.identity import fit
-from wattribute.agent.registry import CpuTime
+from wattribute.agent.live import CpuTime
 
 if TYPE_CHECKING:
     from wattribute.collectors.kubernetes import Kubelet

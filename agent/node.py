@@ -36,9 +36,10 @@ from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.gpus import GpuProcesses
 from wattribute.agent.idle_words import idle_notes, idle_powers, idle_words
 from wattribute.agent.ledger.batch import pack
+from wattribute.agent.live import CpuTime, LiveJob
 from wattribute.agent.pace import Pace
 from wattribute.agent.pauses import Pauses
-from wattribute.agent.registry import CpuTime, LiveJob, Registry, check_id
+from wattribute.agent.registry import Registry, check_id
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
 from wattribute.agent.saved import is_described, totals_of
 from wattribute.agent.sources import Source

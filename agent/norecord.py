@@ -6,7 +6,8 @@ from typing import Any
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import Account, Gap, Root, SourceHealth
 from wattribute.agent.folds import Folds
-from wattribute.agent.registry import CpuTime, LiveJob, Registry
+from wattribute.agent.live import CpuTime, LiveJob
+from wattribute.agent.registry import Registry
 
 
 class NoRecord:

@@ -15,9 +15,10 @@ from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.model import Account, Clock, UsageReading
 from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.job_sources import open_found_jobs
+from wattribute.agent.live import CpuTime
 from wattribute.agent.node import Node
 from wattribute.agent.norecord import NoRecord
-from wattribute.agent.registry import CpuTime, Registry
+from wattribute.agent.registry import Registry
 from wattribute.agent.requests import Basis
 from wattribute.agent.wiring import Sensors, boot_id, components, intensity, node_id, open_sensors, products, rules
 

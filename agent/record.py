@@ -21,7 +21,8 @@ from wattribute.agent.folds import FoldKey, Folds, fold_name
 from wattribute.agent.ledger.batch import Batch, Close, GapRow, JobRow, dump, merge, pack
 from wattribute.agent.ledger.opening import Restored
 from wattribute.agent.ledger.writer import Ledger
-from wattribute.agent.registry import CpuTime, LiveJob, Registry
+from wattribute.agent.live import CpuTime, LiveJob
+from wattribute.agent.registry import Registry
 from wattribute.agent.saved import describe, is_described, members_of, revive, totals_of, tree_key
 
 WINDOW_NS = 300 * NS_PER_S

@@ -6,90 +6,16 @@ jobs open on it, in equal parts where several overlap (threads, coroutines). End
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, Protocol
 
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.claims import Entry
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.found import NOTHING_RESERVED, FoundJob, Reservation
 from wattribute.agent.core.model import CPU_NS_SLOT, GroupId, Job, ProcessId, Root, UsageReading
-from wattribute.agent.core.trees import Member
+from wattribute.agent.live import Age, CpuTime, GroupTime, LiveJob
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 
-Age = Literal["old", "late", "new"]
-"""When a found cgroup was made: before the agent looked, some ticks ago, or since the last tick."""
-
 LATE_NOTE = "it was recognised after it had begun: the energy of its CPU time until then counts as unregistered"
-OVERFLOW = "_overflow"
-RETIRED = "_retired"
-
-
-class CpuTime(Protocol):
-    """What the process collector offers besides `read`: cumulative CPU time of watched process trees, in ns.
-
-    `part` leaves a process of a tree, with what descends from it, to whoever bills it elsewhere (its new cgroup).
-    """
-
-    def read(self) -> list[UsageReading]: ...
-    def identify(self, pid: int) -> ProcessId | None: ...
-    def watch(self, root: ProcessId, since_ns: int | None = None, reaped_ns: int | None = None) -> None: ...
-    def unwatch(self, root: ProcessId) -> None: ...
-    def busy_ns(self, root: ProcessId) -> int: ...
-    def trees_ns(self) -> dict[ProcessId, int]: ...
-    def recall(self, pid: int) -> ProcessId | None: ...
-    def settle_reaped(self, root: ProcessId, reaped_ns: int) -> bool: ...
-    def root_of(self, pid: int) -> ProcessId | None: ...
-    def gone(self) -> list[ProcessId]: ...
-    def members(self) -> Iterable[Member]: ...
-    def part(self, process: ProcessId) -> None: ...
-    def node_ns(self) -> int: ...
-    @property
-    def node_method(self) -> str: ...
-
-
-class GroupTime(Protocol):
-    """What `Groups` offers the registry: watched cgroups, and the process trees that live in them."""
-
-    def watch(self, group: GroupId, since_ns: int | None = None) -> int | None: ...
-    def unwatch(self, group: GroupId) -> None: ...
-    def enter(self, root: ProcessId, billed_ns: int = 0) -> GroupId | None: ...
-    def leave(self, root: ProcessId, billed_ns: int) -> None: ...
-    def around(self, group: GroupId) -> GroupId | None: ...
-    def lodgers(self, group: GroupId) -> list[Root]: ...
-    def own_ns(self, group: GroupId) -> int: ...
-
-
-@dataclass(slots=True)
-class LiveJob:
-    """A job that runs or is held: its totals, its user, its members (token -> root process or cgroup)."""
-
-    entry: Entry
-    uid: int
-    members: dict[str, Root] = field(default_factory=dict)
-    member_count: int = 0
-    parents: dict[str, str] = field(default_factory=dict)  # token -> the job it was opened inside
-    notes: dict[str, None] = field(default_factory=dict)
-    overlapped: bool = False
-    folded: bool = False
-    known_meta: bool = False  # the ledger has its present description
-    described: tuple[int, int] = (0, 0)  # with so many taxes and GPUs
-    gaps: list[dict[str, str | None]] = field(default_factory=list)  # stretches in which nobody measured it
-    folded_values: list[int] | None = None  # what of it is in a fold already, from an earlier segment
-    unattributed_uj: int = 0  # the node's, when it began
-    found: dict[GroupId, FoundJob] = field(default_factory=dict)  # what it was found by, without being told
-
-    @property
-    def running(self) -> bool:
-        return self.entry.ended_ns is None
-
-    def joins(self) -> tuple[tuple[Mapping[str, str], ...], tuple[Mapping[str, str], ...]]:
-        """What joins it to Slurm's and to Kubernetes' own series; a session inside Slurm tells it by its labels."""
-        slurm = [row for found in self.found.values() if found.origin == "slurm" for row in found.info]
-        if not slurm and "slurm_job_id" in self.entry.job.labels:
-            slurm = [self.entry.job.labels]
-        return tuple(slurm), tuple(
-            row for found in self.found.values() if found.origin == "kubernetes" for row in found.info
-        )
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from typing import Any
 from wattribute.agent.core.claims import Entry
 from wattribute.agent.core.found import FoundJob, Reservation
 from wattribute.agent.core.model import SLOTS, GroupId, Job, ProcessId, Root, Term
-from wattribute.agent.registry import LiveJob
+from wattribute.agent.live import LiveJob
 
 
 def tree_key(root: Root) -> str:

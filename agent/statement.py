@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from wattribute.agent.core.receipt import build
-from wattribute.agent.registry import LiveJob
+from wattribute.agent.live import LiveJob
 from wattribute.agent.saved import revive
 
 

@@ -19,7 +19,7 @@ from wattribute.agent.core.model import (
 )
 from wattribute.agent.folds import FoldKey, Folds, fold_name, folded
 from wattribute.agent.ledger.batch import unpack
-from wattribute.agent.registry import LiveJob
+from wattribute.agent.live import LiveJob
 
 NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
 

@@ -30,7 +30,7 @@ from wattribute.agent.core.units import NS_PER_S, YEAR_S, ng_from_kg, rate_from_
 from wattribute.agent.sources import Source
 
 if TYPE_CHECKING:
-    from wattribute.agent.registry import CpuTime
+    from wattribute.agent.live import CpuTime
     from wattribute.collectors.nvml import NvmlCollector
 
 log = logging.getLogger("wattribute")

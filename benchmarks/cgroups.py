@@ -93,7 +93,8 @@ def main() -> None:
         )
         port = free_port()
         command = [sys.executable, "-m", "wattribute", "agent", "--config", str(config), "--sys", str(folder / "sys")]
-        command += ["--listen", f"127.0.0.1:{port}", "--socket", str(folder / "s"), "--state-dir", str(folder / "state")]
+        command += ["--listen", f"127.0.0.1:{port}", "--socket", str(folder / "s")]
+        command += ["--state-dir", str(folder / "state")]
         process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         stack.callback(process.wait)
         stack.callback(process.terminate)

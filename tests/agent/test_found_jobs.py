@@ -23,7 +23,8 @@ from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.discovery import FIRST_BACKOFF_NS, LAST_BACKOFF_NS, RELIST_LOOKS, Discovery, Sightings
 from wattribute.agent.finding import FoundJobs
 from wattribute.agent.groups import Groups
-from wattribute.agent.registry import LiveJob, Registry
+from wattribute.agent.live import LiveJob
+from wattribute.agent.registry import Registry
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 from wattribute.collectors.cgroup import GroupUsage, Tree, usage
 from wattribute.collectors.process import ProcessCollector

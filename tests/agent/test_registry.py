@@ -14,7 +14,8 @@ from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.model import CPU_NS_SLOT, ProcessId, UsageReading
 from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.core.trees import Member
-from wattribute.agent.registry import LiveJob, Registry, check_id
+from wattribute.agent.live import LiveJob
+from wattribute.agent.registry import Registry, check_id
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 
 ANN, BOB, ROOT = 1000, 1001, 0
