@@ -63,6 +63,7 @@ class FoundBench(Bench):
         self.sim.cgroups.flush()
         self.sim.now_ns = self.clock.boot_ns
         super().tick(seconds, cpu_uj)
+        self.node.flush()  # the ledger keeps up: real time doesn't pass here
 
     def start(self, job_id: str, pid: int, member: str = "m", **fields: Any) -> dict[str, Any]:
         self.sim.cgroups.flush()
