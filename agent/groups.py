@@ -7,7 +7,7 @@ shown yet for long (core/groups.py has the arithmetic).
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from wattribute.agent.core.errors import SensorUnavailable
 from wattribute.agent.core.found import CgroupTree
@@ -17,7 +17,9 @@ from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.live import CpuTime
 
 RECHECK_NS = 10_000_000_000
-"""How often a known process of a tree is asked whether it was moved to another job's cgroup: 10 us each."""
+YOUNG_NS = 10_000_000_000
+"""A process of a tree is asked at each read whether it was moved to another job's cgroup while it is so young, and
+every RECHECK_NS after that: 20 us each. Who is moved is moved at once, as a rule (systemd-run, cgexec, a scheduler)."""
 
 SIZES_PER_S = 16
 """So many cgroups are asked for their memory in a second, in turn: 15 us each. New ones are asked at once."""
@@ -32,6 +34,14 @@ class GroupCounters(Protocol):
     def gone(self) -> Sequence[GroupId]: ...
     def memory_bytes(self, group: GroupId) -> int | None: ...
     def close(self) -> None: ...
+
+
+class _Looked(NamedTuple):
+    """A process of a tree, where it was when it was last looked at: when it was first, and its CPU time at the last."""
+
+    id: ProcessId
+    first_ns: int
+    own_ns: int
 
 
 class Groups:
@@ -61,7 +71,7 @@ class Groups:
         self._whole_bytes: dict[GroupId, int] = {}  # their memory when they were last asked
         self._above: dict[str, GroupId] = {}  # the enclosures of watched cgroups, for as long as they are there
         self._gone: list[GroupId] = []
-        self._checked: dict[int, tuple[ProcessId, int]] = {}
+        self._checked: dict[int, _Looked] = {}
         self._recheck_ns = 0
 
     def watch(self, group: GroupId, since_ns: int | None = None) -> int | None:
@@ -247,16 +257,18 @@ class Groups:
         for member in self._cpu.members():
             pid = member.id.pid
             known = checked.get(pid)
-            if known is not None and known[0] == member.id and not again:
+            if known is None or known.id != member.id:
+                known = _Looked(member.id, now_ns, 0)
+            elif not again and now_ns - known.first_ns >= YOUNG_NS:
                 self._checked[pid] = known
                 continue
-            roots = self._account.homes.get(member.tree.root)
-            home = None if roots is None else roots.group
+            home = self._account.homes.get(member.tree.root)
+            at_home = None if home is None else home.group
             here = self._account.holding(self.tree.group_of(pid))
-            if here is None or here is home or (home is not None and home.id.path.startswith(here.id.path + "/")):
-                self._checked[pid] = member.id, member.own_ns
+            if here is None or here is at_home or (at_home and at_home.id.path.startswith(here.id.path + "/")):
+                self._checked[pid] = known._replace(own_ns=member.own_ns)
                 continue
-            here.taken_ns += member.own_ns - (known[1] if known is not None and known[0] == member.id else 0)
+            here.taken_ns += member.own_ns - known.own_ns
             self._cpu.part(member.id)
 
     def close(self) -> None:
