@@ -125,6 +125,12 @@ class Groups:
         inner: list[Root] = [each for each, other in self._account.groups.items() if other.outer is node]
         return inner + [tree for tree, home in self._account.homes.items() if home.group is node]
 
+    def lodging_ns(self, group: GroupId) -> int:
+        """What of a cgroup's counter is that of its lodgers."""
+        node = self._account.groups.get(group)
+        inner_ns = sum([other.counter_ns for other in self._account.groups.values() if other.outer is node])
+        return inner_ns + sum([home.billed_ns for home in self._account.homes.values() if home.group is node])
+
     def around(self, group: GroupId) -> GroupId | None:
         """The innermost watched cgroup that encloses another."""
         node = self._account.around(group.path)

@@ -119,10 +119,10 @@ class Registry:
         that comes back for another product begins them anew.
         """
         groups = self._groups
+        found, live = self._whose(found, finished)
         counter_ns = None if groups is None else groups.watch(found.group, 0 if age == "new" else None)
         if groups is None or counter_ns is None:
             return None
-        found, live = self._whose(found, finished)
         fresh = live is None
         if live is None:
             live = LiveJob(Entry(self._job_of(found, unix_ns), at_ns), found.uid)
@@ -146,10 +146,10 @@ class Registry:
                     self.jobs[job_id].entry.inside = live.entry.job.id
         self._reserve(live)
         self._lead(self._roots[found.group])
-        if age == "late" and counter_ns and around is None:
+        if age == "late" and around is None and (past_ns := counter_ns - groups.lodging_ns(found.group)) > 0:
             # Its CPU time is known, but not when it ran: nobody else's energy is to be taken for it. Inside of another
             # job's cgroup it was that job's.
-            self._books.recognise(live.entry, counter_ns)
+            self._books.recognise(live.entry, past_ns)
             live.notes.setdefault(LATE_NOTE)
         return live
 

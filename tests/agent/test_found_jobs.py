@@ -397,6 +397,41 @@ def test_a_source_that_forgets_a_job_for_a_moment_doubles_nothing(
     assert desk.ms("a") == 210
 
 
+def test_of_one_that_is_recognised_late_what_is_inside_it_keeps_its_own(desk: Desk) -> None:
+    desk.node.make("/jobs")
+    desk.tick()
+    desk.node.make("/jobs/a")
+    worker = desk.node.fork("/jobs/a")
+    desk.tell(("inner", "/jobs/a/inner"))
+    desk.start("session", worker.pid)
+    desk.tick()
+    desk.node.burn(worker, 40)
+    desk.node.use("/jobs/a/inner", 20)
+    desk.node.use("/jobs/a", 7)
+    desk.tick()
+    desk.tell(("inner", "/jobs/a/inner"), ("a", "/jobs/a"))
+    desk.tick()
+    assert [desk.ms(job_id) for job_id in ("session", "inner", "a")] == [40, 20, 7]
+
+
+def test_one_that_is_refused_is_not_watched(desk: Desk) -> None:
+    """Every id that it could have is somebody else's: what it uses is as unregistered as before."""
+    desk.node.make("/jobs")
+    desk.node.make("/user.slice")
+    desk.tick()
+    shell = desk.node.fork("/user.slice")
+    inode = desk.node.make("/jobs/a").inode
+    for n, job_id in enumerate(("x", f"x~{ANN}", f"x~{inode}")):
+        desk.start(job_id, shell.pid, f"m{n}", uid=0)
+    desk.tell(("outer", "/jobs"), ("x", "/jobs/a"))
+    desk.tick()
+    desk.node.use("/jobs/a", 30)
+    for _ in range(3):
+        desk.tick()
+    assert desk.ms("outer") == 30
+    assert desk.groups.counters_ns().keys() == {desk.node.make("/jobs")}
+
+
 def test_several_cgroups_with_one_id_are_one_job_that_ends_with_the_last(desk: Desk) -> None:
     desk.tick()
     paths = [f"/jobs/step_{n}" for n in range(3)]
