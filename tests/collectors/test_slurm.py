@@ -269,8 +269,10 @@ def test_a_look_at_thousands_of_known_jobs_reads_no_process() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
 def test_it_reads_a_real_process() -> None:
     variables = {**os.environ, "SLURM_JOB_ID": "42", "SLURM_CLUSTER_NAME": "jean", "Z": "a=b"}
-    command = [sys.executable, "-c", "input()"]
-    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "print(flush=True);input()"]
+    with subprocess.Popen(command, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()  # right after exec the kernel may not have its environment in place yet
         facts = ProcessFacts()
         tree = ListedTree()
         tree.add(f"{V2}/job_42", process.pid)
@@ -278,7 +280,7 @@ def test_it_reads_a_real_process() -> None:
         (job,) = [source.jobs() for _ in range(PATIENCE + 1)][-1]
         assert (job.job_id, job.uid) == ("jean-42", os.getuid())
         assert facts.environment(process.pid)["Z"] == "a=b"
-        assert facts.title(process.pid) == f"{sys.executable} -c input()"
+        assert facts.title(process.pid) == f"{sys.executable} -c print(flush=True);input()"
         process.communicate(b"\n")
     assert facts.owner(process.pid) is None and facts.environment(process.pid) == {} and facts.title(process.pid) == ""
     source.close()
