@@ -11,7 +11,7 @@ from tests.doubles.node_bench import Bench, Worker
 from tests.e2e.running import total
 
 from wattribute.agent.core.errors import Refused
-from wattribute.agent.core.model import Role
+from wattribute.agent.core.model import ProcessId, Role
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 
 __all__ = ["bench", "workers"]  # fixtures
@@ -94,7 +94,9 @@ class Course:
                 bench.tick(choose([0.05, 0.5, 1, 2.5]))
         # An end that the ledger was never told of is undone by a kill.
         live = bench.node.registry.jobs.items()
-        self._members = {(job_id, token): int(p[0]) for job_id, job in live for token, p in job.members.items()}
+        # Jobs that run on the machine itself may be found beside those of the test.
+        members = [(job_id, token, p) for job_id, job in live for token, p in job.members.items()]
+        self._members = {(job_id, token): p.pid for job_id, token, p in members if isinstance(p, ProcessId)}
         if self._random.random() < 0.5:
             self._look()
 
