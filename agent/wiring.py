@@ -226,7 +226,7 @@ def components(config: Config, gpus: int) -> tuple[list[Component], str]:
     """The node's hardware, and a note where it is assumed."""
     if config.embodied:
         parts = [
-            Component(ng_from_kg(c.kgco2e), round(c.lifetime_years * YEAR_S), c.component == "gpu")
+            Component(ng_from_kg(c.kgco2e or 0), round(c.lifetime_years * YEAR_S), c.component == "gpu")
             for c in config.embodied
         ]
         return parts, ""

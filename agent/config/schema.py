@@ -3,6 +3,7 @@
 Units are the last word of each name. Bounds that concern one value stand here, those that join several in check.py.
 """
 
+import datetime
 from typing import Annotated, Literal, TypeAlias
 
 import msgspec
@@ -136,10 +137,18 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class Carbon(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """PUE and carbon intensity: exactly one of the last five is set (a number, in g CO2e per kWh, by default)."""
+    """PUE and carbon intensity: exactly one of the last five is set (a number, in g CO2e per kWh, by default).
+
+    `pue_series` (a CSV of valid_from,pue) takes the place of `pue`. `table`: which data a zone is looked up in.
+    `fallback_g_per_kwh` is what counts while neither a provider nor its cache answers; without it, the zone's own
+    figure from the bundled table, or the world's average.
+    """
 
     pue: Annotated[float, msgspec.Meta(ge=1)] = 1.0
+    pue_series: Filled | None = None
     factor_type: Literal["lifecycle", "direct"] = "lifecycle"
+    table: Literal["bundled", "codecarbon"] = "bundled"
+    fallback_g_per_kwh: NotNegative | None = None
     intensity_g_per_kwh: NotNegative | None = 480.0
     mix: dict[Fuel, Fraction1] | None = None
     zone: Filled | None = None
@@ -147,18 +156,47 @@ class Carbon(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     provider: Literal["electricitymaps", "watttime", "uk", "prometheus"] | None = None
 
 
+class Provider(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How a live provider of carbon intensity is asked. A key or password is in the environment
+    (ELECTRICITYMAPS_API_KEY, WATTTIME_USER, WATTTIME_PASSWORD) or in `key_file`, never in this file.
+
+    `query`, for prometheus: PromQL that gives g CO2e per kWh; `pue_query`: one that gives the PUE.
+    """
+
+    zone: str = ""
+    url: str = ""
+    key_file: str = ""
+    query: str = ""
+    pue_query: str = ""
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=120)] = 10.0
+
+
 class Embodied(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One piece of hardware: what it cost to make, and over how long that is written off."""
+    """One piece of hardware, or `count` of them: what one cost to make, and over how long that is written off.
+
+    `item` names a part of the catalogue, whose figures then count (`wattribute doctor --embodied` lists what fits);
+    else `kgco2e`, with its bounds where they are known. `utilisation`: busy seconds alone pay, TE / (LT * u) each.
+    """
 
     component: Literal["server", "cpu", "dram", "gpu", "ssd", "other"]
-    kgco2e: NotNegative
+    item: str = ""
+    kgco2e: NotNegative | None = None
+    kgco2e_low: NotNegative | None = None
+    kgco2e_high: NotNegative | None = None
+    count: Positive = 1.0
     lifetime_years: Positive = 4.0
+    utilisation: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
 
 
 class Ledger(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the durable record is; empty: SQLite in agent.state_dir."""
+    """Where closed rows of all nodes and the products are kept; empty: SQLite in agent.state_dir.
+
+    `divisor_url`: a Prometheus that is asked for a fleet product's concurrent weight in the shared ledger's place.
+    """
 
     url: str = ""
+    divisor_url: str = ""
+    divisor_query: Filled = 'sum(rate(wattribute_product_weight_seconds_total{product_id="$product"}[5m]))'
 
 
 class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -169,7 +207,10 @@ class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A platform, model, data set or service that jobs stand on, and what it costs them."""
+    """A platform, model, data set or service that jobs stand on, and what it costs them.
+
+    `deployed`: from which day (UTC) its EPC is written off; without it, for as long as the agent runs.
+    """
 
     id: Name
     kind: Literal["platform", "model", "dataset", "service"] = "service"
@@ -177,6 +218,12 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     owners: tuple[Filled, ...] = ("root",)
     epc_kgco2e: NotNegative | None = None
     lifetime_years: Positive | None = None
+    version: str = ""
+    status: Literal["open", "frozen", "retired"] = "frozen"
+    deployed: datetime.date | None = None
+    epc_kgco2e_low: NotNegative | None = None
+    epc_kgco2e_high: NotNegative | None = None
+    boundary: str = ""
     overhead_g_per_min: NotNegative = 0.0
     concurrency: Annotated[float, msgspec.Meta(ge=0.001)] | None = None
     scope: Literal["node", "fleet"] | None = None
@@ -201,6 +248,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     kubernetes: Kubernetes = Kubernetes()
     rule: tuple[Rule, ...] = ()
     carbon: Carbon = Carbon()
+    provider: Provider = Provider()
     embodied: tuple[Embodied, ...] = ()
     ledger: Ledger = Ledger()
     product: tuple[Product, ...] = ()
