@@ -12,6 +12,8 @@ from typing import Literal
 from wattribute.agent.core.model import Job
 
 ProductKind = Literal["platform", "model", "dataset", "service", "undeclared"]
+Status = Literal["open", "frozen", "retired"]
+Scope = Literal["node", "fleet"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -19,6 +21,7 @@ class Product:
     """A declared product. Rates are nanograms per 1e9 s, masses nanograms; None is not known, never 0.
 
     `concurrency_ppm` is the declared weight of its concurrent payers everywhere, in millionths; 0: none declared.
+    An `open` product is still being made: its EPC is taxed from deployment on. `scope`: whose jobs its payers are.
     """
 
     id: str
@@ -30,6 +33,10 @@ class Product:
     overhead_rate: int = 0
     concurrency_ppm: int = 0
     parents: Mapping[str, Fraction] = field(default_factory=dict)
+    status: Status = "frozen"
+    deployed_unix_ns: int | None = None
+    scope: Scope | None = None
+    retraining_interval_s: int | None = None
 
 
 def epc_parts(products: Mapping[str, Product]) -> dict[str, tuple[int | None, int | None]]:
