@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from wattribute.agent.core.errors import LedgerError
+from wattribute.agent.ledger.schema import NODE_KEY
 
 MOST_CLOSES = 20_000
 MOST_GAPS = 10_000
@@ -78,7 +79,7 @@ class Close(NamedTuple):
     @classmethod
     def of(cls, key: str, end_unix_ns: int, totals: Sequence[int], prices: str = "") -> "Close":
         """A close from plain values. Raises LedgerError, also for a folded row: its parts have the windows."""
-        if key.startswith("_"):
+        if key.startswith("_") and key != NODE_KEY:
             raise LedgerError(f"{key!r} is a sum of other rows and has no windows of its own")
         return cls(_text(key), end_unix_ns, pack(totals), prices)
 
@@ -100,6 +101,19 @@ class GapRow:
         pack([self.start_unix_ns, self.end_unix_ns, self.lower_uj, self.upper_uj or 0, self.booked_uj])
 
 
+class Correction(NamedTuple):
+    """Nanograms that are added to a job's term after the fact: see schema.CorrectionRow."""
+
+    job_id: str
+    product_id: str
+    term: str
+    cause: str
+    window_start_unix_ns: int
+    window_end_unix_ns: int
+    delta_ng: int
+    detail: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
     """Everything of one tick, committed together or not at all.
@@ -116,6 +130,7 @@ class Batch:
     state: Mapping[str, str] = field(default_factory=dict)
     closes: Sequence[Close] = ()
     gaps: Sequence[GapRow] = ()
+    corrections: Sequence[Correction] = ()
     forget: Sequence[str] = ()
 
 
@@ -147,6 +162,7 @@ def merge(old: Batch, new: Batch) -> Batch:
         state={**old.state, **new.state},
         closes=closes,
         gaps=gaps,
+        corrections=[*old.corrections, *new.corrections],
         forget=list(dict.fromkeys([*(key for key in old.forget if key not in back), *new.forget])),
     )
 

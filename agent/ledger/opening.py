@@ -17,10 +17,13 @@ from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.ledger.batch import unpack
 from wattribute.agent.ledger.files import DATABASE, Mark, StateLock, create_private
 from wattribute.agent.ledger.schema import (
+    ADDED_BY_2,
     APPLICATION_ID,
     NO_HASH,
     SCHEMA_VERSION,
     TABLES,
+    TABLES_OF_1,
+    Table,
     described_crc,
 )
 
@@ -34,11 +37,22 @@ class Damaged(Exception):
     """The file isn't a sound ledger; the message says what is wrong."""
 
 
+class Corrected(NamedTuple):
+    """What was corrected of a job: nanograms by (product, term), and how many times that happened."""
+
+    corrections_ng: dict[tuple[str, str], int]
+    times: int
+
+
+NEVER_CORRECTED = Corrected({}, 0)
+
+
 class SavedJob(NamedTuple):
-    """A job as the ledger has it: its description, and its totals by slot."""
+    """A job as the ledger has it: its description, its totals by slot as they were booked, and what was corrected."""
 
     meta: dict[str, Any]
     totals: list[int]
+    corrected: Corrected = NEVER_CORRECTED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,11 +91,13 @@ def take_up(
     create_private(path)
     connection = connect(path, writing=True)
     try:
-        known = check_version(connection, path)
+        version = check_version(connection, path)
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA journal_size_limit = 4194304")
-        if known:
+        if version:
+            if version < SCHEMA_VERSION:
+                _migrate(connection)
             return _go_on(connection, path, lock.mark(), node_id, boot_id)
         return _create(connection, lock.mark(), node_id, boot_id, clock_unix_ns())
     except BaseException:
@@ -110,11 +126,11 @@ def connect(path: Path, *, writing: bool) -> sqlite3.Connection:
     return connection
 
 
-def check_version(connection: sqlite3.Connection, path: Path) -> bool:
-    """Whether this is a ledger of the present schema; False for an empty file. Raises Damaged, LedgerError."""
+def check_version(connection: sqlite3.Connection, path: Path) -> int:
+    """Which schema the ledger has, 1 or 2; 0 for an empty file. Raises Damaged, LedgerError."""
     version = _pragma(connection, "user_version")
     if version == 0 and not connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-        return False
+        return 0
     if _pragma(connection, "application_id") != APPLICATION_ID:
         raise Damaged("it isn't a wattribute ledger")
     if version > SCHEMA_VERSION:
@@ -123,9 +139,18 @@ def check_version(connection: sqlite3.Connection, path: Path) -> bool:
             "Fix: install that version again, or give another --state-dir"
         )
     present = {sql for (sql,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL")}
-    if version != SCHEMA_VERSION or present != set(TABLES):
-        raise Damaged(f"its tables aren't those of schema {SCHEMA_VERSION}")
-    return True
+    if version not in (1, SCHEMA_VERSION) or present != set(TABLES if version > 1 else TABLES_OF_1):
+        raise Damaged(f"its tables aren't those of schema {version}")
+    return version
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """A ledger of schema 1 gets the tables that came since; nothing in it changes."""
+    connection.execute("BEGIN IMMEDIATE")
+    for table in ADDED_BY_2:
+        connection.execute(table)
+    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    connection.execute("COMMIT")
 
 
 def load_job(row: tuple[Any, ...]) -> SavedJob:
@@ -139,6 +164,21 @@ def load_job(row: tuple[Any, ...]) -> SavedJob:
     raise Damaged(f"the row of job {key!r} doesn't match its checksum")
 
 
+def load_corrections(connection: sqlite3.Connection, key: str | None = None) -> dict[str, Corrected]:
+    """What was corrected, by job; of one job where a key is given. Nothing in a ledger of schema 1."""
+    if _pragma(connection, "user_version") < 2:
+        return {}
+    which, values = ("", ()) if key is None else ("WHERE job_id = ?", (key,))
+    found: dict[str, tuple[dict[tuple[str, str], int], set[int]]] = {}
+    for job_id, product_id, term, at_unix_ns, delta_ng in connection.execute(
+        f"SELECT job_id, product_id, term, at_unix_ns, delta_ng FROM corrections {which}", values
+    ):
+        sums, moments = found.setdefault(job_id, ({}, set()))
+        sums[product_id, term] = sums.get((product_id, term), 0) + delta_ng
+        moments.add(at_unix_ns)
+    return {job_id: Corrected(sums, len(moments)) for job_id, (sums, moments) in found.items()}
+
+
 def load_state(connection: sqlite3.Connection) -> dict[str, Any]:
     """The saved state by name. Raises Damaged."""
     state = {}
@@ -147,6 +187,15 @@ def load_state(connection: sqlite3.Connection) -> dict[str, Any]:
             raise Damaged(f"the state {name!r} doesn't match its checksum")
         state[name] = json.loads(body)
     return state
+
+
+def head_of(connection: sqlite3.Connection, table: Table) -> tuple[int, bytes]:
+    """How many rows a chain has, and the hash of the last."""
+    if table == "corrections":  # came with schema 2, whose tables hold no column for it in `meta`
+        found = connection.execute("SELECT row_count, head FROM heads WHERE chain = ?", (table,)).fetchone()
+        return found or (0, NO_HASH)
+    count, head = connection.execute(f"SELECT {table}, {table}_head FROM meta").fetchone()
+    return count, head
 
 
 JOB_QUERY = (
@@ -173,9 +222,10 @@ def _go_on(connection: sqlite3.Connection, path: Path, mark: Mark, node_id: str,
     saved_node_id, saved_boot_id, generation, created_unix_ns, commits, committed_unix_ns = meta
     same_boot = saved_boot_id == boot_id
     jobs, ids, open_windows = {}, {}, []
+    corrected = load_corrections(connection)
     for row in connection.execute(f"{JOB_QUERY} WHERE finished = 0"):
         key, _, closed, _, _, packed, _, row_id = row
-        jobs[key] = load_job(row)
+        jobs[key] = load_job(row)._replace(corrected=corrected.get(key, NEVER_CORRECTED))
         ids[key] = row_id
         if packed != closed and not key.startswith("_"):
             open_windows.append(key)
@@ -242,7 +292,7 @@ def _check_pages(connection: sqlite3.Connection, path: Path) -> None:
     if path.stat().st_size <= CHECKED_WHOLE_BYTES:
         checks = ["PRAGMA quick_check(3)"]
     else:
-        checks = [f"PRAGMA quick_check({table})" for table in ("meta", "job", "total", "state", "gaps")]
+        checks = [f"PRAGMA quick_check({table})" for table in ("meta", "job", "total", "state", "gaps", "heads")]
     for check in checks:
         found = [text for (text,) in connection.execute(check)]
         if found != ["ok"]:

@@ -5,7 +5,7 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.core.model import EXPORTED_SLOTS
@@ -13,32 +13,38 @@ from wattribute.agent.ledger.batch import unpack
 from wattribute.agent.ledger.files import DATABASE
 from wattribute.agent.ledger.opening import (
     JOB_QUERY,
+    NEVER_CORRECTED,
     Damaged,
     SavedJob,
     check_version,
     connect,
+    head_of,
+    load_corrections,
     load_job,
     load_state,
 )
 from wattribute.agent.ledger.schema import (
+    COLUMNS,
     GAP_COLUMNS,
     NO_HASH,
+    ROWS,
     WINDOW_COLUMNS,
+    Row,
     StoredGap,
+    Table,
     WindowRow,
     chained,
     slot_names,
 )
 
-_Row = TypeVar("_Row", WindowRow, StoredGap)
-
 
 class Reader:
     """A ledger open for reading; every call sees what is committed by then. Not thread-safe."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, version: int) -> None:
         self._connection = connection
         self._path = path
+        self._version = version
 
     def __enter__(self) -> Self:
         return self
@@ -71,6 +77,23 @@ class Reader:
         """When the last batch was taken. Raises LedgerError."""
         return int(self._rows("SELECT committed_unix_ns FROM meta")[0][0])
 
+    def chain(self, table: Table, after: int = 0, limit: int = 1000) -> list[tuple[int, Row, bytes]]:
+        """The next closed rows past a position of a chain: (position, row, hash). Raises LedgerError."""
+        if table == "corrections" and self._version < 2:
+            return []
+        columns = f"{COLUMNS[table].removeprefix('epoch_id, ')}, position, hash"
+        found = self._rows(
+            f"SELECT node_id, epoch, {columns} FROM {table} JOIN epochs USING (epoch_id) WHERE position > ?"
+            " ORDER BY position LIMIT ?",
+            after,
+            limit,
+        )
+        return [(position, ROWS[table](*values), kept) for *values, position, kept in found]
+
+    def created_unix_ns(self) -> int:
+        """When this ledger was begun: it tells one ledger of a node from the next. Raises LedgerError."""
+        return int(self._rows("SELECT created_unix_ns FROM meta")[0][0])
+
     def windows(self) -> list[WindowRow]:
         """Every closed row, in the order of the chain. Raises LedgerError."""
         return [WindowRow(*row) for row in self._rows(_query("windows", WINDOW_COLUMNS))]
@@ -96,7 +119,7 @@ class Reader:
         """Let go of the file; may be called twice."""
         self._connection.close()
 
-    def _rows(self, query: str, *values: str) -> list[tuple[Any, ...]]:
+    def _rows(self, query: str, *values: str | int) -> list[tuple[Any, ...]]:
         try:
             return self._connection.execute(query, values).fetchall()
         except sqlite3.Error as error:
@@ -105,8 +128,9 @@ class Reader:
     def _jobs(self, which: str, *values: str) -> dict[str, SavedJob]:
         rows = self._rows(f"{JOB_QUERY} {which}", *values)
         try:
-            return {row[0]: load_job(row) for row in rows}
-        except Damaged as error:
+            corrected = load_corrections(self._connection, *values)
+            return {row[0]: load_job(row)._replace(corrected=corrected.get(row[0], NEVER_CORRECTED)) for row in rows}
+        except (sqlite3.Error, Damaged) as error:
             raise _unreadable(self._path, error) from error
 
     def _problems(self) -> Iterator[str]:
@@ -119,9 +143,10 @@ class Reader:
             yield str(error)
         closed: dict[str, dict[tuple[str, str], int]] = {}
         ends: dict[str, tuple[int, int]] = {}  # job -> start and end of its last window
-        for row in self._linked("windows", WINDOW_COLUMNS, WindowRow):
+        for row in self._linked("windows"):
             if isinstance(row, str):
                 yield row
+            if not isinstance(row, WindowRow):
                 continue
             window = (row.window_start_unix_ns, row.window_end_unix_ns)
             last = ends.get(row.job_id)
@@ -131,9 +156,13 @@ class Reader:
             sums = closed.setdefault(row.job_id, {})
             for name, amount in json.loads(row.content).items():
                 sums[row.domain, name] = sums.get((row.domain, name), 0) + amount
-        for gap in self._linked("gaps", GAP_COLUMNS, StoredGap):
+        for gap in self._linked("gaps"):
             if isinstance(gap, str):
                 yield gap
+        if self._version > 1:
+            for correction in self._linked("corrections"):
+                if isinstance(correction, str):
+                    yield correction
         yield from self._unbalanced(closed)
         for key in closed:
             yield f"job {key!r} has closed rows and no totals"
@@ -160,13 +189,13 @@ class Reader:
                 if now < before:
                     yield f"job {key!r}: {domain} {name_} fell from {before} to {now}"
 
-    def _linked(self, table: str, columns: str, kind: type[_Row]) -> Iterator[_Row | str]:
+    def _linked(self, table: Table) -> Iterator[Row | str]:
         """The rows of a chain, and a text at each break."""
-        count, end = self._connection.execute(f"SELECT {table}, {table}_head FROM meta").fetchone()
+        count, end = head_of(self._connection, table)
         head, expected = NO_HASH, 0
-        for *values, position, kept in self._connection.execute(_query(table, f"{columns}, position, hash")):
+        for *values, position, kept in self._connection.execute(_query(table, f"{COLUMNS[table]}, position, hash")):
             expected += 1
-            row = kind(*values)
+            row = ROWS[table](*values)
             head = chained(head, row)
             if position != expected or head != kept:
                 yield f"the chain of {table} breaks at position {position}"
@@ -184,14 +213,15 @@ def read_only(state_dir: Path) -> Reader:
     try:
         connection = connect(path, writing=False)
         try:
-            if not check_version(connection, path):
+            version = check_version(connection, path)
+            if not version:
                 raise Damaged("it is empty")
         except BaseException:
             connection.close()
             raise
     except (sqlite3.Error, Damaged) as error:
         raise _unreadable(path, error) from error
-    return Reader(connection, path)
+    return Reader(connection, path, version)
 
 
 def _query(table: str, columns: str) -> str:

@@ -1,14 +1,14 @@
 """The tables of the ledger, the names of what a window row holds, and the bytes that its hash is made of.
 
 A job's description and what its windows hold already are in `job`, which changes seldom; its totals are in `total`,
-dense, since every tick rewrites them. `windows` and `gaps` are only ever added to.
+dense, since every tick rewrites them. `windows`, `gaps` and `corrections` are only ever added to.
 """
 
 import hashlib
 import json
 import zlib
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from wattribute.agent.core.model import (
     CARRY_SLOT,
@@ -22,7 +22,7 @@ from wattribute.agent.core.model import (
     energy_slot,
 )
 
-SCHEMA_VERSION = 1  # PRAGMA user_version
+SCHEMA_VERSION = 2  # PRAGMA user_version
 APPLICATION_ID = 0x77617474  # "watt"
 NO_HASH = bytes(32)  # what the first row of a chain follows
 
@@ -31,8 +31,16 @@ WINDOW_KEY = "epoch_id, window_start_unix_ns, job_id, domain"
 WINDOW_COLUMNS = f"{WINDOW_KEY}, window_end_unix_ns, content, prices"
 GAP_KEY = "epoch_id, kind, id, start_unix_ns, end_unix_ns, cause"
 GAP_COLUMNS = f"{GAP_KEY}, lower_uj, upper_uj, booked_uj"
+CORRECTION_KEY = "epoch_id, job_id, product_id, term, cause, window_start_unix_ns, at_unix_ns"
+CORRECTION_COLUMNS = f"{CORRECTION_KEY}, window_end_unix_ns, delta_ng, detail"
 
-TABLES = (
+Table: TypeAlias = Literal["windows", "gaps", "corrections"]
+CHAINS: tuple[Table, ...] = ("windows", "gaps", "corrections")
+KEYS: Mapping[Table, str] = {"windows": WINDOW_KEY, "gaps": GAP_KEY, "corrections": CORRECTION_KEY}
+COLUMNS: Mapping[Table, str] = {"windows": WINDOW_COLUMNS, "gaps": GAP_COLUMNS, "corrections": CORRECTION_COLUMNS}
+NODE_KEY = "_node"  # the job id under which windows tell of the whole node
+
+TABLES_OF_1 = (
     """CREATE TABLE meta (
   only_row INTEGER PRIMARY KEY CHECK (only_row = 1),
   node_id TEXT NOT NULL,
@@ -98,13 +106,40 @@ TABLES = (
         for verb in ("UPDATE", "DELETE")
     ),
 )
+ADDED_BY_2 = (
+    "CREATE TABLE heads (chain TEXT PRIMARY KEY, row_count INTEGER NOT NULL, head BLOB NOT NULL)",
+    f"""CREATE TABLE corrections (
+  position INTEGER PRIMARY KEY,
+  epoch_id INTEGER NOT NULL,
+  job_id TEXT NOT NULL,
+  product_id TEXT NOT NULL,
+  term TEXT NOT NULL,
+  cause TEXT NOT NULL,
+  window_start_unix_ns INTEGER NOT NULL,
+  at_unix_ns INTEGER NOT NULL,
+  window_end_unix_ns INTEGER NOT NULL,
+  delta_ng INTEGER NOT NULL,
+  detail TEXT NOT NULL,
+  hash BLOB NOT NULL,
+  UNIQUE ({CORRECTION_KEY})
+)""",
+    "CREATE INDEX corrections_of_job ON corrections (job_id)",
+    *(
+        f"CREATE TRIGGER corrections_never_{verb} BEFORE {verb} ON corrections"
+        " BEGIN SELECT RAISE(ABORT, 'corrections are only ever added to'); END"
+        for verb in ("UPDATE", "DELETE")
+    ),
+)
+TABLES = (*TABLES_OF_1, *ADDED_BY_2)
 
 
 class WindowRow(NamedTuple):
     """What one job used of one domain in one window. `content` is a JSON object of integers by name.
 
     The row with domain "" holds what belongs to no domain: nanograms by term and tax, busy time, and the remainders
-    below a nanogram (`carry`, which can fall). Only that row has the prices.
+    below a nanogram (`carry`, which can fall). Only that row has the prices: a JSON object of what energy cost then,
+    and whose job it is (see `statement`). The windows of NODE_KEY hold what the node used (`node.QUALITY`), and what of
+    it nobody paid (`unattributed.REASON`).
     """
 
     node_id: str
@@ -132,13 +167,61 @@ class StoredGap(NamedTuple):
     booked_uj: int
 
 
-def chained(prev: bytes, row: WindowRow | StoredGap) -> bytes:
+class CorrectionRow(NamedTuple):
+    """Carbon that turned out otherwise than it was booked: `delta_ng` is added to a job's term, for a stretch of time.
+
+    `product_id` is the payee of a tax, else the job's own product. `cause`: intensity | retraining.
+    """
+
+    node_id: str
+    epoch: str
+    job_id: str
+    product_id: str
+    term: str
+    cause: str
+    window_start_unix_ns: int
+    at_unix_ns: int
+    window_end_unix_ns: int
+    delta_ng: int
+    detail: str
+
+
+Row: TypeAlias = WindowRow | StoredGap | CorrectionRow
+ROWS: Mapping[Table, type[Row]] = {"windows": WindowRow, "gaps": StoredGap, "corrections": CorrectionRow}
+
+_canonical = json.JSONEncoder(separators=(",", ":")).encode  # json.dumps would build an encoder for every row
+
+
+def chained(prev: bytes, row: Row) -> bytes:
     """SHA-256 of the hash before and the row's canonical bytes.
 
     Canonical: the columns in their order, without position and hash, as one JSON array without spaces, in ASCII with
     \\u escapes, integers in decimal, no bound as null.
     """
-    return hashlib.sha256(prev + json.dumps(row, separators=(",", ":")).encode()).digest()
+    return hashlib.sha256(prev + _canonical(row).encode()).digest()
+
+
+def statement(prices: str, meta: Mapping[str, Any]) -> str:
+    """What the "" row of a window says beside its amounts: the prices, and whose job it is; a row stands by itself."""
+    job = meta.get("job")
+    if job is None:
+        return prices
+    known = json.loads(prices) if prices else {}
+    known |= {name: job.get(name) for name in _STATED}
+    return _canonical(known)
+
+
+_STATED = (
+    "product_id",
+    "uses",
+    "role",
+    "phase",
+    "user",
+    "weight_ppm",
+    "nodes",
+    "started_unix_ns",
+    "ended_unix_ns",
+)
 
 
 def described_crc(key: str, meta: str, closed: bytes, window_start_unix_ns: int) -> int:
@@ -164,7 +247,12 @@ FIXED_NAMES = _fixed_names()
 
 
 def slot_names(meta: Mapping[str, Any], slots: int) -> list[tuple[str, str]]:
-    """(domain, name) of each of a job's totals; `taxes` in its description names those past the fixed ones."""
+    """(domain, name) of each of a job's totals; `taxes` in its description names those past the fixed ones.
+
+    The node's own row names all of its totals (`names`).
+    """
+    if "names" in meta:
+        return [(domain, name) for domain, name in meta["names"]]
     taxes = [("", f"tax.{term}.{product_id}") for product_id, term in meta.get("taxes", ())]
     names = [*FIXED_NAMES, *taxes]
     return [*names, *(("", f"unnamed.{slot}") for slot in range(len(names), slots))][:slots]

@@ -3,23 +3,25 @@
 import json
 import sqlite3
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 from zlib import crc32
 
 from wattribute.agent.core.errors import LedgerError
-from wattribute.agent.ledger.batch import Batch, Close, GapRow, JobRow, dump, unpack
+from wattribute.agent.ledger.batch import Batch, Close, Correction, GapRow, JobRow, dump, unpack
 from wattribute.agent.ledger.files import Mark, StateLock
-from wattribute.agent.ledger.opening import Opened
+from wattribute.agent.ledger.opening import Opened, head_of
 from wattribute.agent.ledger.schema import (
-    GAP_COLUMNS,
-    GAP_KEY,
-    WINDOW_COLUMNS,
-    WINDOW_KEY,
+    COLUMNS,
+    KEYS,
+    CorrectionRow,
+    Row,
     StoredGap,
+    Table,
     WindowRow,
     chained,
     contents,
     described_crc,
+    statement,
 )
 
 
@@ -32,9 +34,7 @@ class _Described(NamedTuple):
 class _Chain:
     """The end of an insert-only table, within one transaction: how many rows it has, and the hash of the last."""
 
-    def __init__(
-        self, connection: sqlite3.Connection, table: Literal["windows", "gaps"], node_id: str, epoch: str
-    ) -> None:
+    def __init__(self, connection: sqlite3.Connection, table: Table, node_id: str, epoch: str) -> None:
         self._connection = connection
         self._table = table
         connection.execute(
@@ -42,10 +42,10 @@ class _Chain:
         )
         found = connection.execute("SELECT epoch_id FROM epochs WHERE node_id = ? AND epoch = ?", (node_id, epoch))
         (self._epoch_id,) = found.fetchone()
-        self._columns, self._key = (WINDOW_COLUMNS, WINDOW_KEY) if table == "windows" else (GAP_COLUMNS, GAP_KEY)
-        self._count, self._head = connection.execute(f"SELECT {table}, {table}_head FROM meta").fetchone()
+        self._columns, self._key = COLUMNS[table], KEYS[table]
+        self._count, self._head = head_of(connection, table)
 
-    def append(self, row: WindowRow | StoredGap) -> None:
+    def append(self, row: Row) -> None:
         """Add a row; one that is there already changes nothing. Raises LedgerError where it says something else."""
         head = chained(self._head, row)
         stored = (self._epoch_id, *row[2:])
@@ -66,6 +66,12 @@ class _Chain:
 
     def keep(self) -> None:
         """Note the new end, in the same transaction."""
+        if self._table == "corrections":
+            self._connection.execute(
+                "INSERT INTO heads VALUES (?1, ?2, ?3) ON CONFLICT (chain) DO UPDATE SET row_count = ?2, head = ?3",
+                (self._table, self._count, self._head),
+            )
+            return
         self._connection.execute(
             f"UPDATE meta SET {self._table} = ?, {self._table}_head = ?", (self._count, self._head)
         )
@@ -103,6 +109,8 @@ class Store:
             self._write_totals(batch.jobs)
             if batch.gaps:
                 self._write_gaps(batch.gaps)
+            if batch.corrections:
+                self._write_corrections(batch.corrections, batch.at_unix_ns)
             if batch.forget:
                 self._forget(batch)
             connection.executemany(
@@ -226,8 +234,11 @@ class Store:
             known = self._described(row_id)
             # Wall time may have been set back; the windows of one job still follow one another.
             end_unix_ns = max(close.end_unix_ns, known.window_start_unix_ns + (close.totals != known.closed))
-            totals = unpack(close.totals)
-            for domain, amounts in contents(totals, unpack(known.closed), json.loads(known.meta)).items():
+            totals, meta = unpack(close.totals), json.loads(known.meta)
+            changed = contents(totals, unpack(known.closed), meta)
+            if changed and "job" in meta:
+                changed.setdefault("", {})  # it says whose the window is
+            for domain, amounts in changed.items():
                 chain.append(
                     WindowRow(
                         self._node_id,
@@ -237,7 +248,7 @@ class Store:
                         domain,
                         end_unix_ns,
                         dump(amounts),
-                        "" if domain else close.prices,
+                        "" if domain else statement(close.prices, meta),
                     )
                 )
             self._connection.execute(
@@ -264,6 +275,26 @@ class Store:
                     gap.lower_uj,
                     gap.upper_uj,
                     gap.booked_uj,
+                )
+            )
+        chain.keep()
+
+    def _write_corrections(self, corrections: Sequence[Correction], at_unix_ns: int) -> None:
+        chain = _Chain(self._connection, "corrections", self._node_id, self.epoch)
+        for one in corrections:
+            chain.append(
+                CorrectionRow(
+                    self._node_id,
+                    self.epoch,
+                    one.job_id,
+                    one.product_id,
+                    one.term,
+                    one.cause,
+                    one.window_start_unix_ns,
+                    at_unix_ns,
+                    one.window_end_unix_ns,
+                    one.delta_ng,
+                    one.detail,
                 )
             )
         chain.keep()

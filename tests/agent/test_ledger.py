@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.core.model import CPU_NS_SLOT, SLOTS, TERM_SLOT, energy_slot
-from wattribute.agent.ledger.batch import Batch, Close, GapRow, JobRow, dump, merge, pack, unpack
+from wattribute.agent.ledger.batch import Batch, Close, Correction, GapRow, JobRow, dump, merge, pack, unpack
 from wattribute.agent.ledger.files import DATABASE
+from wattribute.agent.ledger.opening import Corrected, SavedJob
 from wattribute.agent.ledger.reader import read_only
 from wattribute.agent.ledger.writer import Ledger
 
@@ -109,9 +110,9 @@ def test_a_directory_that_cannot_be_written(tmp_path: Path, inside: str) -> None
 def test_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
     open_ledger(tmp_path).close()
     with sqlite3.connect(tmp_path / DATABASE) as connection:
-        connection.execute("PRAGMA user_version = 2")
+        connection.execute("PRAGMA user_version = 3")
     connection.close()
-    with pytest.raises(LedgerError, match=r"newer wattribute \(schema 2, this one knows 1\).*Fix:"):
+    with pytest.raises(LedgerError, match=r"newer wattribute \(schema 3, this one knows 2\).*Fix:"):
         open_ledger(tmp_path)
     with pytest.raises(LedgerError, match="newer"):
         read_only(tmp_path)
@@ -126,7 +127,7 @@ def test_windows_hold_the_differences(ledger: Ledger, tmp_path: Path) -> None:
     commit(ledger, Batch(seq=3, at_unix_ns=600 * S, closes=[Close.of("a", 600 * S, late, PRICES)]))
     with read_only(tmp_path / "state") as reader:
         rows = reader.windows()
-        assert reader.job("a") == ({"taxes": []}, late)
+        assert reader.job("a") == SavedJob({"taxes": []}, late)
         assert reader.verify() == []
     assert {row.epoch for row in rows} == {ledger.epoch} == {f"{BOOT}/1"}
     assert [(r.window_start_unix_ns // S, r.window_end_unix_ns // S, r.domain, r.content, r.prices) for r in rows] == [
@@ -209,7 +210,7 @@ def test_finished_jobs_leave_the_table_and_can_be_looked_up(tmp_path: Path) -> N
     commit(ledger, Batch(seq=1, at_unix_ns=5 * S, jobs=rows))
     commit(ledger, Batch(seq=2, at_unix_ns=6 * S, forget=["a", "b"]))
     assert list(ledger.finished_jobs()) == ["b", "a"]
-    assert ledger.job("a") == ({"n": 2}, totals(direct=3))
+    assert ledger.job("a") == SavedJob({"n": 2}, totals(direct=3))
     assert ledger.job("c") is None
     with read_only(tmp_path) as reader:
         assert reader.jobs() == {}
@@ -226,7 +227,7 @@ def test_finished_jobs_leave_the_table_and_can_be_looked_up(tmp_path: Path) -> N
     assert again.verify() == []
     again.close()
     with read_only(tmp_path) as reader:  # no agent runs
-        assert reader.job("b") == ({"n": 1}, totals(direct=4))
+        assert reader.job("b") == SavedJob({"n": 1}, totals(direct=4))
 
 
 def test_a_reader_without_a_ledger(tmp_path: Path) -> None:
@@ -352,3 +353,90 @@ def test_any_sequence_of_batches_conserves(
         for key, values in all_totals.items():
             booked = sum(sum(json.loads(r.content).values()) for r in reader.windows() if r.job_id == key)
             assert booked == sum(values)
+
+
+def test_a_row_says_whose_it_is(ledger: Ledger, tmp_path: Path) -> None:
+    job = {"id": "a", "product_id": "bert", "uses": ["iks"], "role": "creation", "phase": "training", "user": "eve",
+           "weight_ppm": 5, "nodes": 2, "started_unix_ns": 1, "ended_unix_ns": None}  # fmt: skip
+    commit(
+        ledger,
+        Batch(
+            seq=1,
+            at_unix_ns=9 * S,
+            jobs=[JobRow.of("a", totals(direct=3), {"job": job, "taxes": []})],
+            closes=[Close.of("a", 9 * S, totals(direct=3), PRICES)],
+        ),
+    )
+    with read_only(tmp_path / "state") as reader:
+        rows = reader.windows()
+        assert [row for _, row, _ in reader.chain("windows")] == rows
+        assert reader.verify() == []
+    said = {row.domain: (json.loads(row.content), row.prices) for row in rows}
+    assert said["cpu"] == ({"direct.measured": 3}, "")
+    assert said[""][0] == {}
+    del job["id"]
+    assert json.loads(said[""][1]) == {"pue": "1.2", **job}
+
+
+def test_corrections_are_rows_of_their_own(ledger: Ledger, tmp_path: Path) -> None:
+    def corrected(delta_ng: int, term: str = "operation") -> Correction:
+        return Correction("a", "bert", term, "intensity", 5 * S, 8 * S, delta_ng, "480 -> 56")
+
+    commit(ledger, Batch(seq=1, at_unix_ns=9 * S, jobs=[JobRow.of("a", totals(direct=3), {})]))
+    commit(ledger, Batch(seq=2, at_unix_ns=10 * S, corrections=[corrected(-7), corrected(-1, "cooling")]))
+    commit(ledger, Batch(seq=3, at_unix_ns=11 * S, corrections=[corrected(2)]))
+    expected = Corrected({("bert", "operation"): -5, ("bert", "cooling"): -1}, 2)
+    with read_only(tmp_path / "state") as reader:
+        assert reader.verify() == []
+        found = reader.job("a")
+        assert found is not None
+        assert found.corrected == reader.jobs()["a"].corrected == expected
+        assert found.totals == totals(direct=3), "what was booked stays"
+        rows = reader.chain("corrections", after=2)
+        assert [(position, row._asdict()["delta_ng"]) for position, row, _ in rows] == [(3, 2)]
+    ledger.close()
+    again = open_ledger(tmp_path / "state")
+    assert again.restore().jobs["a"].corrected == expected
+    again.close()
+
+
+def test_a_chain_is_read_in_pieces(ledger: Ledger, tmp_path: Path) -> None:
+    gaps = [gap(start) for start in (10, 30, 50)]
+    commit(ledger, Batch(seq=1, at_unix_ns=9 * S, gaps=gaps))
+    with read_only(tmp_path / "state") as reader:
+        first = reader.chain("gaps", limit=2)
+        rest = reader.chain("gaps", after=first[-1][0], limit=2)
+        assert [row[4] for _, row, _ in (*first, *rest)] == [10, 30, 50]
+        assert reader.chain("gaps", after=3) == []
+        assert reader.created_unix_ns() == 1_700_000_000 * S
+
+
+def as_schema_1(state_dir: Path) -> None:
+    """What a ledger of the first version looks like."""
+    with sqlite3.connect(state_dir / DATABASE) as connection:
+        connection.execute("DROP TABLE corrections")
+        connection.execute("DROP TABLE heads")
+        connection.execute("PRAGMA user_version = 1")
+    connection.close()
+
+
+def test_a_ledger_of_the_first_version_is_read_and_taken_up(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    row = JobRow.of("a", totals(direct=3), {})
+    commit(ledger, Batch(seq=1, at_unix_ns=9 * S, jobs=[row], closes=[Close.of("a", 9 * S, totals(direct=3))]))
+    ledger.close()
+    as_schema_1(tmp_path)
+    with read_only(tmp_path) as reader:
+        assert reader.jobs()["a"].totals == totals(direct=3)
+        assert reader.chain("corrections") == []
+        assert reader.verify() == []
+    again = open_ledger(tmp_path)
+    assert again.restore().jobs["a"].totals == totals(direct=3)
+    commit(
+        again, Batch(seq=1, at_unix_ns=10 * S, corrections=[Correction("a", "p", "operation", "intensity", 1, 2, 5)])
+    )
+    assert again.verify() == []
+    again.close()
+    with read_only(tmp_path) as reader:
+        assert len(reader.chain("windows")) == 1
+        assert len(reader.chain("corrections")) == 1
