@@ -35,7 +35,7 @@ from wattribute.agent.core.model import (
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.gpus import GpuProcesses
 from wattribute.agent.idle_words import idle_notes, idle_powers, idle_words
-from wattribute.agent.ledger.batch import pack
+from wattribute.agent.ledger.batch import dump, pack
 from wattribute.agent.live import CpuTime, LiveJob
 from wattribute.agent.pace import Pace
 from wattribute.agent.pauses import Pauses
@@ -465,9 +465,23 @@ class Node:
         roots_ns: list[tuple[Root, int]] = [*self._cpu.trees_ns().items()]
         if self._found is not None:
             roots_ns += self._found.groups.counters_ns().items()
-        self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, roots_ns)
+        self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, roots_ns, self._prices())
         self._gaps = []
         self._take_used_ns += time.thread_time_ns() - began_ns
+
+    def _prices(self) -> str:
+        """What energy costs now, as the ledger's rows keep it."""
+        price = self.books.rules.price
+        return dump(
+            {
+                "operation_ng_per_kwh": price.operation,
+                "cooling": price.cooling,
+                "provider": self._intensity.provider,
+                "zone": self._intensity.zone,
+                "method": self._intensity.method,
+                "quality": self._intensity.quality,
+            }
+        )
 
     def _product_notes(self, live: LiveJob) -> list[str]:
         notes = []

@@ -47,6 +47,7 @@ class NoRecord:
         books: Books,
         gaps: Sequence[tuple[int, Gap]],
         roots_ns: Iterable[tuple[Root, int]],
+        prices: str,
     ) -> None:
         """Nothing to write to."""
 

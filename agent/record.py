@@ -20,8 +20,10 @@ from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.folds import FoldKey, Folds, fold_name
 from wattribute.agent.ledger.batch import Batch, Close, GapRow, JobRow, dump, merge, pack
 from wattribute.agent.ledger.opening import Restored
+from wattribute.agent.ledger.schema import NODE_KEY
 from wattribute.agent.ledger.writer import Ledger
 from wattribute.agent.live import CpuTime, LiveJob
+from wattribute.agent.node_window import NodeWindow
 from wattribute.agent.registry import Registry
 from wattribute.agent.saved import describe, is_described, members_of, revive, totals_of, tree_key
 
@@ -47,6 +49,7 @@ class Record:
         self._leaving: dict[str, tuple[int, LiveJob]] = {}  # by job id, with the batch that tells the ledger
         self._changed_folds: set[FoldKey] = set()
         self._window_end_unix_ns: dict[str, int] = {}
+        self._node_window = NodeWindow()
         self._seq = 0
         self._about_written: dict[str, Any] = {}
 
@@ -85,6 +88,9 @@ class Record:
         trees = self._restored.state.get("trees", {}) if self._same_boot else {}
         stopped_unix_ns = self._restored.committed_unix_ns
         for key, saved in self._restored.jobs.items():
+            if key == NODE_KEY:
+                self._node_window.restore(saved)
+                continue
             if key.startswith("_"):
                 name, product_id, role = json.loads(key[1:])
                 self.folds.values[name, product_id, role] = list(saved.totals)
@@ -162,9 +168,12 @@ class Record:
         books: Books,
         gaps: Sequence[tuple[int, Gap]],
         roots_ns: Iterable[tuple[Root, int]],
+        prices: str,
     ) -> None:
-        """Hand a tick's totals to the ledger; what it can't take yet is offered again with the next."""
-        prices = json.dumps({"operation_ng_per_kwh": books.rules.price.operation, "cooling": books.rules.price.cooling})
+        """Hand a tick's totals to the ledger; what it can't take yet is offered again with the next.
+
+        `prices` is what energy costs now, a JSON object.
+        """
         window_end_unix_ns = (unix_ns // WINDOW_NS + 1) * WINDOW_NS
         jobs, closes = [], []
         retired = [(live, pack(totals_of(live.entry))) for live in self._retired]
@@ -182,6 +191,10 @@ class Record:
             elif unix_ns >= self._window_end_unix_ns.setdefault(key, window_end_unix_ns):
                 self._window_end_unix_ns[key] = window_end_unix_ns
                 closes.append(Close(key, unix_ns, packed, prices))
+        if self._node_window.due(unix_ns, window_end_unix_ns, job_closed=bool(closes)):
+            node_row, node_close = self._node_window.rows(books, unix_ns, prices)
+            jobs.append(node_row)
+            closes.append(node_close)
         for fold in self._changed_folds:
             jobs.append(JobRow.of("_" + json.dumps(fold), self.folds.values[fold], {"fold": list(fold)}))
         state = {"books": dump(books.save()), "trees": dump({tree_key(p): ns for p, ns in roots_ns})}

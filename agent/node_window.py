@@ -1,0 +1,68 @@
+"""The node's own windows in the ledger: what it used, and what of that nobody paid.
+
+They stand beside the jobs' windows under schema.NODE_KEY, so that closed rows by themselves add up to the node.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wattribute.agent.core.books import Books
+from wattribute.agent.core.model import TERM_SLOT, Term
+from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.ledger.batch import Close, JobRow
+from wattribute.agent.ledger.opening import SavedJob
+from wattribute.agent.ledger.schema import NODE_KEY
+
+NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
+AFTER_JOB_NS = 10 * NS_PER_S
+"""A job's end closes the node's window too, so that a report has both, but not more often than this."""
+
+
+class NodeWindow:
+    """The open window of the node, and the names of its totals: in the order in which they were first seen."""
+
+    def __init__(self) -> None:
+        self._names: dict[tuple[str, str], None] = {}
+        self._closed_unix_ns = 0
+        self._end_unix_ns = 0
+
+    def restore(self, saved: SavedJob) -> None:
+        """Go on with the names that the ledger has."""
+        for domain, name in saved.meta["names"]:
+            self._names[domain, name] = None
+
+    def due(self, unix_ns: int, next_end_unix_ns: int, *, job_closed: bool) -> bool:
+        """Whether the window is to be closed: at its end, or soon after a job's."""
+        if not self._end_unix_ns:
+            self._closed_unix_ns, self._end_unix_ns = unix_ns - AFTER_JOB_NS, next_end_unix_ns
+        over = unix_ns >= self._end_unix_ns or (job_closed and unix_ns - self._closed_unix_ns >= AFTER_JOB_NS)
+        if over:
+            self._closed_unix_ns, self._end_unix_ns = unix_ns, next_end_unix_ns
+        return over
+
+    def rows(self, books: Books, unix_ns: int, prices: str) -> tuple[JobRow, Close]:
+        """The node's totals as they are now, and the close of its window."""
+        amounts = _amounts(books)
+        for name in amounts:
+            self._names.setdefault(name)
+        totals = [amounts.get(name, 0) for name in self._names]
+        meta: Mapping[str, Any] = {"names": [list(name) for name in self._names]}
+        return JobRow.of(NODE_KEY, totals, meta), Close.of(NODE_KEY, unix_ns, totals, prices)
+
+
+def _amounts(books: Books) -> dict[tuple[str, str], int]:
+    found: dict[tuple[str, str], int] = {}
+    for (kind, _, quality), energy_uj in books.node_energy_uj.items():
+        found[kind, f"node.{quality}"] = found.get((kind, f"node.{quality}"), 0) + energy_uj
+    for (kind, reason), energy_uj in books.unattributed_uj.items():
+        found[kind, f"unattributed.{reason}"] = energy_uj
+    for term in NODE_TERMS:
+        found["", term] = books.node_co2e_ng[term]
+    for reason, values in books.unattributed.items():
+        for name, total in _terms(reason, values):
+            found["", name] = total
+    return found
+
+
+def _terms(reason: str, values: Sequence[int]) -> list[tuple[str, int]]:
+    return [(f"unattributed.{reason}.{term}", values[TERM_SLOT[term]]) for term in NODE_TERMS]
