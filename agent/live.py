@@ -70,10 +70,23 @@ class LiveJob:
     folded_values: list[int] | None = None  # what of it is in a fold already, from an earlier segment
     unattributed_uj: int = 0  # the node's, when it began
     found: dict[GroupId, FoundJob] = field(default_factory=dict)  # what it was found by, without being told
+    corrections_ng: dict[tuple[str, str], int] = field(default_factory=dict)  # (product, term) -> what came later
+    corrected: int = 0  # how many times that happened
+    reopened: int = 0  # how many times a term was booked after its end
 
     @property
     def running(self) -> bool:
         return self.entry.ended_ns is None
+
+    @property
+    def revision(self) -> int:
+        """Of its receipt: 1 plus how often something was added after the end."""
+        return 1 + self.corrected + self.reopened
+
+    def correct(self, product_id: str, term: str, delta_ng: int) -> None:
+        """Carbon turned out otherwise than it was booked: the receipt changes, what is exported doesn't."""
+        key = (product_id, term)
+        self.corrections_ng[key] = self.corrections_ng.get(key, 0) + delta_ng
 
     def joins(self) -> tuple[tuple[Mapping[str, str], ...], tuple[Mapping[str, str], ...]]:
         """What joins it to Slurm's and to Kubernetes' own series; a session inside Slurm tells it by its labels."""

@@ -95,7 +95,7 @@ class Record:
                 name, product_id, role = json.loads(key[1:])
                 self.folds.values[name, product_id, role] = list(saved.totals)
                 continue
-            live = revive(saved.meta, saved.totals)
+            live = revive(saved)
             registry.jobs[key] = live
             if live.running and self._same_boot:
                 self._go_on(live, saved.meta, trees, books, registry, cpu)
@@ -142,7 +142,7 @@ class Record:
             return leaving[1]
         # The ledger's names with a leading `_` are sums, not jobs.
         saved = None if job_id.startswith("_") else self._ledger.job(job_id)
-        return None if saved is None else revive(saved.meta, saved.totals)
+        return None if saved is None else revive(saved)
 
     def retire(self, live: LiveJob) -> None:
         """The job's series leave the page: its totals move to a fold in the same batch."""

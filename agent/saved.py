@@ -1,13 +1,16 @@
 """What a job looks like in the ledger: a description that changes seldom, and packed totals that change every tick."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wattribute.agent.core.claims import Entry
 from wattribute.agent.core.found import FoundJob, Reservation
 from wattribute.agent.core.model import SLOTS, GroupId, Job, ProcessId, Root, Term
 from wattribute.agent.live import LiveJob
+
+if TYPE_CHECKING:
+    from wattribute.agent.ledger.opening import SavedJob
 
 
 def tree_key(root: Root) -> str:
@@ -42,14 +45,16 @@ def describe(live: LiveJob, boot_id: str) -> dict[str, Any]:
         "notes": list(live.notes),
         "gaps": live.gaps,
         "overlapped": live.overlapped,
+        "reopened": live.reopened,
         "folded": live.folded,
         "folded_values": live.folded_values,
         "found": [asdict(found) for found in live.found.values()],
     }
 
 
-def revive(meta: Mapping[str, Any], totals: Sequence[int]) -> LiveJob:
+def revive(saved: "SavedJob") -> LiveJob:
     """A job as the ledger has it, without its members: see `members_of`."""
+    meta, totals, corrected = saved
     description = dict(meta["job"])
     description["uses"] = tuple(description["uses"])
     taxes: dict[tuple[str, Term], int] = {
@@ -74,6 +79,9 @@ def revive(meta: Mapping[str, Any], totals: Sequence[int]) -> LiveJob:
         overlapped=meta["overlapped"],
         folded=meta["folded"],
         folded_values=meta["folded_values"],
+        corrections_ng=dict(corrected.corrections_ng),
+        corrected=corrected.times,
+        reopened=meta.get("reopened", 0),
         found={found.group: found for found in map(_found, meta.get("found", ()))},
         known_meta=True,
         described=(len(meta["taxes"]), len(meta["gpus"])),

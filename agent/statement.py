@@ -20,6 +20,8 @@ def receipt_of(live: LiveJob, about: Mapping[str, Any], *, now_unix_ns: int, set
         live.entry.job,
         live.entry.values,
         live.entry.taxes_ng,
+        corrections_ng=live.corrections_ng,
+        revision=live.revision,
         now_unix_ns=now_unix_ns,
         domains=about["domains"],
         common={**about, "gaps": live.gaps},
@@ -50,7 +52,7 @@ def recorded(state_dir: Path) -> list[dict[str, Any]]:
     receipts = []
     for key, job in saved.items():
         if not key.startswith("_"):
-            live = revive(job.meta, job.totals)
+            live = revive(job)
             receipts.append(
                 receipt_of(live, state["about"], now_unix_ns=seen_unix_ns, settled=live.entry.ended_ns is not None)
             )

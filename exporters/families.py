@@ -17,6 +17,7 @@ from wattribute.agent.core.model import (
     DOMAIN_KINDS,
     ENERGY_SLOTS,
     EXPORTED_SLOTS,
+    PAYEE_TERMS,
     QUALITIES,
     REASONS,
     SHARE_KINDS,
@@ -39,7 +40,6 @@ Series: TypeAlias = Sequence[Sequence[Labels]]
 Number: TypeAlias = int | float
 
 NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
-PAYEE_TERMS: tuple[Term, ...] = ("platform", "retraining", "overhead_hardware", "product")
 EPC_PARTS = ("own", "inherited")
 LABEL_CHARACTERS = 256  # ids have 128 at most; what is longer got past the door
 

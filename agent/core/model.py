@@ -29,6 +29,7 @@ TERMS: tuple[Term, ...] = (
     "overhead_hardware",
     "product",
 )
+PAYEE_TERMS: tuple[Term, ...] = ("platform", "retraining", "overhead_hardware", "product")  # owed to a product
 ROLES: tuple[Role, ...] = ("use", "platform", "retraining", "creation")
 REASONS: tuple[Reason, ...] = ("idle", "unreserved", "unallocated", "overhead", "unregistered", "gap")
 

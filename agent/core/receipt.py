@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, cast
 
 from wattribute.agent.core.accounting import sums_ng
 from wattribute.agent.core.model import (
     CPU_NS_SLOT,
     DOMAIN_KINDS,
+    PAYEE_TERMS,
     QUALITIES,
     SHARE_KINDS,
     SM_NS_SLOT,
@@ -37,6 +38,8 @@ def build(
     values: Sequence[int],
     taxes_ng: Mapping[tuple[str, Term], int],
     *,
+    corrections_ng: Mapping[tuple[str, str], int],
+    revision: int,
     now_unix_ns: int,
     domains: Iterable[str],
     common: Mapping[str, Any],
@@ -45,7 +48,8 @@ def build(
     notes: Sequence[str],
 ) -> dict[str, Any]:
     """The receipt of one job. `domains` are the kinds that the node has a sensor or a model for; `common` holds what
-    is the same for all jobs of a node: node, method, policy, pue, intensity, basis.
+    is the same for all jobs of a node: node, method, policy, pue, intensity, basis. `values` and `taxes_ng` are as they
+    were booked; `corrections_ng`, by product and term, is what turned out otherwise.
     """
     included = list(domains)
     energy_uj = {
@@ -63,6 +67,12 @@ def build(
     }
     whole_uj = sum(by_quality.values())
     terms_ng = {term: values[TERM_SLOT[term]] for term in TERMS}
+    due_ng = dict(taxes_ng)
+    for (product_id, term), delta_ng in corrections_ng.items():
+        name = cast(Term, term)
+        terms_ng[name] += delta_ng
+        if term in PAYEE_TERMS:
+            due_ng[product_id, name] = due_ng.get((product_id, name), 0) + delta_ng
     sums_g = {name: g_of(ng) for name, ng in sums_ng(terms_ng).items()}
     end_unix_ns = job.ended_unix_ns or now_unix_ns
     return {
@@ -94,12 +104,12 @@ def build(
         "intensity": common["intensity"],
         "gco2e": {**{str(term): g_of(ng) for term, ng in terms_ng.items()}, **sums_g},
         "taxes": [
-            {"product_id": product_id, "term": term, "gco2e": g_of(ng)} for (product_id, term), ng in taxes_ng.items()
+            {"product_id": product_id, "term": term, "gco2e": g_of(ng)} for (product_id, term), ng in due_ng.items()
         ],
         "bounds": {"jsce": None, "asce": None},
         "basis": common["basis"],
         "settled": settled,
-        "revision": 1,
+        "revision": revision,
         "labels": dict(job.labels),
         "gaps": list(common["gaps"]),
         "notes": list(notes),

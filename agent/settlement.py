@@ -1,0 +1,170 @@
+"""Settles what was booked at a carbon intensity that wasn't final yet: by corrections, never by edits.
+
+Closed windows are gone through in the order of their chain, each once: as soon as every period that one overlaps has
+its final value, the difference between what its energy costs and what was booked is a correction. Nanograms.
+"""
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from wattribute.agent.core.accounting import Price
+from wattribute.agent.core.errors import LedgerError
+from wattribute.agent.core.units import DAY_S, NS_PER_S, UJ_PER_KWH
+from wattribute.agent.ledger.batch import Correction
+from wattribute.agent.ledger.reader import Reader, read_only
+from wattribute.agent.ledger.schema import NODE_KEY, WindowRow
+
+log = logging.getLogger("wattribute")
+
+FinalPrice = Callable[[int, int], Price | None]
+"""What energy cost from one moment (Unix ns) to another, once that is final; None until then."""
+
+EVERY_S = 60.0
+ROWS = 2000
+GIVEN_UP_NS = 7 * DAY_S * NS_PER_S
+"""A provider that never tells the final value isn't waited for any longer: the row stays as it was booked."""
+
+
+class Settled(NamedTuple):
+    """Corrections, and the position in the chain of windows up to which all is settled."""
+
+    corrections: list[Correction]
+    position: int
+
+
+class ClosedWindow(NamedTuple):
+    """One window of a job, or what nobody paid of the node's: energy, and what was booked for it."""
+
+    position: int
+    job_id: str
+    product_id: str
+    start_unix_ns: int
+    end_unix_ns: int
+    energy_uj: int
+    booked: Price  # in nanograms here
+    provisional: bool
+    quality: str
+
+
+def closed_windows(rows: Iterable[tuple[int, WindowRow]]) -> Iterator[ClosedWindow]:
+    """Put a window's rows together again: the one with domain "" comes last, and says whose it is."""
+    energy_uj, key = 0, ("", 0)
+    for position, row in rows:
+        if (row.job_id, row.window_start_unix_ns) != key:
+            energy_uj, key = 0, (row.job_id, row.window_start_unix_ns)
+        amounts: dict[str, int] = json.loads(row.content)
+        prefix = "unattributed." if row.job_id == NODE_KEY else ""
+        if row.domain:
+            energy_uj += sum(amount for name, amount in amounts.items() if name.startswith(prefix))
+            continue
+        said = json.loads(row.prices) if row.prices else {}
+        yield ClosedWindow(
+            position,
+            row.job_id,
+            said.get("product_id", ""),
+            row.window_start_unix_ns,
+            row.window_end_unix_ns,
+            energy_uj,
+            Price(_booked(amounts, prefix, "operation"), _booked(amounts, prefix, "cooling")),
+            said.get("final") is False,
+            str(said.get("quality", "")),
+        )
+
+
+def _booked(amounts: dict[str, int], prefix: str, term: str) -> int:
+    if not prefix:
+        return amounts.get(term, 0)
+    return sum(ng for name, ng in amounts.items() if name.startswith(prefix) and name.endswith(f".{term}"))
+
+
+def settle(windows: Iterable[ClosedWindow], final_price: FinalPrice, now_unix_ns: int, after: int) -> Settled:
+    """Correct what can be corrected now; stops at the first window whose final price isn't known yet."""
+    corrections: list[Correction] = []
+    position = after
+    for window in windows:
+        if window.provisional:
+            price = final_price(window.start_unix_ns, window.end_unix_ns)
+            if price is None and now_unix_ns - window.end_unix_ns < GIVEN_UP_NS:
+                break
+            if price is not None:
+                corrections += _corrections(window, price)
+        position = window.position
+    return Settled(corrections, position)
+
+
+def _corrections(window: ClosedWindow, price: Price) -> Iterator[Correction]:
+    for term, per_kwh, booked_ng in (
+        ("operation", price.operation, window.booked.operation),
+        ("cooling", price.cooling, window.booked.cooling),
+    ):
+        delta_ng = window.energy_uj * per_kwh // UJ_PER_KWH - booked_ng
+        if abs(delta_ng) > 1:  # a nanogram is what a carried remainder can make
+            yield Correction(
+                window.job_id,
+                window.product_id,
+                term,
+                "intensity",
+                window.start_unix_ns,
+                window.end_unix_ns,
+                delta_ng,
+                f"{window.quality} value settled: {per_kwh} ng/kWh",
+            )
+
+
+class Settlement:
+    """Goes through the ledger beside the agent, in a thread of its own, from where the last run ended."""
+
+    def __init__(self, state_dir: Path, final_price: FinalPrice, clock_unix_ns: Callable[[], int], after: int) -> None:
+        self.name = "settlement"
+        self._state_dir = state_dir
+        self._final_price = final_price
+        self._clock_unix_ns = clock_unix_ns
+        self._position = after
+        self._ready: Settled | None = None
+        self._reader: Reader | None = None
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="wattribute-settlement", daemon=True)
+
+    def start(self) -> None:
+        """Begin; nothing is read before."""
+        self._thread.start()
+
+    def take(self) -> Settled | None:
+        """What was settled since the last call: the caller writes corrections and position in one batch."""
+        ready, self._ready = self._ready, None
+        return ready
+
+    def look(self) -> None:
+        """One pass over what is new: at most ROWS rows. Raises LedgerError."""
+        if self._ready is not None:
+            return
+        if self._reader is None:
+            self._reader = read_only(self._state_dir)
+        rows = [
+            (position, row)
+            for position, row, _ in self._reader.chain("windows", self._position, ROWS)
+            if isinstance(row, WindowRow)
+        ]
+        found = settle(closed_windows(rows), self._final_price, self._clock_unix_ns(), self._position)
+        if found.position > self._position:
+            self._position = found.position
+            self._ready = found
+
+    def close(self) -> None:
+        """End the thread; may be called twice."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(5.0)
+        if self._reader is not None:
+            self._reader.close()
+
+    def _run(self) -> None:
+        while not self._stop.wait(EVERY_S):
+            try:
+                self.look()
+            except LedgerError as error:
+                log.warning("carbon intensity can't be settled: %s", error)
