@@ -125,17 +125,3 @@ def product_tax_g(epc_g: float, time_s: float, lifetime_s: float, concurrency: f
 def device_energy_kwh(count: int, power_w: float, time_s: float) -> float:
     """Energy of `count` devices at a constant power. The paper's RoBERTa and DistilBERT figures slip (360 for 3600)."""
     return count * power_w * time_s / J_PER_KWH
-
-
-def break_even_jobs(
-    reuse_upfront: float, scratch_upfront: float, reuse_per_job: float, scratch_per_job: float
-) -> float:
-    """N* = (reuse - scratch, up front) / (scratch - reuse, per job), in one unit throughout.
-
-    inf: re-use never pays back; 0: it costs no more in both, so it always pays.
-    """
-    upfront = reuse_upfront - scratch_upfront
-    saved = scratch_per_job - reuse_per_job
-    if upfront <= 0 <= saved:
-        return 0.0
-    return upfront / saved if saved > 0 else float("inf")

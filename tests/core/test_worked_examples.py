@@ -5,9 +5,12 @@ from fractions import Fraction
 import pytest
 
 from wattribute.agent.core import accounting as a
+from wattribute.agent.core import estimate
+from wattribute.agent.core.break_even import BreakEven, break_even
 from wattribute.agent.core.concurrency import SharedRate
 from wattribute.agent.core.model import SLOTS, TERM_SLOT
 from wattribute.agent.core.products import Product, epc_parts, own_part
+from wattribute.agent.core.ranges import Range, exact
 from wattribute.agent.core.units import DAY_S, NS_PER_S, YEAR_S, ng_from_g, rate_from_g_per_min, uj_from_j
 
 MIX = {"coal": 0.8, "solar": 0.2}
@@ -56,10 +59,54 @@ def test_training_energy() -> None:
     assert close(a.device_energy_kwh(8, 250, 3.5 * DAY_S), 168)  # printed: 14.4 (same slip, and 3 days)
 
 
-def test_break_even() -> None:
-    assert close(a.break_even_jobs(168, 0, 0.015, 0.025), 16_800)
-    assert a.break_even_jobs(1, 0, 0.136, 0.005) == float("inf")
-    assert a.break_even_jobs(0, 1, 0.005, 0.136) == 0
+def test_break_even_of_distilbert_against_bert() -> None:
+    passes = break_even(reuse_upfront=168, scratch_upfront=0, reuse_per_job="0.015", scratch_per_job="0.025")
+    assert passes == BreakEven("after", Fraction(16_800))
+    # With the misprinted 14.4 kWh it would be 1,440.
+    misprinted = break_even(reuse_upfront="14.4", scratch_upfront=0, reuse_per_job="0.015", scratch_per_job="0.025")
+    assert misprinted == BreakEven("after", Fraction(1440))
+
+
+def test_break_even_on_mnist() -> None:
+    """Table 3 of Gitzel et al.: transfer learning 0.136 kWh, from scratch 0.451, a dedicated model 0.005."""
+    loses = break_even(reuse_upfront="0.136", scratch_upfront="0.005", reuse_per_job=1, scratch_per_job=1)
+    assert loses == BreakEven("never")
+    assert exact("0.136") / exact("0.005") == Fraction(272, 10)  # 27.2 times
+    assert exact("0.451") / exact("0.005") == Fraction(902, 10)  # printed: 90, which compares another pair
+
+
+def test_a_server_is_made_of_more_than_ten_kilograms_of_carbon() -> None:
+    """The paper's 10 kg server; real ones are 1,000 to 10,000 kg: the same five minutes cost 3 to 32 g, not 0.03."""
+    assert close(a.hardware_g(1_000_000, 300, 3 * YEAR_S), 3.1709791983764585)
+    assert close(a.hardware_g(10_000_000, 300, 3 * YEAR_S), 31.709791983764585)
+
+
+@pytest.mark.parametrize(
+    ("efficiency", "tonnes", "deviation"),
+    [
+        ("0.197", 553.3446700507615, 0.002254428637495782),  # printed: +0.2 %, with the efficiency rounded
+        ("0.1968", 553.9070121951219, 0.0032729798861111234),  # 24.6 of 125 TFLOP/s, as it is
+    ],
+)
+def test_gpt_3_by_flops(efficiency: str, tonnes: float, deviation: float) -> None:
+    gpt_3 = estimate.Llm(
+        parameters=Range.of(175 * 10**9),
+        devices=Range.of(10_000),
+        peak_flops=Range.of(125 * 10**12),
+        efficiency=Range.of(efficiency),
+        power_w=Range.of(330),
+        pue=Range.of("1.1"),
+    )
+    flops = gpt_3.training_flops(Range.of(300 * 10**9))
+    co2e_kg = estimate.co2e_kg(gpt_3.energy_kwh(flops), Range.of(429))
+    assert flops.central == 315 * 10**21  # printed: 314 zettaFLOP
+    assert close(float(co2e_kg.central) / 1000, tonnes)
+    assert close(float(estimate.deviation(co2e_kg, Fraction(552_100))), deviation)
+
+
+def test_training_over_inference() -> None:
+    assert estimate.theta(Range.of("0.8")) == Range.of(5)  # the paper's setting
+    assert Fraction(estimate.TRAINING_FLOPS, estimate.INFERENCE_FLOPS) == 3  # by FLOP count
 
 
 def test_live_accrual_is_exact_to_a_nanogram() -> None:

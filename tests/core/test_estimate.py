@@ -1,0 +1,152 @@
+"""Ex-ante estimates: each formula by hand, bounds, and what can't be."""
+
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wattribute.agent.core import estimate as e
+from wattribute.agent.core.ranges import NIL, Range, exact
+
+amounts = st.fractions(min_value=0, max_value=10**6, max_denominator=1000)
+ranges = st.lists(amounts, min_size=3, max_size=3).map(lambda values: Range(*sorted(values)))
+above_zero = st.lists(amounts.map(lambda value: value + 1), min_size=3, max_size=3).map(
+    lambda values: Range(*sorted(values))
+)
+
+
+def test_the_paper_s_chain() -> None:
+    """3.6 J an inference at PUE 1.5; 10 epochs of 100,000 samples; 20 trials; a million inferences; 500 g/kWh."""
+    one_kwh = e.inference_kwh(Range.of("3.6"), Range.of("1.5"))
+    assert one_kwh == Range.of("1.5e-6")
+    training = e.training_kwh(one_kwh, Range.of(100_000), Range.of(10), Range.of(5))
+    assert training == Range.of("7.5")  # no PUE a second time
+    search = e.search_kwh([training] * 20)
+    assert search == Range.of(150)
+    assert e.lifecycle_kwh(search, training, one_kwh, Range.of(10**6)) == Range.of(159)
+    assert e.lifecycle_kwh(search, None, one_kwh, Range.of(10**6)) == Range.of("151.5")
+    assert e.co2e_kg(Range.of(159), Range.of(500)) == Range.of("79.5")
+
+
+def test_no_trials_cost_nothing() -> None:
+    assert e.search_kwh([]) == NIL
+
+
+def test_theta_by_default_is_the_paper_s_with_the_flop_count_below() -> None:
+    assert e.training_kwh(Range.of(1), Range.of(1), Range.of(1)) == Range.of(3, 5, 5)
+    assert e.theta(Range.of("0.75")) == Range.of(4)
+    assert e.theta(Range.of(0)) == Range.of(1)
+
+
+def llm(**changes: Range) -> e.Llm:
+    values = {
+        "parameters": Range.of(10**9),
+        "devices": Range.of(8),
+        "peak_flops": Range.of(10**14),
+        "efficiency": Range.of("0.5"),
+        "power_w": Range.of(400),
+        "pue": Range.of("1.2"),
+    }
+    return e.Llm(**(values | changes))
+
+
+def test_an_llm_by_hand() -> None:
+    """6 * 1e9 * 1e10 = 6e19 FLOPs at 5e13/s per device: 1.2e6 device-seconds of 400 W."""
+    model = llm()
+    flops = model.training_flops(Range.of(10**10))
+    assert flops == Range.of(6 * 10**19)
+    assert model.days(flops) == Range.of(Fraction(1_200_000, 8 * 86_400))
+    assert model.energy_kwh(flops) == Range.of(Fraction(1_200_000 * 400, 3_600_000) * exact("1.2"))
+    assert model.inference_flops(Range.of(10**10)) == Range.of(2 * 10**19)
+
+
+@pytest.mark.parametrize(
+    ("name", "base_b", "tokens_b", "devices", "peak", "efficiency", "power_w", "pue", "g_per_kwh", "tonnes"),
+    [
+        # MLCarbon's own table; a mixture of experts counts its dense base model's parameters.
+        ("XLM", "0.55", 7000, 512, 125, "0.2136", 342, "1.1", 413, 37.6212),
+        ("GShard", "2.3", 1000, 1024, 123, "0.39", 288, "1.09", 177, 4.4402),
+        ("Switch", "7.41", 2000, 1024, 123, "0.28", 245, "1.1", 330, 63.7832),
+    ],
+)
+def test_other_models_of_mlcarbon(
+    name: str,
+    base_b: str | int,
+    tokens_b: int,
+    devices: int,
+    peak: int,
+    efficiency: str,
+    power_w: int,
+    pue: str,
+    g_per_kwh: int,
+    tonnes: float,
+) -> None:
+    model = llm(
+        parameters=Range.of(exact(base_b) * 10**9),
+        devices=Range.of(devices),
+        peak_flops=Range.of(peak * 10**12),
+        efficiency=Range.of(efficiency),
+        power_w=Range.of(power_w),
+        pue=Range.of(pue),
+    )
+    mass = e.co2e_kg(model.energy_kwh(model.training_flops(Range.of(tokens_b * 10**9))), Range.of(g_per_kwh))
+    assert float(mass.central) / 1000 == pytest.approx(tonnes, rel=0.02), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"parameters": Range.of(0)},
+        {"devices": NIL},
+        {"peak_flops": NIL},
+        {"efficiency": NIL},
+        {"efficiency": Range.of("1.01")},
+        {"pue": Range.of("0.99")},
+    ],
+)
+def test_an_llm_that_can_t_be(change: dict[str, Range]) -> None:
+    with pytest.raises(ValueError, match=r"above 0|at most 1|at least 1"):
+        llm(**change)
+
+
+def test_what_can_t_be() -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        e.inference_kwh(Range.of(1), Range.of("0.5", 1, 2))
+    with pytest.raises(ValueError, match="below 1"):
+        e.training_kwh(Range.of(1), Range.of(1), Range.of(1), Range.of("0.5"))
+    with pytest.raises(ValueError, match="part of the whole"):
+        e.theta(Range.of(1))
+    with pytest.raises(ValueError, match="above 0"):
+        e.deviation(Range.of(1), Fraction(0))
+
+
+@pytest.mark.parametrize("wrong", [(-1,), (2, 1, 3), (1, 3, 2), ("nan",), ("1e400 000",)])
+def test_ranges_that_can_t_be(wrong: tuple[str | int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"low|number"):
+        Range.of(*wrong)
+
+
+@given(ranges, above_zero)
+def test_arithmetic_of_ranges_holds_every_value_within(a: Range, b: Range) -> None:
+    for x in (a.low, a.central, a.high):
+        for y in (b.low, b.central, b.high):
+            assert (a + b).low <= x + y <= (a + b).high
+            assert (a * b).low <= x * y <= (a * b).high
+            assert (a / b).low <= x / y <= (a / b).high
+
+
+@given(ranges, ranges, above_zero, above_zero, above_zero)
+def test_a_life_is_the_sum_of_its_parts(search: Range, one: Range, samples: Range, epochs: Range, uses: Range) -> None:
+    training = e.training_kwh(one, samples, epochs)
+    assert e.lifecycle_kwh(search, training, one, uses) == e.lifecycle_kwh(search, None, one, uses) + training
+
+
+def test_a_range_divided_by_what_may_be_nothing_is_refused() -> None:
+    with pytest.raises(ValueError, match="may be 0"):
+        Range.of(1) / Range.of(0, 1, 2)
+
+
+def test_how_a_range_is_written() -> None:
+    assert str(Range.of("0.5")) == "0.5"
+    assert str(Range.of(3, 4, 5)) == "3:4:5"
