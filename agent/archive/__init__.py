@@ -1,0 +1,73 @@
+"""The archive: closed rows of all nodes, products and costs; SQLite beside the agent, or PostgreSQL for a fleet.
+
+It holds nothing that ledger.db of each node doesn't have, but for what was registered and imported.
+"""
+
+from pathlib import Path
+
+from wattribute.agent.archive.database import Database, Unreachable
+from wattribute.agent.archive.store import Archive
+from wattribute.agent.config.schema import Config
+from wattribute.agent.core.errors import ConfigError
+
+__all__ = ["FILE", "Archive", "Unreachable", "open_archive"]
+
+FILE = "archive.db"
+POSTGRESQL = ("postgresql://", "postgres://")
+SQLITE = "sqlite:///"
+
+
+def open_archive(config: Config, *, pull: bool = True) -> Archive:
+    """The archive that `ledger.url` names. A local one first takes in what this node's ledger has since (`pull`).
+
+    Raises LedgerError, ConfigError, with the fix.
+    """
+    archive = _made(_open(config))
+    if pull and is_local(config):
+        try:
+            _pull(Path(config.agent.state_dir), archive)
+        except BaseException:
+            archive.close()
+            raise
+    return archive
+
+
+def is_local(config: Config) -> bool:
+    """Whether the archive is a file of this node, which is filled when it is read; else the agent delivers to it."""
+    return not config.ledger.url.startswith(POSTGRESQL)
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of sqlite:///PATH: always from the root, also where it is written with four slashes."""
+    return Path("/", url.removeprefix(SQLITE).lstrip("/"))
+
+
+def _open(config: Config) -> Database:
+    url = config.ledger.url
+    if url.startswith(POSTGRESQL):
+        from wattribute.agent.archive.postgres import PostgresDatabase
+
+        return PostgresDatabase(url)
+    if url and not url.startswith(SQLITE):
+        raise ConfigError("ledger.url is neither postgresql://USER@HOST/DATABASE nor sqlite:///PATH")
+    from wattribute.agent.archive.sqlite import SqliteDatabase
+
+    return SqliteDatabase(sqlite_path(url) if url else Path(config.agent.state_dir, FILE))
+
+
+def _made(database: Database) -> Archive:
+    try:
+        return Archive(database)
+    except BaseException:
+        database.close()
+        raise
+
+
+def _pull(state_dir: Path, archive: Archive) -> None:
+    from wattribute.agent.archive.delivery import deliver_all
+    from wattribute.agent.ledger.files import DATABASE
+    from wattribute.agent.ledger.reader import read_only
+
+    if (state_dir / DATABASE).is_file():
+        with read_only(state_dir) as reader:
+            deliver_all(reader, archive)

@@ -1,0 +1,139 @@
+"""The archive: the closed rows of every node, what was registered of products, and who runs what now."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from wattribute.agent.archive import intake, totals
+from wattribute.agent.archive.database import Database, insert
+from wattribute.agent.archive.intake import Delivery, Taken, Tip
+from wattribute.agent.archive.schema import NO_HASH, SCHEMA_VERSION, TABLES
+from wattribute.agent.core.errors import LedgerError
+from wattribute.agent.core.model import Role
+from wattribute.agent.core.records import JobRecord, NodeRecord
+from wattribute.agent.ledger.schema import Table
+
+
+class Archive:
+    """An open archive, for one thread. After a LedgerError open another one."""
+
+    def __init__(self, database: Database) -> None:
+        """Makes the tables where there are none. Raises LedgerError."""
+        self._database = database
+        database.create(TABLES, unless="archive_counters")
+        ((version,),) = database.rows("SELECT value FROM archive_counters WHERE name = 'schema'")
+        if version != SCHEMA_VERSION:
+            raise LedgerError(
+                f"{database.name} was written by a newer wattribute (schema {version}, this one knows "
+                f"{SCHEMA_VERSION}). Fix: install that version"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def name(self) -> str:
+        """Where it is, in words, without a password."""
+        return self._database.name
+
+    def close(self) -> None:
+        """Let go of it; may be called twice."""
+        self._database.close()
+
+    # Jobs and nodes
+
+    def jobs(
+        self,
+        *,
+        product_id: str | None = None,
+        role: Role | None = None,
+        from_unix_ns: int | None = None,
+        to_unix_ns: int | None = None,
+    ) -> Iterator[JobRecord]:
+        """One record per job over all nodes, by id; with a time, what it used in windows that start in it.
+
+        Raises LedgerError.
+        """
+        if from_unix_ns is None and to_unix_ns is None:
+            return totals.jobs(self._database, product_id, role)
+        return iter(totals.jobs_in(self._database, product_id, role, from_unix_ns, to_unix_ns))
+
+    def job(self, job_id: str) -> JobRecord | None:
+        """One job over all nodes and time; None: never heard of. Raises LedgerError."""
+        return totals.job(self._database, job_id)
+
+    def node_totals(
+        self, *, node_id: str | None = None, from_unix_ns: int | None = None, to_unix_ns: int | None = None
+    ) -> dict[str, NodeRecord]:
+        """What nodes used, and what of it nobody paid, by node id. Raises LedgerError."""
+        if from_unix_ns is None and to_unix_ns is None:
+            return totals.node_totals(self._database, node_id)
+        return totals.node_totals_in(self._database, node_id, from_unix_ns, to_unix_ns)
+
+    # What nodes deliver
+
+    def deliver(self, node_id: str, table: Table, rows: Delivery) -> Taken:
+        """Take rows of one chain in: see intake.deliver. Raises LedgerError."""
+        return intake.deliver(self._database, node_id, table, rows)
+
+    def acked(self, node_id: str, table: Table) -> list[Tip]:
+        """The chains of a node and how far the archive has each, newest first. Raises LedgerError."""
+        return intake.tips(self._database, node_id, table)
+
+    def hash_at(self, table: Table, tips: Sequence[Tip], tip: Tip, position: int) -> str | None:
+        """The hash at a position of one of a node's chains; None past its end. Raises LedgerError."""
+        known = {one.chain: one for one in tips}
+        return intake.hashes(self._database, table, known, tip, position, position).get(position)
+
+    # Products
+
+    def events(self) -> list[tuple[int, dict[str, Any]]]:
+        """What was registered of products, oldest first: (position, event). Raises LedgerError."""
+        return [
+            (position, json.loads(body))
+            for position, body in self._database.rows("SELECT position, body FROM product_events ORDER BY position")
+        ]
+
+    def last_event(self) -> int:
+        """The position of the last event; 0: there are none. Raises LedgerError."""
+        ((position,),) = self._database.rows("SELECT COALESCE(MAX(position), 0) FROM product_events")
+        return int(position)
+
+    def append(self, events: Sequence[Mapping[str, Any]], *, after: int) -> int:
+        """Add events past position `after`, all or none; the new last position.
+
+        Raises LedgerError where somebody else has added some since: read them, and decide again.
+        """
+        bodies = []
+        for event in events:
+            try:
+                bodies.append(json.dumps(event, separators=(",", ":"), allow_nan=False))
+            except (TypeError, ValueError) as error:
+                raise LedgerError(f"a product's event can't be kept: {error}") from error
+        with self._database.transaction(writing=True):
+            # The lock of this row makes two who append follow one another.
+            self._database.run("UPDATE archive_counters SET value = value WHERE name = 'schema'")
+            last = self._database.rows("SELECT position, hash FROM product_events ORDER BY position DESC LIMIT 1")
+            position, head = last[0] if last else (0, NO_HASH)
+            if position != after:
+                raise LedgerError(
+                    f"somebody else has changed products meanwhile (event {position}, not {after}). Fix: try again"
+                )
+            rows = []
+            for position, body in enumerate(bodies, start=after + 1):
+                head = hash_of_event(head, body)
+                rows.append((position, body, head))
+            insert(self._database, "product_events", ("position", "body", "hash"), rows)
+        return after + len(bodies)
+
+
+def hash_of_event(before: str, body: str) -> str:
+    """SHA-256 of the hash before and the event's JSON, in hexadecimal."""
+    return hashlib.sha256(bytes.fromhex(before) + body.encode()).hexdigest()

@@ -1,0 +1,288 @@
+"""Jobs and nodes as the archive's rows tell of them: over all nodes and time from sums, over a stretch from rows."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import cast
+
+from wattribute.agent.archive.database import Database, Params
+from wattribute.agent.archive.facts import Facts, facts_of, is_provisional, joined, parse
+from wattribute.agent.archive.intake import amounts
+from wattribute.agent.core.model import TERMS, Role, Term
+from wattribute.agent.core.records import JobRecord, NodeRecord
+from wattribute.agent.ledger.schema import NODE_KEY
+
+JOBS_AT_ONCE = 2000
+_PAID_TO_OTHERS = ("platform", "retraining", "overhead_hardware", "product")
+_IS_A_JOB = "substr(job_id, 1, 1) <> '_'"
+# Windows belong to the time in which they start, so that stretches that touch add up.
+_IN_TIME = "window_start_unix_ns >= :first AND window_start_unix_ns < :last"
+_MAX = (1 << 63) - 1
+
+Amounts = dict[tuple[str, str], int]
+"""(domain, name) -> amount."""
+
+
+class Known:
+    """What is known of a job: its facts by node, and what of it is provisional."""
+
+    __slots__ = ("facts", "provisional")
+
+    def __init__(self) -> None:
+        self.facts: dict[str, tuple[int, Facts]] = {}
+        self.provisional = False
+
+    def add(self, node_id: str, until: int, body: str, provisional_unix_ns: int, settled_unix_ns: int) -> None:
+        """What one node's row says."""
+        self.facts[node_id] = (until, facts_of(parse(body)))
+        self.provisional = self.provisional or provisional_unix_ns > settled_unix_ns
+
+
+def jobs(database: Database, product_id: str | None, role: Role | None) -> Iterator[JobRecord]:
+    """Every job over all time, by id; in pieces, so that memory stays flat. Raises LedgerError."""
+    after = ""
+    while True:
+        with database.transaction(writing=False):
+            page = _page(database, after, product_id)
+            if not page:
+                return
+            records = list(_records(database, page))
+            after = max(page)
+        for record in records:
+            if (product_id is None or record.product_id == product_id) and (role is None or record.role == role):
+                yield record
+
+
+def job(database: Database, job_id: str) -> JobRecord | None:
+    """One job over all time. Raises LedgerError."""
+    with database.transaction(writing=False):
+        known = _known(database, "job_id = :job_id", {"job_id": job_id})
+        return next(_records(database, known), None) if not job_id.startswith("_") else None
+
+
+def _page(database: Database, after: str, product_id: str | None) -> dict[str, Known]:
+    params: Params = {"after": after, "limit": JOBS_AT_ONCE}
+    of_product = ""
+    if product_id is not None:
+        of_product, params = "AND product_id = :product_id", {**params, "product_id": product_id}
+    ids = database.rows(
+        f"SELECT DISTINCT job_id FROM job_facts WHERE job_id > :after AND {_IS_A_JOB} {of_product}"
+        " ORDER BY job_id LIMIT :limit",
+        params,
+    )
+    if not ids:
+        return {}
+    wanted = {str(job_id) for (job_id,) in ids}
+    found = _known(database, "job_id BETWEEN :first AND :last", {"first": min(wanted), "last": max(wanted)})
+    return {job_id: known for job_id, known in found.items() if job_id in wanted}
+
+
+def _known(database: Database, where: str, params: Params) -> dict[str, Known]:
+    found: dict[str, Known] = {}
+    for job_id, *rest in database.rows(
+        "SELECT job_id, node_id, until_unix_ns, body, provisional_unix_ns, settled_unix_ns FROM job_facts"
+        f" WHERE {where} ORDER BY job_id",
+        params,
+    ):
+        found.setdefault(job_id, Known()).add(*rest)
+    return found
+
+
+def _records(database: Database, page: Mapping[str, Known]) -> Iterator[JobRecord]:
+    if not page:
+        return
+    # One query for many, unless they are few in a wide range.
+    ids = sorted(page)
+    where, params = "job_id BETWEEN :first AND :last", {"first": ids[0], "last": ids[-1]}
+    sums: dict[str, Amounts] = {job_id: {} for job_id in ids}
+    for job_id, domain, name, amount in database.stream(
+        "SELECT job_id, domain, name, CAST(SUM(amount) AS BIGINT) FROM job_sums"
+        f" WHERE {where} GROUP BY job_id, domain, name",
+        params,
+    ):
+        if job_id in sums:
+            sums[job_id][domain, name] = amount
+    revised = dict(
+        database.rows(
+            f"SELECT job_id, COUNT(DISTINCT at_unix_ns) FROM corrections WHERE {where} GROUP BY job_id", params
+        )
+    )
+    for job_id in ids:
+        known = page[job_id]
+        yield record(job_id, known.facts, sums[job_id], 1 + revised.get(job_id, 0), known.provisional)
+
+
+def record(
+    job_id: str, facts: Mapping[str, tuple[int, Facts]], sums: Amounts, revision: int, provisional: bool
+) -> JobRecord:
+    """A job's amounts in its own words."""
+    told = joined(facts.values())
+    energy: dict[tuple[str, str, str], int] = {}
+    terms: dict[Term, int] = {}
+    taxes: dict[tuple[str, Term], int] = {}
+    corrections: dict[Term, int] = {}
+    for (domain, name), amount in sums.items():
+        first, _, rest = name.partition(".")
+        if domain:
+            energy[domain, first, rest] = amount
+        elif name in TERMS:
+            terms[name] = terms.get(name, 0) + amount
+        elif first in ("tax", "correction"):
+            term_name, _, payee = rest.partition(".")
+            term = cast(Term, term_name)
+            if first == "correction":
+                terms[term] = terms.get(term, 0) + amount
+                corrections[term] = corrections.get(term, 0) + amount
+            if first == "tax" or term in _PAID_TO_OTHERS:
+                taxes[payee, term] = taxes.get((payee, term), 0) + amount
+    return JobRecord(
+        id=job_id,
+        product_id=told.product_id,
+        uses=told.uses,
+        role=told.role,
+        phase=told.phase,
+        user=told.user,
+        weight_ppm=told.weight_ppm,
+        nodes=tuple(sorted(facts)),
+        expected_nodes=told.expected_nodes,
+        started_unix_ns=told.started_unix_ns,
+        ended_unix_ns=told.ended_unix_ns,
+        energy_uj=energy,
+        terms_ng=terms,
+        taxes_ng=taxes,
+        corrections_ng=corrections,
+        cpu_ns=sums.get(("", "cpu_ns"), 0),
+        sm_ns=sums.get(("", "sm_ns"), 0),
+        revision=revision,
+        provisional=provisional,
+        source=told.source,
+    )
+
+
+def node_record(node_id: str, sums: Amounts) -> NodeRecord:
+    """A node's amounts in its own words."""
+    energy: dict[tuple[str, str], int] = {}
+    unattributed: dict[tuple[str, str], int] = {}
+    terms: dict[Term, int] = {}
+    unattributed_ng: dict[tuple[str, Term], int] = {}
+    corrections: dict[Term, int] = {}
+    for (domain, name), amount in sums.items():
+        first, _, rest = name.partition(".")
+        if domain and first == "node":
+            energy[domain, rest] = amount
+        elif domain and first == "unattributed":
+            unattributed[domain, rest] = amount
+        elif name in TERMS:
+            terms[name] = terms.get(name, 0) + amount
+        elif first == "unattributed":
+            reason, _, term_name = rest.partition(".")
+            unattributed_ng[reason, cast(Term, term_name)] = amount
+        elif first == "correction":
+            term = cast(Term, rest.partition(".")[0])
+            terms[term] = terms.get(term, 0) + amount
+            corrections[term] = corrections.get(term, 0) + amount
+    return NodeRecord(
+        id=node_id,
+        energy_uj=energy,
+        unattributed_uj=unattributed,
+        terms_ng=terms,
+        unattributed_ng=unattributed_ng,
+        corrections_ng=corrections,
+    )
+
+
+def node_totals(database: Database, node_id: str | None) -> dict[str, NodeRecord]:
+    """What each node used over all time. Raises LedgerError."""
+    params: Params = {"job_id": NODE_KEY}
+    of_node = ""
+    if node_id is not None:
+        of_node, params = "AND node_id = :node_id", {**params, "node_id": node_id}
+    sums: dict[str, Amounts] = {}
+    for node, domain, name, amount in database.rows(
+        f"SELECT node_id, domain, name, amount FROM job_sums WHERE job_id = :job_id {of_node} ORDER BY node_id", params
+    ):
+        sums.setdefault(node, {})[domain, name] = amount
+    return {node: node_record(node, amounts_) for node, amounts_ in sums.items()}
+
+
+class Stretch:
+    """Everything over a stretch of time [first, last), from the rows themselves; all of it in memory at once."""
+
+    def __init__(self, database: Database, first: int | None, last: int | None) -> None:
+        self._database = database
+        self._params: Params = {"first": 0 if first is None else first, "last": _MAX if last is None else last}
+        self.sums: dict[tuple[str, str], Amounts] = {}  # (job, node) -> amounts
+        self._provisional: dict[tuple[str, str], int] = {}
+        self._settled: dict[tuple[str, str], int] = {}
+        self._revised: dict[str, set[int]] = {}
+
+    def read(self, jobs_: str, params: Params) -> "Stretch":
+        """Read what `jobs_` says of job_id. Raises LedgerError."""
+        for job_id, node_id, domain, content, prices, end in self._database.stream(
+            "SELECT job_id, node_id, domain, content, prices, window_end_unix_ns FROM windows JOIN epochs USING"
+            f" (epoch_id) WHERE {_IN_TIME} AND {jobs_}",
+            {**self._params, **params},
+        ):
+            key = (job_id, node_id)
+            sums = self.sums.setdefault(key, {})
+            for name, amount in amounts(content).items():
+                sums[domain, name] = sums.get((domain, name), 0) + amount
+            if prices and is_provisional(parse(prices)):
+                self._provisional[key] = max(end, self._provisional.get(key, 0))
+        for job_id, node_id, product_id, term, cause, delta, at, end in self._database.stream(
+            "SELECT job_id, node_id, product_id, term, cause, delta_ng, at_unix_ns, window_end_unix_ns FROM corrections"
+            f" JOIN epochs USING (epoch_id) WHERE {_IN_TIME} AND {jobs_}",
+            {**self._params, **params},
+        ):
+            key = (job_id, node_id)
+            sums = self.sums.setdefault(key, {})
+            name = f"correction.{term}.{product_id}"
+            sums["", name] = sums.get(("", name), 0) + delta
+            self._revised.setdefault(job_id, set()).add(at)
+            if cause == "intensity":
+                self._settled[key] = max(end, self._settled.get(key, 0))
+        return self
+
+    def jobs(self) -> Iterator[JobRecord]:
+        """The jobs, by id. Raises LedgerError."""
+        by_job: dict[str, list[str]] = {}
+        for job_id, node_id in sorted(self.sums):
+            by_job.setdefault(job_id, []).append(node_id)
+        known = _known(self._database, _IS_A_JOB, {}) if by_job else {}
+        for job_id, nodes in by_job.items():
+            keys = [(job_id, node_id) for node_id in nodes]
+            yield record(
+                job_id,
+                {node_id: known[job_id].facts[node_id] for node_id in nodes},
+                _summed(self.sums[key] for key in keys),
+                1 + len(self._revised.get(job_id, ())),
+                any(self._provisional.get(key, 0) > self._settled.get(key, 0) for key in keys),
+            )
+
+
+def jobs_in(
+    database: Database, product_id: str | None, role: Role | None, first: int | None, last: int | None
+) -> list[JobRecord]:
+    """The jobs of a stretch of time, with what they used in it. Raises LedgerError."""
+    with database.transaction(writing=False):
+        found = list(Stretch(database, first, last).read(_IS_A_JOB, {}).jobs())
+    return [
+        job
+        for job in found
+        if (product_id is None or job.product_id == product_id) and (role is None or job.role == role)
+    ]
+
+
+def node_totals_in(
+    database: Database, node_id: str | None, first: int | None, last: int | None
+) -> dict[str, NodeRecord]:
+    """What each node used in a stretch of time. Raises LedgerError."""
+    with database.transaction(writing=False):
+        read = Stretch(database, first, last).read("job_id = :job_id", {"job_id": NODE_KEY})
+    return {node: node_record(node, sums) for (_, node), sums in sorted(read.sums.items()) if node_id in (None, node)}
+
+
+def _summed(many: Iterable[Amounts]) -> Amounts:
+    whole: Amounts = {}
+    for sums in many:
+        for key, amount in sums.items():
+            whole[key] = whole.get(key, 0) + amount
+    return whole
