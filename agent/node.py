@@ -292,6 +292,7 @@ class Node:
             unattributed_uj=view.unattributed_uj,
             node_co2e_ng=view.node_co2e_ng,
             unattributed_ng=view.unattributed_ng,
+            corrections_ng=view.corrections_ng,
             sources=self._health(),
             pue=self._config.carbon.pue,
             intensity=self._intensity,
@@ -459,7 +460,7 @@ class Node:
         self._rows = rows
         self._seq += 1
         if self.views.has_room:
-            self.views.put(now_ns, take(self._seq, self.books, rows, self._folds))
+            self.views.put(now_ns, take(self._seq, self.books, rows, self._folds, self.record.corrections.sums_ng))
         self._taken_ns = now_ns
         self.record.about = self._about()
         roots_ns: list[tuple[Root, int]] = [*self._cpu.trees_ns().items()]

@@ -5,6 +5,7 @@ from typing import Any
 
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import Account, Gap, Root, SourceHealth
+from wattribute.agent.corrections import Corrections
 from wattribute.agent.folds import Folds
 from wattribute.agent.live import CpuTime, LiveJob
 from wattribute.agent.registry import Registry
@@ -22,6 +23,7 @@ class NoRecord:
     def __init__(self, created_unix_ns: int) -> None:
         self.created_unix_ns = created_unix_ns
         self.folds = Folds()
+        self.corrections = Corrections()
         self.about: dict[str, Any] = {}
 
     def resume_at_ns(self, now_ns: int) -> int:

@@ -6,19 +6,31 @@ The totals of a tick are handed over in one batch; what is shown waits until tha
 
 import hashlib
 import json
+import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wattribute.agent.core.books import Books
-from wattribute.agent.core.model import EXPORTED_SLOTS, Account, Clock, Gap, ProcessId, Root, SourceHealth
+from wattribute.agent.core.model import (
+    EXPORTED_SLOTS,
+    TERM_SLOT,
+    Account,
+    Clock,
+    Gap,
+    ProcessId,
+    Root,
+    SourceHealth,
+    Term,
+)
 from wattribute.agent.core.products import Product
 from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.corrections import Corrections
 from wattribute.agent.folds import FoldKey, Folds, fold_name
-from wattribute.agent.ledger.batch import Batch, Close, GapRow, JobRow, dump, merge, pack
+from wattribute.agent.ledger.batch import Batch, Close, Correction, GapRow, JobRow, dump, merge, pack
 from wattribute.agent.ledger.opening import Restored
 from wattribute.agent.ledger.schema import NODE_KEY
 from wattribute.agent.ledger.writer import Ledger
@@ -27,8 +39,21 @@ from wattribute.agent.node_window import NodeWindow
 from wattribute.agent.registry import Registry
 from wattribute.agent.saved import describe, is_described, members_of, revive, totals_of, tree_key
 
+log = logging.getLogger("wattribute")
+
 WINDOW_NS = 300 * NS_PER_S
 """Closed rows span 300 s of wall time, or less where a job or the agent ended."""
+
+
+class LateBill(NamedTuple):
+    """Nanograms that a job owes a product for a stretch of time (Unix ns), told after it had ended."""
+
+    job_id: str
+    product_id: str
+    term: Term
+    start_unix_ns: int
+    end_unix_ns: int
+    owed_ng: int
 
 
 class Record:
@@ -50,6 +75,7 @@ class Record:
         self._changed_folds: set[FoldKey] = set()
         self._window_end_unix_ns: dict[str, int] = {}
         self._node_window = NodeWindow()
+        self.corrections = Corrections(restored.state.get("corrections"))
         self._seq = 0
         self._about_written: dict[str, Any] = {}
 
@@ -150,6 +176,27 @@ class Record:
         live.folded = False
         self._retired.append(live)
 
+    def bill_late(self, bill: LateBill, unix_ns: int) -> None:
+        """A term that fell due after a job's series had left the page: to the fold, and as a row for its receipt."""
+        live = self.finished(bill.job_id)
+        if live is None:
+            log.error("nobody knows job %r any more, which owes a tax of %r", bill.job_id, bill.product_id)
+            return
+        shown = [0] * EXPORTED_SLOTS
+        shown[TERM_SLOT[bill.term]] = bill.owed_ng
+        self._changed_folds.add(self.folds.add(fold_name(overflow=live.folded), live.entry.job, shown))
+        self.corrections.add(
+            Correction(
+                bill.job_id,
+                bill.product_id,
+                bill.term,
+                "retraining",
+                bill.start_unix_ns,
+                bill.end_unix_ns,
+                bill.owed_ng,
+            )
+        )
+
     def fold(self, live: LiveJob) -> None:
         """What a job's series show moves to a fold; they begin anew."""
         entry = live.entry
@@ -198,6 +245,9 @@ class Record:
         for fold in self._changed_folds:
             jobs.append(JobRow.of("_" + json.dumps(fold), self.folds.values[fold], {"fold": list(fold)}))
         state = {"books": dump(books.save()), "trees": dump({tree_key(p): ns for p, ns in roots_ns})}
+        corrections, corrected = self.corrections.take()
+        if corrected is not None:
+            state["corrections"] = dump(corrected)
         if self.about != self._about_written:
             state["about"], self._about_written = dump(self.about), self.about
         batch = Batch(
@@ -208,6 +258,7 @@ class Record:
             state=state,
             closes=closes,
             gaps=[_gap_row(start_unix_ns, gap) for start_unix_ns, gap in gaps],
+            corrections=corrections,
             forget=[live.entry.job.id for live in self._retired],
         )
         committed = self._ledger.committed()

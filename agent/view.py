@@ -61,6 +61,7 @@ class View:
     unattributed_uj: Mapping[tuple[DomainKind, Reason], int] = field(default_factory=dict)
     node_co2e_ng: Mapping[Term, int] = field(default_factory=dict)
     unattributed_ng: Mapping[tuple[Term, Reason], int] = field(default_factory=dict)
+    corrections_ng: Mapping[tuple[str, str], int] = field(default_factory=dict)
     agent_energy_uj: int = 0
 
     def jobs(self) -> list[JobTotals]:
@@ -88,7 +89,9 @@ class View:
         return rows
 
 
-def take(seq: int, books: Books, rows: Mapping[str, Row], folds: Folds) -> View:
+def take(
+    seq: int, books: Books, rows: Mapping[str, Row], folds: Folds, corrections_ng: Mapping[tuple[str, str], int]
+) -> View:
     """Copy the books' totals as they are now."""
     return View(
         seq=seq,
@@ -103,6 +106,7 @@ def take(seq: int, books: Books, rows: Mapping[str, Row], folds: Folds) -> View:
             for reason, values in books.unattributed.items()
             for term in NODE_TERMS
         },
+        corrections_ng=dict(corrections_ng),
         agent_energy_uj=books.agent_energy_uj,
     )
 

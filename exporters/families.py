@@ -198,6 +198,7 @@ def batches(snapshot: Snapshot) -> Iterator[Batch]:
     yield _job_counters(snapshot, counters)
     yield _product_states(snapshot.products)
     yield _product_uses(snapshot, counters)
+    yield _rows("wattribute_product_correction_grams", _summed(snapshot.corrections_ng.items()))
     yield from _intensity(snapshot)
     yield from _sources(snapshot.sources)
     yield from _agent(snapshot)

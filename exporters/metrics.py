@@ -288,6 +288,16 @@ METRICS: tuple[Metric, ...] = (
         note="The sum over its jobs' wattribute_job_co2e_grams_total.",
     ),
     Metric(
+        "wattribute_product_correction_grams",
+        "Products",
+        "What turned out otherwise than it was booked, later, in grams of CO2 equivalent; may be negative.",
+        _PAYEE,
+        "grams",
+        _NG,
+        note="Series keep what was first booked; receipts and the ledger have the truth. product_id is that of the job; "
+        "empty: what nobody paid.",
+    ),
+    Metric(
         "wattribute_pue_ratio",
         "Carbon intensity",
         "Power usage effectiveness in force: facility energy over IT energy.",

@@ -257,7 +257,12 @@ class SourceHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CarbonIntensity:
-    """Grams CO2e per kWh in force over [valid_from, valid_until), with where it comes from."""
+    """Grams CO2e per kWh in force over [valid_from, valid_until), with where it comes from.
+
+    `method`: "average" or "marginal", and the factor type ("average, lifecycle"). `quality`: final, estimated or
+    forecast (a source's own word), stale (the last known holds on), fallback, static or default. `final`: no better
+    value will come. The low and high are those between which it certainly lies.
+    """
 
     gco2e_per_kwh: float
     valid_from_unix_ns: int
@@ -266,6 +271,13 @@ class CarbonIntensity:
     provider: str
     method: str
     quality: str = "default"
+    low_g_per_kwh: float | None = None
+    high_g_per_kwh: float | None = None
+    year: int | None = None
+    source: str = ""
+    licence: str = ""
+    final: bool = True
+    retrieved_unix_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -286,6 +298,7 @@ class Snapshot:
     intensity: CarbonIntensity
     ledger_created_unix_ns: int
     registry_hash: str
+    corrections_ng: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (product, term), signed
     agent_tick_ns: int = 0
     agent_ticks: int = 0
     agent_ticks_late: int = 0

@@ -354,3 +354,9 @@ def test_promtool_dislikes_but_takes_the_names_of_wraps_and_resets(shown: Snapsh
         "wattribute_counter_wraps_total",
     ]
     assert all("should not include type 'counter'" in line for line in lines)
+
+
+def test_a_correction_can_be_negative_and_is_exact(page: dict[reading.Sample, Decimal]) -> None:
+    name = "wattribute_product_correction_grams"
+    assert reading.total(page, name, product_id="bert-base", term="operation") == Decimal("-1.500000007")
+    assert reading.total(page, name, product_id="", term="cooling") == Decimal("3e-9")

@@ -1,0 +1,47 @@
+"""What is booked after the fact: rows of the ledger and revisions of receipts, never a counter that was shown."""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from wattribute.agent.ledger.batch import Correction
+    from wattribute.agent.live import LiveJob
+
+
+class Corrections:
+    """Corrections since the last batch, and their sums by product and term, signed ng. `position`: see settlement."""
+
+    def __init__(self, saved: Mapping[str, Any] | None = None) -> None:
+        """Go on from what `state` gave."""
+        known = saved or {"position": 0, "sums": []}
+        self.position: int = known["position"]
+        self.sums_ng: dict[tuple[str, str], int] = {(product, term): ng for product, term, ng in known["sums"]}
+        self._waiting: list[Correction] = []
+        self._changed = False
+
+    def settle(self, found: "Iterable[Correction]", position: int, jobs: "Mapping[str, LiveJob]") -> None:
+        """Take in what was settled up to a position of the chain; `jobs` are those whose receipts are in memory."""
+        touched = set()
+        for correction in found:
+            self._waiting.append(correction)
+            key = (correction.product_id, correction.term)
+            self.sums_ng[key] = self.sums_ng.get(key, 0) + correction.delta_ng
+            live = jobs.get(correction.job_id)
+            if live is not None:
+                live.correct(*key, correction.delta_ng)
+                touched.add(correction.job_id)
+        for job_id in touched:
+            jobs[job_id].corrected += 1
+        self.position = position
+        self._changed = True
+
+    def add(self, correction: "Correction") -> None:
+        """A row that no job in memory and no gauge shows: its counterpart is in a fold already."""
+        self._waiting.append(correction)
+
+    def take(self) -> "tuple[list[Correction], dict[str, Any] | None]":
+        """What the next batch writes: the rows, and the state where it has changed."""
+        rows, self._waiting = self._waiting, []
+        changed, self._changed = self._changed, False
+        sums = [[*key, ng] for key, ng in self.sums_ng.items()]
+        return rows, {"position": self.position, "sums": sums} if changed else None
