@@ -294,8 +294,8 @@ METRICS: tuple[Metric, ...] = (
         _PAYEE,
         "grams",
         _NG,
-        note="Series keep what was first booked; receipts and the ledger have the truth. product_id is that of the job; "
-        "empty: what nobody paid.",
+        note="Series keep what was first booked; receipts and the ledger have the truth. An empty product_id is what "
+        "nobody paid.",
     ),
     Metric(
         "wattribute_pue_ratio",
