@@ -18,6 +18,7 @@ Status = Literal["open", "frozen", "retired"]
 Scope = Literal["node", "fleet"]
 WEIGHT_SCALE = 10**12
 """Weights are exact decimals of at most twelve places."""
+_NONE, _ALL = Fraction(0), Fraction(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,20 +71,36 @@ class Product:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Epc:
-    """One product's EPC: its own part, and what it inherits from each parent; None where that isn't known."""
+    """One product's EPC: its own part, what its parents bring, and the sum; None where that isn't known.
 
-    own: Bounded | None
-    inherited: Mapping[str, Bounded | None] = field(default_factory=dict)
+    `above` are the parents' EPCs in the order of `product.parents`. The parts are made when they are asked for: graphs
+    may be large.
+    """
+
+    product: Product
+    total: Bounded | None
+    above: tuple["Epc | None", ...] = ()
 
     @property
-    def inherited_total(self) -> Bounded | None:
-        """What all parents bring; nothing for a product without parents, None where a parent's EPC isn't known."""
-        return _sum(self.inherited.values())
+    def own(self) -> Bounded | None:
+        """What making it cost without its parents."""
+        return self.product.own
 
     @property
-    def total(self) -> Bounded | None:
-        """The EPC; None where a part of it isn't known."""
-        return _sum((self.own, self.inherited_total))
+    def inherited(self) -> dict[str, Bounded | None]:
+        """What each parent brings, rounded down."""
+        if self.product.frozen is not None:
+            return dict(self.product.frozen.inherited)
+        parts = zip(self.product.parents.items(), self.above, strict=True)
+        return {
+            parent: None if epc is None or epc.total is None else epc.total.part(weight.numerator, weight.denominator)
+            for (parent, weight), epc in parts
+        }
+
+    @property
+    def brought(self) -> Bounded | None:
+        """What all parents bring; nothing for a product without parents."""
+        return _whole(NOTHING, self.product, self.above)
 
 
 def epcs(products: Mapping[str, Product]) -> dict[str, Epc]:
@@ -92,19 +109,28 @@ def epcs(products: Mapping[str, Product]) -> dict[str, Epc]:
     A product that isn't among them, and what descends from it, is not known. A frozen product stays as it is.
     """
     found: dict[str, Epc] = {}
-    whole_of: dict[str, Bounded | None] = {}
     for product_id in parents_first(products):
         product = products[product_id]
-        inherited: dict[str, Bounded | None] = {}
-        if product.frozen is not None:
-            inherited.update(product.frozen.inherited)
-        else:
-            for parent, weight in product.parents.items():
-                whole = whole_of.get(parent)
-                inherited[parent] = None if whole is None else whole.part(weight.numerator, weight.denominator)
-        found[product_id] = epc = Epc(own=product.own, inherited=inherited)
-        whole_of[product_id] = epc.total
+        above = tuple(map(found.get, product.parents)) if product.parents and product.frozen is None else ()
+        found[product_id] = Epc(product=product, total=_whole(product.own, product, above), above=above)
     return found
+
+
+def _whole(own: Bounded | None, product: Product, above: Iterable[Epc | None]) -> Bounded | None:
+    """An own part and what `Epc.inherited` tells one by one; with less to allocate."""
+    if own is None:
+        return None
+    if product.frozen is not None:
+        return sum(product.frozen.inherited.values(), own)
+    low_ng, central_ng, high_ng = own.low, own.central, own.high
+    for weight, epc in zip(product.parents.values(), above, strict=True):
+        if epc is None or epc.total is None:
+            return None
+        total, numerator, denominator = epc.total, weight.numerator, weight.denominator
+        low_ng += total.low * numerator // denominator
+        central_ng += total.central * numerator // denominator
+        high_ng += total.high * numerator // denominator
+    return Bounded(low_ng, central_ng, high_ng)
 
 
 def epc_parts(products: Mapping[str, Product]) -> dict[str, tuple[int | None, int | None]]:
@@ -112,9 +138,7 @@ def epc_parts(products: Mapping[str, Product]) -> dict[str, tuple[int | None, in
 
     Inherited is 0 for a product without parents. Raises ValueError for a cycle (it names the path).
     """
-    return {
-        product_id: (_central(epc.own), _central(epc.inherited_total)) for product_id, epc in epcs(products).items()
-    }
+    return {product_id: (_central(epc.own), _central(epc.brought)) for product_id, epc in epcs(products).items()}
 
 
 def missing(product_id: str, products: Mapping[str, Product]) -> tuple[str, ...]:
@@ -131,33 +155,31 @@ def missing(product_id: str, products: Mapping[str, Product]) -> tuple[str, ...]
 
 def parents_first(products: Mapping[str, Product]) -> list[str]:
     """All ids, each after its parents. Raises ValueError for a cycle, which it names."""
-    children: dict[str, list[str]] = {}
-    waiting: dict[str, int] = {}
-    ordered: list[str] = []
-    for product_id, product in products.items():
-        known = [parent for parent in product.parents if parent in products]
-        for parent in known:
-            children.setdefault(parent, []).append(product_id)
-        if known:
-            waiting[product_id] = len(known)
-        else:
-            ordered.append(product_id)
-    for product_id in ordered:  # it grows meanwhile
-        for child in children.get(product_id, ()):
-            waiting[child] -= 1
-            if not waiting[child]:
-                del waiting[child]
-                ordered.append(child)
-    if waiting:
-        circle = find_cycle({product_id: products[product_id].parents for product_id in waiting})
-        raise ValueError("products inherit in a circle: " + " -> ".join(circle))
-    return ordered
+    ordered: dict[str, None] = {}
+    waiting: set[str] = set()
+    for start in products:
+        path = [start]
+        while path:
+            product_id = path[-1]
+            pending = [one for one in products[product_id].parents if one in products and one not in ordered]
+            if not pending:
+                ordered[path.pop()] = None
+            elif product_id in waiting:  # it came first among those that wait for it
+                circle = find_cycle({one.id: one.parents for one in products.values()}, [product_id])
+                raise ValueError("products inherit in a circle: " + " -> ".join(circle))
+            else:
+                waiting.add(product_id)
+                path += pending
+    return list(ordered)
 
 
-def find_cycle(edges: Mapping[str, Iterable[str]]) -> list[str]:
-    """One path that comes back to where it starts, e.g. [a, b, a]; empty where there is none. Linear, no recursion."""
+def find_cycle(edges: Mapping[str, Iterable[str]], starts: Iterable[str] | None = None) -> list[str]:
+    """One path that comes back to where it starts, e.g. [a, b, a]; empty where there is none. Linear, no recursion.
+
+    `starts`: where to look from; everywhere without it.
+    """
     finished: set[str] = set()
-    for start in edges:
+    for start in edges if starts is None else starts:
         if start in finished:
             continue
         path: dict[str, Iterator[str]] = {start: iter(edges[start])}
@@ -184,33 +206,24 @@ def given(products: Iterable[Product]) -> dict[str, Fraction]:
         for parent, weight in child.parents.items():
             times, rest = divmod(WEIGHT_SCALE, weight.denominator)
             if rest:
-                others[parent] = others.get(parent, Fraction(0)) + weight
+                others[parent] = others.get(parent, _NONE) + weight
             else:
                 scaled[parent] = scaled.get(parent, 0) + weight.numerator * times
-    return {
-        parent: Fraction(scaled.get(parent, 0), WEIGHT_SCALE) + others.get(parent, Fraction(0))
-        for parent in {**scaled, **others}
-    }
+    gave = {parent: Fraction(weight, WEIGHT_SCALE) for parent, weight in scaled.items()}
+    for parent, weight in others.items():
+        gave[parent] = gave.get(parent, _NONE) + weight
+    return gave
 
 
 def own_parts(products: Mapping[str, Product]) -> dict[str, Fraction]:
     """u_p of each product, in one pass: the part of its EPC that its own users recover."""
     gave = given(products.values())
-    return {product_id: max(Fraction(0), 1 - gave.get(product_id, Fraction(0))) for product_id in products}
+    return {product_id: max(_NONE, 1 - gave[product_id]) if product_id in gave else _ALL for product_id in products}
 
 
 def own_part(product_id: str, products: Iterable[Product]) -> Fraction:
     """u_p: the part of a product's EPC that its own users recover; the rest was given to its children by weight."""
-    return max(Fraction(0), 1 - given(products).get(product_id, Fraction(0)))
-
-
-def _sum(values: Iterable[Bounded | None]) -> Bounded | None:
-    total = NOTHING
-    for value in values:
-        if value is None:
-            return None
-        total += value
-    return total
+    return max(_NONE, 1 - given(products).get(product_id, _NONE))
 
 
 def _central(value: Bounded | None) -> int | None:
