@@ -43,6 +43,10 @@ class Database(Protocol):
         """All or nothing; without `writing`, everything is read as of one moment. Raises LedgerError."""
         ...
 
+    def now_unix_ns(self) -> int:
+        """The time by the clock that all who share the database have in common. Raises LedgerError."""
+        ...
+
     def create(self, statements: Sequence[str], *, unless: str) -> None:
         """Make tables, unless this one is there; others who would do the same wait. Raises LedgerError."""
         ...

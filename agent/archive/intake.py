@@ -9,7 +9,6 @@ about a delivery: what is there already is passed over, and what doesn't follow 
 """
 
 import json
-import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -89,7 +88,7 @@ def deliver(database: Database, node_id: str, table: Table, rows: Delivery) -> T
         database.run(
             "INSERT INTO nodes VALUES (:node_id, 1, :now) ON CONFLICT (node_id) DO UPDATE"
             " SET deliveries = nodes.deliveries + 1, delivered_unix_ns = excluded.delivered_unix_ns",
-            {"node_id": node_id, "now": time.time_ns()},
+            {"node_id": node_id, "now": database.now_unix_ns()},
         )
         chain, before, known = _attach(database, node_id, table, rows)
         new = rows[known:]

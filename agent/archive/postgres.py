@@ -99,6 +99,10 @@ class PostgresDatabase:
                 transaction.rollback()
             raise
 
+    def now_unix_ns(self) -> int:
+        ((now,),) = self.rows("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000000 AS BIGINT)")
+        return int(now)
+
     def create(self, statements: Sequence[str], *, unless: str) -> None:
         known = "SELECT to_regclass(:name) IS NOT NULL"
         if self.rows(known, {"name": unless}) == [(True,)]:

@@ -4,6 +4,7 @@ Rows are kept as their node closed them, each with its chain, position and hash,
 verified again from here. `job_sums` and `job_facts` follow from them, and are changed in the same transaction.
 """
 
+import hashlib
 from collections.abc import Mapping, Sequence
 
 from wattribute.agent.ledger.schema import CHAINS, ROWS, Table
@@ -100,3 +101,8 @@ TABLES: Sequence[str] = (
   PRIMARY KEY (product_id, node_id)
 )""",
 )
+
+
+def hash_of_event(before: str, body: str) -> str:
+    """SHA-256 of the hash before and a product event's JSON, in hexadecimal."""
+    return hashlib.sha256(bytes.fromhex(before) + body.encode()).hexdigest()

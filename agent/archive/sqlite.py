@@ -2,6 +2,7 @@
 
 import contextlib
 import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,6 +78,9 @@ class SqliteDatabase:
                 with contextlib.suppress(sqlite3.Error):
                     self._connection.execute("ROLLBACK")
             raise
+
+    def now_unix_ns(self) -> int:
+        return time.time_ns()
 
     def create(self, statements: Sequence[str], *, unless: str) -> None:
         known = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = :name"

@@ -1,6 +1,5 @@
 """The archive: the closed rows of every node, what was registered of products, and who runs what now."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
@@ -9,7 +8,8 @@ from typing import Any, Self
 from wattribute.agent.archive import intake, totals
 from wattribute.agent.archive.database import Database, insert
 from wattribute.agent.archive.intake import Delivery, Taken, Tip
-from wattribute.agent.archive.schema import NO_HASH, SCHEMA_VERSION, TABLES
+from wattribute.agent.archive.schema import NO_HASH, SCHEMA_VERSION, TABLES, hash_of_event
+from wattribute.agent.archive.verify import Head, heads, problems
 from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.core.model import Role
 from wattribute.agent.core.records import JobRecord, NodeRecord
@@ -133,7 +133,39 @@ class Archive:
             insert(self._database, "product_events", ("position", "body", "hash"), rows)
         return after + len(bodies)
 
+    # Who runs what now
 
-def hash_of_event(before: str, body: str) -> str:
-    """SHA-256 of the hash before and the event's JSON, in hexadecimal."""
-    return hashlib.sha256(bytes.fromhex(before) + body.encode()).hexdigest()
+    def present(self, node_id: str, weights_ppm: Mapping[str, int]) -> None:
+        """Say with what weight a node's running jobs use each product, in place of what it said before.
+
+        Raises LedgerError.
+        """
+        with self._database.transaction(writing=True):
+            now = self._database.now_unix_ns()
+            self._database.run("DELETE FROM presence WHERE node_id = :node_id", {"node_id": node_id})
+            insert(
+                self._database,
+                "presence",
+                ("node_id", "product_id", "weight_ppm", "at_unix_ns"),
+                [(node_id, product_id, weight, now) for product_id, weight in sorted(weights_ppm.items())],
+            )
+
+    def weights_ppm(self, *, but: str, fresh_ns: int) -> dict[str, int]:
+        """The weight on each product over all nodes but one, as they said it within a time. Raises LedgerError."""
+        found = self._database.rows(
+            "SELECT product_id, CAST(SUM(weight_ppm) AS BIGINT) FROM presence"
+            " WHERE at_unix_ns > :after AND node_id <> :but GROUP BY product_id",
+            {"after": self._database.now_unix_ns() - fresh_ns, "but": but},
+        )
+        return {product_id: int(weight) for product_id, weight in found}
+
+    # Evidence
+
+    def verify(self) -> list[str]:
+        """What is wrong, in words; nothing: chains and sums are sound. Raises LedgerError."""
+        with self._database.transaction(writing=False):
+            return list(problems(self._database))
+
+    def heads(self) -> list[Head]:
+        """Where each chain ends, to be kept elsewhere. Raises LedgerError."""
+        return heads(self._database)
