@@ -1,5 +1,6 @@
 """From the configuration to a node's parts: which sensors there are, what things cost, who pays."""
 
+import datetime
 import hashlib
 import logging
 import os
@@ -26,7 +27,7 @@ from wattribute.agent.core.model import (
     Reading,
 )
 from wattribute.agent.core.products import Product
-from wattribute.agent.core.units import NS_PER_S, YEAR_S, ng_from_kg, rate_from_g_per_min, uw_from_w
+from wattribute.agent.core.units import DAY_S, NS_PER_S, YEAR_S, ng_from_kg, rate_from_g_per_min, uw_from_w
 from wattribute.agent.sources import Source
 
 if TYPE_CHECKING:
@@ -246,14 +247,31 @@ def products(config: Config) -> list[Product]:
             kind=p.kind,
             runs_on=p.runs_on,
             owners=p.owners,
-            epc_own_ng=None if p.epc_kgco2e is None else ng_from_kg(p.epc_kgco2e),
+            epc_own_ng=_ng(p.epc_kgco2e),
+            epc_low_ng=_ng(p.epc_kgco2e_low),
+            epc_high_ng=_ng(p.epc_kgco2e_high),
             lifetime_s=None if p.lifetime_years is None else round(p.lifetime_years * YEAR_S),
             overhead_rate=rate_from_g_per_min(p.overhead_g_per_min),
             concurrency_ppm=round((p.concurrency or 0) * 1_000_000),
             parents={parent.id: Fraction(str(parent.weight)) for parent in p.parents},
+            status=p.status,
+            deployed_unix_ns=None if p.deployed is None else midnight_unix_ns(p.deployed),
+            scope=p.scope,
+            retraining_interval_s=round(p.retraining_interval_days * DAY_S),
+            version=p.version,
+            boundary=p.boundary,
         )
         for p in config.product
     ]
+
+
+def _ng(mass_kg: float | None) -> int | None:
+    return None if mass_kg is None else ng_from_kg(mass_kg)
+
+
+def midnight_unix_ns(day: datetime.date) -> int:
+    """The moment at which a day begins, in UTC."""
+    return (day - datetime.date(1970, 1, 1)).days * DAY_S * NS_PER_S
 
 
 def node_id(config: Config) -> str:

@@ -5,19 +5,21 @@ A value that would be ignored is refused: whoever reads the numbers must be able
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from fractions import Fraction
 
 from wattribute.agent.config.rules import rules_of
 from wattribute.agent.config.schema import Carbon, Config, Product
 from wattribute.agent.core.errors import ConfigError
+from wattribute.agent.core.products import find_cycle as find_cycle
 from wattribute.agent.core.rules import problem as problem_of_rule
 from wattribute.agent.identity import problem
 
 MIX_TOLERANCE = 1e-9
 _ADDRESS = re.compile(r"https?://(?:[^\s/:\[\]@]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?/?")
 MAX_PORT = 65_535
+MIN_RETRAINING_DAYS = 1 / 1440  # a minute
 INTENSITIES = ("intensity_g_per_kwh", "mix", "zone", "series", "provider")
 
 Problem = tuple[str, str]
@@ -94,7 +96,6 @@ def _unavailable(config: Config) -> Iterator[Problem]:
         yield _not_yet("web.config_file", "a loopback agent.listen behind a reverse proxy")
     for product in config.product:
         for name, value, instead in (
-            ("scope", product.scope if product.scope == "fleet" else "", "concurrency = N"),
             ("tax_by", product.tax_by if product.tax_by != "weight" else "", '"weight"'),
             ("amortise", product.amortise if product.amortise != "time" else "", '"time" and lifetime_years'),
         ):
@@ -102,10 +103,6 @@ def _unavailable(config: Config) -> Iterator[Problem]:
                 yield _not_yet(f'product "{product.id}": {name} = "{value}"', instead, key="product")
         if product.expected_units is not None:
             yield _not_yet(f'product "{product.id}": expected_units', "lifetime_years", key="product")
-        if product.retraining_interval_days != 1:
-            yield _not_yet(
-                f'product "{product.id}": retraining_interval_days other than 1', "the default", key="product"
-            )
 
 
 def _not_yet(what: str, instead: str, key: str = "") -> Problem:
@@ -189,10 +186,21 @@ def _product(product: Product) -> Iterator[Problem]:
         yield (
             "product",
             f'product "{product.id}": {" and ".join(rates)} would be billed in full by every node; add concurrency = N '
-            '(how many jobs use it at once, on all nodes together) or scope = "node" (only jobs of this node use it)',
+            '(how many jobs use it at once, on all nodes together), scope = "fleet" (counted by the shared ledger) or '
+            'scope = "node" (only jobs of this node use it)',
         )
     if product.epc_kgco2e and product.lifetime_years is None:
         yield "product", f'product "{product.id}": epc_kgco2e needs lifetime_years, over which it is written off'
+    bounds = [product.epc_kgco2e_low, product.epc_kgco2e, product.epc_kgco2e_high]
+    given = [bound for bound in bounds if bound is not None]
+    if given and product.epc_kgco2e is None:
+        yield "product", f'product "{product.id}": bounds need epc_kgco2e, the figure between them'
+    elif given != sorted(given):
+        yield "product", f'product "{product.id}": epc_kgco2e_low, epc_kgco2e and epc_kgco2e_high aren\'t in that order'
+    if product.status == "open" and product.deployed is not None:
+        yield "product", f'product "{product.id}": it has a day of deployment, but status = "open"; set "frozen"'
+    if product.retraining_interval_days < MIN_RETRAINING_DAYS:
+        yield "product", f'product "{product.id}": retraining_interval_days is below a minute'
 
 
 def _unknown_product(product_id: str, relation: str, other: str, known: Iterable[str]) -> str:
@@ -213,22 +221,3 @@ def _given_away(products: tuple[Product, ...]) -> Iterator[Problem]:
                 f'product "{parent_id}": its children inherit {float(weight):g} of its EPC by weight; '
                 "together at most 1",
             )
-
-
-def find_cycle(edges: Mapping[str, tuple[str, ...]]) -> list[str]:
-    """One path that comes back to where it starts, e.g. [a, b, a]; empty where there is none. Linear, no recursion."""
-    finished: set[str] = set()
-    for start in edges:
-        path: list[str] = []
-        pending = [(start, False)]
-        while pending:
-            node, leaving = pending.pop()
-            if leaving:
-                finished.add(path.pop())
-            elif node in path:
-                return [*path[path.index(node) :], node]
-            elif node not in finished:
-                path.append(node)
-                pending.append((node, True))
-                pending.extend((other, False) for other in edges.get(node, ()))
-    return []

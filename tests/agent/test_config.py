@@ -242,11 +242,9 @@ def test_all_misspelt_keys_are_told_at_once(tmp_path: Path) -> None:
         ('[collectors]\nwall = "psys"', 'use "off"'),
         ('[ledger]\nurl = "postgresql://x"', "use the SQLite ledger in agent.state_dir (leave it empty)"),
         ('[web]\nconfig_file = "web.yml"', "use a loopback agent.listen behind a reverse proxy"),
-        ('[[product]]\nid = "p"\nscope = "fleet"', "use concurrency = N"),
         ('[[product]]\nid = "p"\ntax_by = "units"', 'use "weight"'),
         ('[[product]]\nid = "p"\namortise = "units"', 'use "time" and lifetime_years'),
         ('[[product]]\nid = "p"\nexpected_units = 5', "use lifetime_years"),
-        ('[[product]]\nid = "p"\nretraining_interval_days = 7', "use the default"),
     ],
 )
 def test_what_this_version_does_not_have_is_refused_not_ignored(text: str, instead: str, tmp_path: Path) -> None:
@@ -286,6 +284,10 @@ def products(*tables: str) -> str:
             ),
             'product "p": its children inherit 1.2 of its EPC',
         ),
+        (products('id = "a"\nepc_kgco2e_low = 1'), "bounds need epc_kgco2e"),
+        (products('id = "a"\nepc_kgco2e = 3\nepc_kgco2e_low = 4\nscope = "node"\nlifetime_years = 1'), "in that order"),
+        (products('id = "a"\nstatus = "open"\ndeployed = 2026-01-01'), "has a day of deployment"),
+        (products('id = "a"\nretraining_interval_days = 0.0001'), "is below a minute"),
         (products('id = "_a"'), "it starts with '_', which is reserved"),
     ],
 )
