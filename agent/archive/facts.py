@@ -11,8 +11,6 @@ from typing import Any, cast
 from wattribute.agent.core.model import ROLES, Role
 from wattribute.agent.core.records import Source
 
-# Qualities of a carbon intensity that a later, better figure may follow.
-PROVISIONAL = ("estimated", "forecast", "last", "provisional")
 _MAX = (1 << 63) - 1
 
 
@@ -63,8 +61,8 @@ def facts_of(said: Mapping[str, Any]) -> Facts:
 
 
 def is_provisional(said: Mapping[str, Any]) -> bool:
-    """Whether the carbon intensity of a window isn't final."""
-    return said.get("quality") in PROVISIONAL
+    """Whether a window was booked at a carbon intensity that a final one may follow."""
+    return said.get("final") is False
 
 
 def joined(found: Iterable[tuple[int, Facts]]) -> Facts:

@@ -9,6 +9,7 @@ from wattribute.agent.archive.intake import amounts
 from wattribute.agent.core.model import TERMS, Role, Term
 from wattribute.agent.core.records import JobRecord, NodeRecord
 from wattribute.agent.ledger.schema import NODE_KEY
+from wattribute.agent.settlement import GIVEN_UP_NS
 
 JOBS_AT_ONCE = 2000
 _PAID_TO_OTHERS = ("platform", "retraining", "overhead_hardware", "product")
@@ -21,19 +22,32 @@ Amounts = dict[tuple[str, str], int]
 """(domain, name) -> amount."""
 
 
+class Settled:
+    """Up to where each node has settled what it booked at a carbon intensity that wasn't final.
+
+    Nodes settle window by window in the order of their chains, and what nobody paid along with the rest; a window whose
+    final price makes no difference gets no correction, but those after it do. After a week a node waits no longer.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._given_up = database.now_unix_ns() - GIVEN_UP_NS
+        self._until: dict[str, int] = dict(
+            database.rows("SELECT node_id, settled_unix_ns FROM job_facts WHERE job_id = :job_id", {"job_id": NODE_KEY})
+        )
+
+    def is_open(self, node_id: str, provisional_unix_ns: int, settled_unix_ns: int) -> bool:
+        """Whether a job is still owed a final figure, by the ends of its last provisional and corrected windows."""
+        return provisional_unix_ns > max(settled_unix_ns, self._until.get(node_id, 0), self._given_up)
+
+
 class Known:
-    """What is known of a job: its facts by node, and what of it is provisional."""
+    """What is known of a job: its facts by node, and whether it is owed a final figure."""
 
     __slots__ = ("facts", "provisional")
 
     def __init__(self) -> None:
         self.facts: dict[str, tuple[int, Facts]] = {}
         self.provisional = False
-
-    def add(self, node_id: str, until: int, body: str, provisional_unix_ns: int, settled_unix_ns: int) -> None:
-        """What one node's row says."""
-        self.facts[node_id] = (until, facts_of(parse(body)))
-        self.provisional = self.provisional or provisional_unix_ns > settled_unix_ns
 
 
 def jobs(database: Database, product_id: str | None, role: Role | None) -> Iterator[JobRecord]:
@@ -77,19 +91,21 @@ def _page(database: Database, after: str, product_id: str | None) -> dict[str, K
 
 def _known(database: Database, where: str, params: Params) -> dict[str, Known]:
     found: dict[str, Known] = {}
-    for job_id, *rest in database.rows(
+    settled = Settled(database)
+    for job_id, node_id, until, body, provisional_unix_ns, settled_unix_ns in database.rows(
         "SELECT job_id, node_id, until_unix_ns, body, provisional_unix_ns, settled_unix_ns FROM job_facts"
         f" WHERE {where} ORDER BY job_id",
         params,
     ):
-        found.setdefault(job_id, Known()).add(*rest)
+        known = found.setdefault(job_id, Known())
+        known.facts[node_id] = (until, facts_of(parse(body)))
+        known.provisional |= settled.is_open(node_id, provisional_unix_ns, settled_unix_ns)
     return found
 
 
 def _records(database: Database, page: Mapping[str, Known]) -> Iterator[JobRecord]:
     if not page:
         return
-    # One query for many, unless they are few in a wide range.
     ids = sorted(page)
     where, params = "job_id BETWEEN :first AND :last", {"first": ids[0], "last": ids[-1]}
     sums: dict[str, Amounts] = {job_id: {} for job_id in ids}
@@ -247,6 +263,7 @@ class Stretch:
         for job_id, node_id in sorted(self.sums):
             by_job.setdefault(job_id, []).append(node_id)
         known = _known(self._database, _IS_A_JOB, {}) if by_job else {}
+        settled = Settled(self._database)
         for job_id, nodes in by_job.items():
             keys = [(job_id, node_id) for node_id in nodes]
             yield record(
@@ -254,7 +271,7 @@ class Stretch:
                 {node_id: known[job_id].facts[node_id] for node_id in nodes},
                 _summed(self.sums[key] for key in keys),
                 1 + len(self._revised.get(job_id, ())),
-                any(self._provisional.get(key, 0) > self._settled.get(key, 0) for key in keys),
+                any(settled.is_open(key[1], self._provisional.get(key, 0), self._settled.get(key, 0)) for key in keys),
             )
 
 

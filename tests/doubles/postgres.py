@@ -14,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 START_S = 30.0
@@ -90,10 +89,11 @@ class Postgres:
     def kill(self) -> None:
         """SIGKILL to the server and all its processes, as if the machine had gone."""
         assert self._server is not None
-        family = psutil.Process(self._server.pid)
-        for process in [family, *family.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        pid = self._server.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for process in [pid, *map(int, children)]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         self._server.wait(START_S)
         self._server = None
 
@@ -112,12 +112,12 @@ class Postgres:
         return self._run("psql", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", text, self.url(database))
 
     def _answers(self) -> bool:
-        command = [self._bin / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        command = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0
 
     def _run(self, program: str, *words: str) -> str:
-        done = subprocess.run(
-            [self._bin / program, *words], capture_output=True, text=True, cwd="/", check=False, **self._as
+        done: subprocess.CompletedProcess[str] = subprocess.run(
+            [str(self._bin / program), *words], capture_output=True, text=True, cwd="/", check=False, **self._as
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
