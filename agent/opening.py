@@ -100,8 +100,7 @@ def open_node(
     accounts = _accounts(cpu.read())
     sensors = open_sensors(config, clock, cpu)
     facts = host_facts()
-    gpus = len({r.domain.id for r in sensors.first if r.domain.kind == "gpu"})
-    hardware, hardware_note = components(config, gpus)
+    hardware, hardware_note = components(config, sensors.names_of_gpus())
     chosen = not loaded.is_default("carbon.intensity_g_per_kwh") or config.carbon.mix is not None
     notes = [hardware_note] if hardware_note else []
     if not chosen:

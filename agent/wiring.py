@@ -38,8 +38,6 @@ log = logging.getLogger("wattribute")
 
 DEADLINE_NS = NS_PER_S
 FIRST_READ_NS = 5 * NS_PER_S  # without persistence mode the first call wakes the GPU: 1 to 3 s each
-GENERIC_SERVER_KG, GENERIC_SERVER_YEARS = 1200.0, 4.0  # formulas.md and reference: 634 .. 2,102 kg
-GENERIC_GPU_KG = 164.0  # one of eight on an HGX H100 baseboard, cradle to gate: NVIDIA's product carbon footprint
 
 
 @dataclass(slots=True)
@@ -53,6 +51,12 @@ class Sensors:
     modelled_idle_uw: dict[DomainKind, int] = field(default_factory=dict)
     gpu_methods: Callable[[], Mapping[str, str]] = dict
     gpu_indices: Callable[[], Mapping[int, str]] = dict
+    gpu_names: Callable[[], Mapping[str, str]] = dict
+
+    def names_of_gpus(self) -> list[str]:
+        """The product name of each GPU whose energy was read when the sensors were opened; "" where none is told."""
+        names = self.gpu_names()
+        return [names.get(gpu, "") for gpu in sorted({r.domain.id for r in self.first if r.domain.kind == "gpu"})]
 
 
 def open_sensors(config: Config, clock: Clock, cpu: "CpuTime") -> Sensors:
@@ -75,6 +79,7 @@ def open_sensors(config: Config, clock: Clock, cpu: "CpuTime") -> Sensors:
         def open_nvml() -> Collector:
             collector = _nvml(config, clock, lambda pid: cpu.recall(pid) or cpu.identify(pid))
             sensors.gpu_methods, sensors.gpu_indices = collector.methods, collector.indices
+            sensors.gpu_names = collector.names
             return collector
 
         _try(sensors, seen, open_nvml, clock, named="nvml" in required)
@@ -223,20 +228,22 @@ def intensity(config: Config, since_unix_ns: int, *, configured: bool) -> Carbon
     )
 
 
-def components(config: Config, gpus: int) -> tuple[list[Component], str]:
-    """The node's hardware, and a note where it is assumed."""
+def components(config: Config, gpu_names: Sequence[str]) -> tuple[list[Component], str]:
+    """The node's hardware, and a note where it is assumed. `gpu_names`: one per GPU, as the driver spells it."""
+    from wattribute.agent.embodied import LIFETIME_YEARS, assumed, configured
+    from wattribute.collectors.catalogue import catalogue
+
+    items = catalogue()
     if config.embodied:
-        parts = [
-            Component(ng_from_kg(c.kgco2e or 0), round(c.lifetime_years * YEAR_S), c.component == "gpu")
-            for c in config.embodied
-        ]
-        return parts, ""
-    parts = [Component(ng_from_kg(GENERIC_SERVER_KG), round(GENERIC_SERVER_YEARS * YEAR_S))]
-    note = f"embodied carbon assumed: a generic server of {GENERIC_SERVER_KG:,.0f} kg (634 to 2,102) over 4 years"
-    if gpus:
-        parts.append(Component(ng_from_kg(GENERIC_GPU_KG * gpus), round(GENERIC_SERVER_YEARS * YEAR_S), True))
-        note += f" and {gpus} GPUs of {GENERIC_GPU_KG:g} kg"
-    return parts, note
+        return configured(config.embodied, items), ""
+    server, *gpus = assumed(gpu_names, items)
+    item = server.item
+    note = (
+        f"embodied carbon assumed: a generic server of {item.central:,.0f} kg ({item.low:,.0f} to {item.high:,.0f})"
+        + "".join(f", {gpu.found} of {gpu.item.central:,.0f} kg each" for gpu in gpus)
+        + f", over {LIFETIME_YEARS} years: `wattribute doctor --embodied` says what fits this machine"
+    )
+    return [part.component() for part in (server, *gpus)], note
 
 
 def products(config: Config) -> list[Product]:

@@ -70,11 +70,16 @@ class NvmlCollector:
         self._troubles: dict[str, _Trouble] = {}
         self._refused: set[int] = set()  # indices that can't even be looked up
         self._indices: dict[int, str] = {}
+        self._names: dict[str, str] = {}
         self._listed_ns: int | None = None  # None: no session
 
     def indices(self) -> Mapping[int, str]:
         """UUID by the index that NVML gives this time: what other tools' files name a GPU by. From any thread."""
         return self._indices
+
+    def names(self) -> Mapping[str, str]:
+        """Product name by UUID, "" where the driver doesn't tell. From any thread."""
+        return self._names
 
     def read(self) -> list[Reading]:
         """What all GPUs read now, a Fault for each that can't be; SensorUnavailable where there is no driver or GPU."""
@@ -164,7 +169,8 @@ class NvmlCollector:
         indices: dict[int, str] = {}
         for index in range(count):
             try:
-                uuid = nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index))
+                handle = nvml.nvmlDeviceGetHandleByIndex(index)
+                uuid = nvml.nvmlDeviceGetUUID(handle)
             except nvml.NVMLError as error:
                 self._raise_if_session_over(error)
                 if index not in self._refused and not self._troubles:  # a known GPU in trouble was told of already
@@ -177,6 +183,10 @@ class NvmlCollector:
             indices[index] = uuid
             if uuid not in self._gpus:
                 self._gpus[uuid] = Gpu(nvml, uuid, self._clock, self._processes)
+                name = ""
+                with suppress(nvml.NVMLError):  # it says what was made, and nothing that is measured needs it
+                    name = nvml.nvmlDeviceGetName(handle)
+                self._names = {**self._names, uuid: name}  # replaced, never changed: others may be reading it
         self._indices = indices
         return faults
 
