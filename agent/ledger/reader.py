@@ -1,15 +1,11 @@
 """Reads a ledger beside the agent that writes it, or after it: jobs, closed rows, and whether they add up."""
 
-import json
 import sqlite3
-from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from wattribute.agent.core.errors import LedgerError
-from wattribute.agent.core.model import EXPORTED_SLOTS
-from wattribute.agent.ledger.batch import unpack
 from wattribute.agent.ledger.files import DATABASE
 from wattribute.agent.ledger.opening import (
     JOB_QUERY,
@@ -18,7 +14,6 @@ from wattribute.agent.ledger.opening import (
     SavedJob,
     check_version,
     connect,
-    head_of,
     load_corrections,
     load_job,
     load_state,
@@ -26,16 +21,17 @@ from wattribute.agent.ledger.opening import (
 from wattribute.agent.ledger.schema import (
     COLUMNS,
     GAP_COLUMNS,
-    NO_HASH,
     ROWS,
     WINDOW_COLUMNS,
     Row,
     StoredGap,
     Table,
     WindowRow,
-    chained,
-    slot_names,
 )
+
+if TYPE_CHECKING:  # verification isn't on an agent's way to its start
+    from wattribute.agent.ledger.chains import Progress
+    from wattribute.agent.ledger.verify import Head, Verdict
 
 
 class Reader:
@@ -103,15 +99,30 @@ class Reader:
         return [StoredGap(*row) for row in self._rows(_query("gaps", GAP_COLUMNS))]
 
     def verify(self) -> list[str]:
-        """What is wrong, in words; nothing: pages, checksums and chains are sound, and closed rows add up to what
-        each job's totals say is closed. Reads everything, at one moment. Raises LedgerError.
+        """What is wrong, in words; nothing: see verdict. Raises LedgerError."""
+        return [problem.text for problem in self.verdict().problems]
+
+    def verdict(self, progress: "Progress | None" = None) -> "Verdict":
+        """Whether pages, checksums and chains are sound, and closed rows add up to the totals and these to the node.
+        Reads everything, at one moment. Raises LedgerError.
         """
+        from wattribute.agent.ledger.verify import verify
+
         try:
             self._connection.execute("BEGIN")
             try:
-                return list(self._problems())
+                return verify(self._connection, self._version, progress)
             finally:
                 self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            raise _unreadable(self._path, error) from error
+
+    def heads(self) -> "list[Head]":
+        """The ends of the chains as they are noted, without a check. Raises LedgerError."""
+        from wattribute.agent.ledger.verify import heads
+
+        try:
+            return heads(self._connection, self._version)
         except sqlite3.Error as error:
             raise _unreadable(self._path, error) from error
 
@@ -132,77 +143,6 @@ class Reader:
             return {row[0]: load_job(row)._replace(corrected=corrected.get(row[0], NEVER_CORRECTED)) for row in rows}
         except (sqlite3.Error, Damaged) as error:
             raise _unreadable(self._path, error) from error
-
-    def _problems(self) -> Iterator[str]:
-        for (text,) in self._connection.execute("PRAGMA integrity_check(10)"):
-            if text != "ok":
-                yield str(text)
-        try:
-            load_state(self._connection)
-        except Damaged as error:
-            yield str(error)
-        closed: dict[str, dict[tuple[str, str], int]] = {}
-        ends: dict[str, tuple[int, int]] = {}  # job -> start and end of its last window
-        for row in self._linked("windows"):
-            if isinstance(row, str):
-                yield row
-            if not isinstance(row, WindowRow):
-                continue
-            window = (row.window_start_unix_ns, row.window_end_unix_ns)
-            last = ends.get(row.job_id)
-            if window[0] >= window[1] or (last is not None and window != last and window[0] < last[1]):
-                yield f"the window of {row.job_id!r} from {window[0]} overlaps another"
-            ends[row.job_id] = window
-            sums = closed.setdefault(row.job_id, {})
-            for name, amount in json.loads(row.content).items():
-                sums[row.domain, name] = sums.get((row.domain, name), 0) + amount
-        for gap in self._linked("gaps"):
-            if isinstance(gap, str):
-                yield gap
-        if self._version > 1:
-            for correction in self._linked("corrections"):
-                if isinstance(correction, str):
-                    yield correction
-        yield from self._unbalanced(closed)
-        for key in closed:
-            yield f"job {key!r} has closed rows and no totals"
-
-    def _unbalanced(self, sums: dict[str, dict[tuple[str, str], int]]) -> Iterator[str]:
-        for row in self._connection.execute(JOB_QUERY):
-            key = row[0]
-            in_rows = sums.pop(key, {})
-            try:
-                job = load_job(row)
-            except Damaged as error:
-                yield str(error)
-                continue
-            closed = unpack(row[2])
-            names = slot_names(job.meta, len(closed))
-            for slot, (name, amount) in enumerate(zip(names, closed, strict=True)):
-                found = in_rows.pop(name, 0) + in_rows.pop(("", f"unnamed.{slot}"), 0)  # it got its name later
-                if found != amount:
-                    yield f"job {key!r}: closed rows hold {found} of {name[0]} {name[1]}, its totals {amount}"
-            for (domain, name_), amount in in_rows.items():
-                if amount:
-                    yield f"job {key!r}: closed rows hold {amount} of {domain} {name_}, its totals nothing"
-            for (domain, name_), now, before in zip(names[:EXPORTED_SLOTS], job.totals, closed, strict=False):
-                if now < before:
-                    yield f"job {key!r}: {domain} {name_} fell from {before} to {now}"
-
-    def _linked(self, table: Table) -> Iterator[Row | str]:
-        """The rows of a chain, and a text at each break."""
-        count, end = head_of(self._connection, table)
-        head, expected = NO_HASH, 0
-        for *values, position, kept in self._connection.execute(_query(table, f"{COLUMNS[table]}, position, hash")):
-            expected += 1
-            row = ROWS[table](*values)
-            head = chained(head, row)
-            if position != expected or head != kept:
-                yield f"the chain of {table} breaks at position {position}"
-                head, expected = kept, position
-            yield row
-        if (expected, head) != (count, end):
-            yield f"the chain of {table} ends at {expected} of {count} rows"
 
 
 def read_only(state_dir: Path) -> Reader:
