@@ -74,20 +74,21 @@ class Cost:
             fixed=self.fixed + other.fixed,
         )
 
-    def under(self, what_if: "WhatIf") -> Range:
-        """All of it, were the assumptions these."""
-        return self.operation * what_if.grid + self.hardware * (1 / what_if.utilisation) + self.fixed
+    def under(self, what_if: "WhatIf", billed_at: Fraction = Fraction(1)) -> Range:
+        """All of it, were the assumptions these; `billed_at` is the utilisation that its hardware was billed at."""
+        busier = Fraction(1) if what_if.utilisation is None else billed_at / what_if.utilisation
+        return self.operation * what_if.grid + self.hardware * busier + self.fixed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WhatIf:
-    """What is assumed. `w1`: one weight for every parent re-used, None: each its own. `grid`: times the carbon
-    intensity of now. `utilisation`: busy part of the hardware's time that pays for all of it; 1: as billed now.
+    """What is assumed; None is as it is. `w1`: one weight for every parent re-used. `grid`: times the carbon intensity
+    of now. `utilisation`: the busy part of the hardware's time, which pays for all of it (TE / (LT * u) a busy second).
     """
 
     w1: Fraction | None = None
     grid: Fraction = Fraction(1)
-    utilisation: Fraction = Fraction(1)
+    utilisation: Fraction | None = None
 
 
 AS_IT_IS = WhatIf()
@@ -119,7 +120,8 @@ class Comparison:
     """A product that re-uses others against one made from scratch.
 
     `parents`: weight and whole EPC of each product re-used (w1 and EPC(m')); `tune`: what else it took to make it;
-    `scratch`: the EPC of the other. `reuse_job`, `scratch_job`: cost per job.
+    `scratch`: the EPC of the other. `reuse_job`, `scratch_job`: cost per job. `billed_at`: the utilisation at which
+    hardware was billed; 1: by the calendar.
     """
 
     tune: Cost
@@ -127,18 +129,21 @@ class Comparison:
     reuse_job: Cost
     scratch_job: Cost
     parents: tuple[tuple[Fraction, Cost], ...] = ()
+    billed_at: Fraction = Fraction(1)
 
     def inherited(self, what_if: WhatIf = AS_IT_IS) -> Range:
         """w1 * EPC(m')."""
         total = NIL
         for weight, epc in self.parents:
-            total += epc.under(what_if) * (weight if what_if.w1 is None else what_if.w1)
+            total += epc.under(what_if, self.billed_at) * (weight if what_if.w1 is None else what_if.w1)
         return total
 
     def answer(self, what_if: WhatIf = AS_IT_IS) -> Answer:
         """The costs and N*, were the assumptions these."""
-        reuse, scratch = self.tune.under(what_if) + self.inherited(what_if), self.scratch.under(what_if)
-        reuse_job, scratch_job = self.reuse_job.under(what_if), self.scratch_job.under(what_if)
+        tune, scratch, reuse_job, scratch_job = (
+            cost.under(what_if, self.billed_at) for cost in (self.tune, self.scratch, self.reuse_job, self.scratch_job)
+        )
+        reuse = tune + self.inherited(what_if)
 
         def verdict(of_reuse: Callable[[Range], Fraction], of_scratch: Callable[[Range], Fraction]) -> BreakEven:
             return break_even(

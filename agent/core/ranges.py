@@ -5,11 +5,13 @@ from decimal import Decimal, InvalidOperation
 from fractions import Fraction
 from typing import Self, TypeAlias
 
+PLACES = 300  # 1e999999999 is a number that takes a gigabyte
+
 Number: TypeAlias = int | float | str | Decimal | Fraction
 
 
 def exact(value: Number) -> Fraction:
-    """The number as it is written: 0.1 is a tenth. Raises ValueError where it is none, or not finite."""
+    """The number as it is written: 0.1 is a tenth. Raises ValueError where it is none, or beyond 1e300."""
     if isinstance(value, Fraction):
         return value
     try:
@@ -18,6 +20,8 @@ def exact(value: Number) -> Fraction:
         raise ValueError(f"not a number: {value!r}") from None
     if not number.is_finite():
         raise ValueError(f"not a finite number: {value!r}")
+    if abs(number.adjusted()) > PLACES:
+        raise ValueError(f"not a number of this world: {value!r}")
     return Fraction(number)
 
 

@@ -124,7 +124,7 @@ def test_what_can_t_be() -> None:
         e.deviation(Range.of(1), Fraction(0))
 
 
-@pytest.mark.parametrize("wrong", [(-1,), (2, 1, 3), (1, 3, 2), ("nan",), ("1e400 000",)])
+@pytest.mark.parametrize("wrong", [(-1,), (2, 1, 3), (1, 3, 2), ("nan",), ("1e301",), ("1e-999999999",)])
 def test_ranges_that_can_t_be(wrong: tuple[str | int, ...]) -> None:
     with pytest.raises(ValueError, match=r"low|number"):
         Range.of(*wrong)
