@@ -381,7 +381,7 @@ class Node:
         asleep_ns = self._clock.asleep_ns()
         for gap in self._pauses.see(now_ns, unix_ns, asleep_ns):
             self._tell(gap)
-        for outcome in self.books.tick(now_ns, accounts, energy, asleep_ns):
+        for outcome in self.books.tick(now_ns, accounts, energy, asleep_ns, unix_ns=unix_ns):
             owner[outcome.domain].note(outcome)
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
                 self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
@@ -472,7 +472,7 @@ class Node:
 
     def _prices(self) -> str:
         """What energy costs now, as the ledger's rows keep it."""
-        price = self.books.rules.price
+        price = self.books.prices.at(self._clock.time_ns())
         return dump(
             {
                 "operation_ng_per_kwh": price.operation,

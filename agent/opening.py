@@ -20,7 +20,17 @@ from wattribute.agent.node import Node
 from wattribute.agent.norecord import NoRecord
 from wattribute.agent.registry import Registry
 from wattribute.agent.requests import Basis
-from wattribute.agent.wiring import Sensors, boot_id, components, intensity, node_id, open_sensors, products, rules
+from wattribute.agent.wiring import (
+    Sensors,
+    boot_id,
+    components,
+    intensity,
+    node_id,
+    open_sensors,
+    prices,
+    products,
+    rules,
+)
 
 if TYPE_CHECKING:
     from wattribute.agent.allotted import AllottedGpus
@@ -113,6 +123,7 @@ def open_node(
         Hardware(hardware),
         Taxes(products(config), at_ns),
         at_ns,
+        prices(config),
     )
     found = open_found_jobs(config, clock, cpu, user_name, inline=inline) if basis == "daemon" else None
     registry = Registry(

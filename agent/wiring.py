@@ -26,6 +26,7 @@ from wattribute.agent.core.model import (
     Quality,
     Reading,
 )
+from wattribute.agent.core.prices import PriceSeries
 from wattribute.agent.core.products import Product
 from wattribute.agent.core.units import DAY_S, NS_PER_S, YEAR_S, ng_from_kg, rate_from_g_per_min, uw_from_w
 from wattribute.agent.sources import Source
@@ -194,16 +195,20 @@ def rules(config: Config, sensors: Sensors, cpus: int, memory_bytes: int) -> Rul
             idle_uw[kind, "measured"] = idle_uw[kind, "integrated"] = uw_from_w(idle_w)
         if kind in sensors.modelled_idle_uw:
             idle_uw[kind, "modelled"] = sensors.modelled_idle_uw[kind]
-    carbon = config.carbon
-    intensity = mix_intensity(carbon.mix.items()) if carbon.mix is not None else _number(carbon.intensity_g_per_kwh)
     return Rules(
         idle=config.attribution.idle,
         overhead=config.attribution.overhead,
-        price=Price.of(intensity, carbon.pue),
         idle_uw=idle_uw,
         cpus=cpus,
         memory_bytes=memory_bytes,
     )
+
+
+def prices(config: Config) -> PriceSeries:
+    """What energy costs: one price for all time."""
+    carbon = config.carbon
+    intensity = mix_intensity(carbon.mix.items()) if carbon.mix is not None else _number(carbon.intensity_g_per_kwh)
+    return PriceSeries.constant(Price.of(intensity, carbon.pue))
 
 
 def _number(intensity_g_per_kwh: float | None) -> float:

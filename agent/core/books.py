@@ -6,20 +6,21 @@ Units: microjoules, nanograms, nanoseconds (CLOCK_BOOTTIME).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any
 
 from wattribute.agent.core.accounting import Price, accrue_energy, accrue_hardware
-from wattribute.agent.core.attribution import PPB, Demand, Split, split
+from wattribute.agent.core.attribution import Split, split
+from wattribute.agent.core.billing import Bill, Meter
 from wattribute.agent.core.claims import Demands, Entry, Use, demands
 from wattribute.agent.core.counters import between, integrate
+from wattribute.agent.core.gpu_use import GpuUses, gpu_demand
 from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.idle import IdleOfGpu, IdleOfUse
 from wattribute.agent.core.model import (
     CPU_NS_SLOT,
     DOMAIN_KINDS,
     SLOTS,
-    SM_NS_SLOT,
     Account,
     Domain,
     DomainKind,
@@ -34,25 +35,15 @@ from wattribute.agent.core.model import (
     Term,
     energy_slot,
 )
+from wattribute.agent.core.prices import PriceSeries
+from wattribute.agent.core.retraining import Closed
 from wattribute.agent.core.taxes import Taxes, add_taxes
 from wattribute.agent.core.units import energy_over
 
-Booked: TypeAlias = tuple[int, Mapping[str, int]]
-"""A slot of the totals, and the microjoules by job id that go there."""
+_NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
 
 SETTLE_NS = 10_000_000_000
 """How long an ended job's use is kept for a sensor that is late; what a later one brings is then unregistered."""
-
-
-@dataclass(slots=True)
-class GpuUse:
-    """What happened on one GPU since its energy was last read: SM time by job, and who held which part of it (ppb)."""
-
-    jobs_ns: dict[str, int] = field(default_factory=dict)
-    other_ns: int = 0
-    held_ppb: dict[str, int] = field(default_factory=dict)
-    foreign_ppb: int = 0
-    unallocated_ppb: int = 0
 
 
 @dataclass(slots=True)
@@ -63,25 +54,29 @@ class _Meter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How this node attributes: policies, prices, its size (>= 1), idle power by kind and quality (uW per domain).
+    """How this node attributes: policies, its size (>= 1), idle power by kind and quality (uW per domain).
 
     Idle power that isn't given is learnt.
     """
 
     idle: Policy
     overhead: Policy
-    price: Price
     idle_uw: Mapping[tuple[DomainKind, Quality], int]
     cpus: int
     memory_bytes: int
 
 
 class Books:
-    """All totals of one node. `jobs` are those that live, or ended a moment ago; the caller keeps the others."""
+    """All totals of one node. `jobs` are those that live, or ended a moment ago; the caller keeps the others.
 
-    def __init__(self, rules: Rules, hardware: Hardware, taxes: Taxes, at_ns: int) -> None:
+    `late` is what retraining intervals that are over cost jobs that the books no longer hold: the caller takes it.
+    """
+
+    def __init__(self, rules: Rules, hardware: Hardware, taxes: Taxes, at_ns: int, prices: PriceSeries) -> None:
         self.rules = rules
         self.taxes = taxes
+        self.prices = prices
+        self.late: list[Closed] = []
         self.jobs: dict[str, Entry] = {}
         self.node_energy_uj: dict[tuple[DomainKind, str, Quality], int] = {}
         self.unattributed_uj: dict[tuple[DomainKind, Reason], int] = {}
@@ -90,8 +85,9 @@ class Books:
         self.agent_energy_uj = 0  # contained in the overhead pool, and shown
         self.idle: dict[DomainKind, IdleOfUse] = {}  # learnt, of all domains of a kind together
         self.idle_gpus: dict[str, IdleOfGpu] = {}
-        self._gpu_use: dict[str, GpuUse] = {}
-        self._gpu_holders: dict[str, GpuUse] = {}
+        self._gpus = GpuUses()
+        self._feeding: dict[str, Entry] = {}  # those of `jobs` whose cost is a product's overhead
+        self._unbilled: set[str] = set()  # those that ended since the last tick: their taxes come with the next
         self._hardware = hardware
         self._meters: dict[Domain, _Meter] = {}
         self._use = Use(at_ns, 0, 0, 0, {})
@@ -103,23 +99,21 @@ class Books:
         entry.base_ns = entry.values[CPU_NS_SLOT]
         entry.ended_ns = None
         entry.changed = True
-        self.jobs[entry.job.id] = entry
+        self._hold(entry)
         self.taxes.enter(entry.job, entry.started_ns, first=first)
 
     def end(self, entry: Entry, at_ns: int) -> None:
-        """A job's last member left; its energy settles with the next readings."""
+        """A job's last member left; its energy settles with the next readings, its taxes with the next tick."""
         entry.ended_ns = at_ns
         entry.changed = True
-        owed: dict[tuple[str, Term], int] = {}
-        self.taxes.leave(entry.job, at_ns, owed)
-        add_taxes(entry.values, entry.taxes_ng, owed)
+        self._unbilled.add(entry.job.id)
+        self.taxes.leave(entry.job, at_ns)
 
     def rename(self, entry: Entry, job: Job, at_ns: int) -> None:
         """A running job turns out to work for another product: taxes until now are the old one's."""
-        owed: dict[tuple[str, Term], int] = {}
-        self.taxes.leave(entry.job, at_ns, owed)
-        add_taxes(entry.values, entry.taxes_ng, owed)
+        self.taxes.leave(entry.job, at_ns, ended=False)
         entry.job, entry.changed = job, True
+        self._hold(entry)
         self.taxes.enter(job, at_ns, first=True)
 
     def recognise(self, entry: Entry, cpu_ns: int) -> None:
@@ -133,8 +127,8 @@ class Books:
                 use.jobs_ns[job_id] += cpu_ns
 
     def settled(self, entry: Entry) -> bool:
-        """Whether every domain that still answers has been read since the job ended."""
-        if entry.ended_ns is None:
+        """Whether every domain that still answers has been read since the job ended, and taxes are billed."""
+        if entry.ended_ns is None or entry.job.id in self._unbilled:
             return False
         if self._at_ns - entry.ended_ns > SETTLE_NS:
             return True
@@ -159,17 +153,7 @@ class Books:
         parts of it that jobs and unregistered processes hold now, and what was given to nobody. Comes before its
         energy in a tick.
         """
-        seen = self._gpu_use.setdefault(device, GpuUse())
-        for job_id, busy_ns in jobs_ns.items():
-            seen.jobs_ns[job_id] = seen.jobs_ns.get(job_id, 0) + busy_ns
-        seen.other_ns += other_ns
-        # Who held it at the start of the window and now; each counts for as long as it lived.
-        seen.held_ppb |= held_ppb
-        seen.foreign_ppb = max(seen.foreign_ppb, foreign_ppb)
-        seen.unallocated_ppb = unallocated_ppb
-        self._gpu_holders[device] = GpuUse(
-            held_ppb=dict(held_ppb), foreign_ppb=foreign_ppb, unallocated_ppb=unallocated_ppb
-        )
+        self._gpus.see(device, jobs_ns, other_ns, held_ppb, foreign_ppb, unallocated_ppb)
         for job_id in held_ppb:
             entry = self.jobs.get(job_id)
             if entry is not None and device not in entry.gpus:
@@ -182,8 +166,10 @@ class Books:
         accounts_ns: Mapping[Account, int],
         readings: Sequence[EnergyReading | PowerReading],
         asleep_ns: int = 0,
+        *,
+        unix_ns: int,
     ) -> list[Gap | Interval]:
-        """Book everything until `now_ns`; returns what each reading came to.
+        """Book everything until `now_ns`, which is `unix_ns` of wall time; returns what each reading came to.
 
         `accounts_ns` is the cumulative CPU time of the node, the overhead and the agent in it; the jobs' own is in
         their totals already. `asleep_ns`: for how long the machine has been suspended since the boot.
@@ -193,16 +179,16 @@ class Books:
         use = Use(now_ns, *accounts, jobs_ns, asleep_ns)
         outcomes: list[Gap | Interval] = []
         groups: dict[tuple[DomainKind, Quality, int], tuple[Use, list[Interval]]] = {}
-        booked: list[Booked] = []
+        bill = Bill(self.prices, now_ns, unix_ns)
         for reading in readings:
             outcome, before = self._advance(reading, use)
             outcomes.append(outcome)
             if reading.domain.kind not in DOMAIN_KINDS:
                 continue  # psys contains package and DRAM: watched, never summed
             if isinstance(outcome, Gap):
-                self._book_gap(outcome)
+                self._book_gap(outcome, bill)
             elif reading.domain.kind == "gpu":
-                self._book_gpu(outcome, use.asleep_ns - before.asleep_ns, booked)
+                self._book_gpu(outcome, use.asleep_ns - before.asleep_ns, bill)
             else:
                 key = (reading.domain.kind, outcome.quality, before.at_ns)
                 groups.setdefault(key, (before, []))[1].append(outcome)
@@ -217,7 +203,7 @@ class Books:
             parts = split(energy_uj, idle_uj, demand, self.rules.idle, self.rules.overhead)
             for interval in intervals:
                 self._meter_node(interval.domain, quality, interval.energy_uj)
-            self._book(kind, quality, parts, booked)
+            self._book(kind, quality, parts, bill.price_from(start_ns), bill)
             if demand.overhead_ns:
                 agent_ns = min(use.agent_ns - before.agent_ns, demand.overhead_ns)
                 self.agent_energy_uj += parts.pool_uj * max(0, agent_ns) // demand.overhead_ns
@@ -226,13 +212,33 @@ class Books:
             whole = windows.get(self._use.at_ns) or self._demands(self._use, use)
             self._late_ns = whole.late_ns
             held = self._split_hardware(now_ns - self._at_ns, whole)
-        self._bill(booked, held)
-        for job_id, owed in self.taxes.settle(now_ns).items():
+        meter = Meter(self._feeding.values())
+        for term, added_ng in zip(_NODE_TERMS, bill.settle(self.jobs, held), strict=True):
+            self.node_co2e_ng[term] += added_ng
+        self._tax(now_ns, unix_ns, meter)
+        self._use, self._at_ns = use, now_ns
+        return outcomes
+
+    def _tax(self, now_ns: int, unix_ns: int, meter: Meter) -> None:
+        due = self.taxes.settle(now_ns, unix_ns, meter.read())
+        for job_id, owed in due.by_job.items():
             entry = self.jobs[job_id]
             add_taxes(entry.values, entry.taxes_ng, owed)
             entry.changed = True
-        self._use, self._at_ns = use, now_ns
-        return outcomes
+        for closed in due.closed:
+            for job_id in closed.parts.keys() & self.jobs.keys():
+                entry = self.jobs[job_id]
+                jsc_ng, hardware_ng = closed.parts[job_id]
+                owed = {
+                    (closed.product_id, "retraining"): jsc_ng,
+                    (closed.product_id, "overhead_hardware"): hardware_ng,
+                }
+                add_taxes(entry.values, entry.taxes_ng, owed)
+                entry.changed = True
+            gone = {job_id: part for job_id, part in closed.parts.items() if job_id not in self.jobs}
+            if gone:
+                self.late.append(closed._replace(parts=gone))
+        self._unbilled = set()
 
     def forget_settled(self) -> list[Entry]:
         """Take the ended and settled jobs off the books; the caller keeps their totals."""
@@ -240,11 +246,18 @@ class Books:
         for entry in done:
             entry.changed = True
             del self.jobs[entry.job.id]
+            self._feeding.pop(entry.job.id, None)
         return done
 
     def holds(self, entry: Entry) -> bool:
         """Whether a job can still be billed: it runs, or ended and hasn't settled."""
         return entry.job.id in self.jobs
+
+    def _hold(self, entry: Entry) -> None:
+        self.jobs[entry.job.id] = entry
+        self._feeding.pop(entry.job.id, None)
+        if entry.job.role in ("platform", "retraining"):
+            self._feeding[entry.job.id] = entry
 
     def _advance(self, reading: EnergyReading | PowerReading, use: Use) -> tuple[Gap | Interval, Use]:
         meter = self._meters.get(reading.domain)
@@ -286,105 +299,47 @@ class Books:
             return 0
         return energy_over(learner.idle.power_uw * len(intervals) // domains, awake_ns)
 
-    def _book_gap(self, gap: Gap) -> None:
+    def _book_gap(self, gap: Gap, bill: Bill) -> None:
         self._meter_node(gap.domain, gap.quality, gap.lower_uj)  # at the first reading: the counter starts at 0
         if gap.lower_uj:
-            self._leave(gap.domain.kind, "gap", gap.lower_uj)
+            self._leave(gap.domain.kind, "gap", gap.lower_uj, bill.price_from(gap.start_ns))
 
-    def _book_gpu(self, interval: Interval, asleep_ns: int, booked: list[Booked]) -> None:
+    def _book_gpu(self, interval: Interval, asleep_ns: int, bill: Bill) -> None:
         device = interval.domain.id
-        seen = self._gpu_use.get(device, GpuUse())
+        seen = self._gpus.of(device)
         awake_ns = max(0, interval.end_ns - interval.start_ns - asleep_ns)
-        present = {j: self._present(self.jobs[j], interval) for j in seen.held_ppb if j in self.jobs}
-        claims = {j: ppb * seen.held_ppb[j] // PPB for j, ppb in present.items() if ppb}
-        use_ns = {job_id: busy_ns for job_id, busy_ns in seen.jobs_ns.items() if busy_ns and job_id in self.jobs}
-        other_ns = seen.other_ns + sum(seen.jobs_ns.values()) - sum(use_ns.values())
-        if not use_ns and not other_ns:
-            # A context that holds a GPU without using it keeps it awake: its holders pay, by what they hold.
-            use_ns, other_ns = claims, seen.foreign_ppb
-        demand = Demand(
-            use_ns=use_ns,
-            present_ppb=present,
-            claim_ppb=claims,
-            other_ns=other_ns,
-            foreign_claim_ppb=seen.foreign_ppb,
-            unallocated_ppb=seen.unallocated_ppb,
-        )
         idle_uw = self.rules.idle_uw.get(("gpu", interval.quality))
         if idle_uw is None:
             learner = self.idle_gpus.setdefault(device, IdleOfGpu())
-            held = bool(seen.held_ppb or seen.foreign_ppb or seen.jobs_ns or seen.other_ns)
-            learner.see(interval.energy_uj, interval.end_ns - awake_ns, interval.end_ns, held=held)
+            learner.see(interval.energy_uj, interval.end_ns - awake_ns, interval.end_ns, held=seen.any)
             idle_uw = 0 if learner.idle is None else learner.idle.power_uw
+        demand = gpu_demand(seen, interval, self.jobs)
         parts = split(interval.energy_uj, energy_over(idle_uw, awake_ns), demand, self.rules.idle, self.rules.overhead)
         self._meter_node(interval.domain, interval.quality, interval.energy_uj)
-        self._book("gpu", interval.quality, parts, booked)
-        for job_id, busy_ns in seen.jobs_ns.items():
-            if job_id in self.jobs:
-                self.jobs[job_id].values[SM_NS_SLOT] += busy_ns
-        # Who holds it now held it at the start of the next window.
-        now = self._gpu_holders.get(device, GpuUse())
-        self._gpu_use[device] = replace(now, jobs_ns={}, held_ppb=dict(now.held_ppb))
-
-    @staticmethod
-    def _present(entry: Entry, interval: Interval) -> int:
-        end_ns = interval.end_ns if entry.ended_ns is None else min(interval.end_ns, entry.ended_ns)
-        lived_ns = end_ns - max(interval.start_ns, entry.started_ns)
-        return max(0, lived_ns) * PPB // (interval.end_ns - interval.start_ns)
+        self._book("gpu", interval.quality, parts, bill.price_from(interval.start_ns), bill)
+        self._gpus.close(device, self.jobs)
 
     def _split_hardware(self, duration_ns: int, window: Demands) -> dict[str, int]:
         """What each job owes of the node's making, as rate * ns; the rest is booked here."""
-        held = {
-            gpu: {job_id: ppb for job_id, ppb in now.held_ppb.items() if job_id in self.jobs}
-            for gpu, now in self._gpu_holders.items()
-        }
         claims = window.by_cpu.claim_ppb, window.by_memory.claim_ppb
-        parts, left = self._hardware.split(duration_ns, *claims, held)
+        parts, left = self._hardware.split(duration_ns, *claims, self._gpus.holders(self.jobs))
         values = self.unattributed.setdefault("unreserved" if parts else "idle", [0] * SLOTS)
         self.node_co2e_ng["hardware"] += accrue_hardware(values, left)
         return parts
 
-    def _book(self, kind: DomainKind, quality: Quality, parts: Split, booked: list[Booked]) -> None:
+    def _book(self, kind: DomainKind, quality: Quality, parts: Split, price: Price, bill: Bill) -> None:
         """The jobs' part is billed at the end of the tick."""
         for share, by_job in (("direct", parts.direct), ("idle", parts.idle), ("overhead", parts.overhead)):
             if by_job:
-                booked.append((energy_slot(kind, share, quality), by_job))  # type: ignore[arg-type]
+                bill.add(price, (energy_slot(kind, share, quality), by_job))  # type: ignore[arg-type]
         for reason, energy_uj in parts.unattributed.items():
-            self._leave(kind, reason, energy_uj)
+            self._leave(kind, reason, energy_uj, price)
 
-    def _bill(self, booked: Sequence[Booked], held: Mapping[str, int]) -> None:
-        """Energy with its carbon, and the hardware's: each job is visited once."""
-        price = self.rules.price
-        operation_ng = cooling_ng = hardware_ng = 0
-        for job_id, entry in self.jobs.items():
-            values = entry.values
-            energy_uj = 0
-            for slot, by_job in booked:
-                part_uj = by_job.get(job_id)
-                if part_uj:
-                    values[slot] += part_uj
-                    energy_uj += part_uj
-            if energy_uj:
-                entry.changed = True
-                added = accrue_energy(values, energy_uj, price)
-                operation_ng += added[0]
-                cooling_ng += added[1]
-            numerator = held.get(job_id)
-            if numerator:
-                entry.changed = True
-                hardware_ng += accrue_hardware(values, numerator)
-        self.node_co2e_ng["operation"] += operation_ng
-        self.node_co2e_ng["cooling"] += cooling_ng
-        self.node_co2e_ng["hardware"] += hardware_ng
-
-    def _leave(self, kind: DomainKind, reason: Reason, energy_uj: int) -> None:
+    def _leave(self, kind: DomainKind, reason: Reason, energy_uj: int, price: Price) -> None:
         self.unattributed_uj[kind, reason] = self.unattributed_uj.get((kind, reason), 0) + energy_uj
-        self._price(self.unattributed.setdefault(reason, [0] * SLOTS), energy_uj)
-
-    def _price(self, values: list[int], energy_uj: int) -> None:
-        operation_ng, cooling_ng = accrue_energy(values, energy_uj, self.rules.price)
-        self.node_co2e_ng["operation"] += operation_ng
-        self.node_co2e_ng["cooling"] += cooling_ng
+        added_ng = accrue_energy(self.unattributed.setdefault(reason, [0] * SLOTS), energy_uj, price)
+        self.node_co2e_ng["operation"] += added_ng[0]
+        self.node_co2e_ng["cooling"] += added_ng[1]
 
     def _meter_node(self, domain: Domain, quality: Quality, energy_uj: int) -> None:
         key = (domain.kind, domain.id, quality)
@@ -406,6 +361,7 @@ class Books:
                 if isinstance(m.reading, EnergyReading) and m.reading.quality == "measured"
             ],
             "products": self.taxes.save(),
+            "retraining": self.taxes.save_retraining(),
             "idle": {kind: learner.save() for kind, learner in self.idle.items()},
             "idle_gpus": {device: learner.save() for device, learner in self.idle_gpus.items()},
         }
@@ -422,7 +378,7 @@ class Books:
         self.node_co2e_ng = dict(saved["node_co2e_ng"])
         self.unattributed = {reason: list(values) for reason, values in saved["unattributed"].items()}
         self.agent_energy_uj = saved["agent_energy_uj"]
-        self.taxes.restore(saved["products"], self._at_ns)
+        self.taxes.restore(saved["products"], saved.get("retraining"), self._at_ns)
         self.idle = {kind: IdleOfUse.restore(values) for kind, values in saved.get("idle", {}).items()}
         self.idle_gpus = {gpu: IdleOfGpu.restore(values) for gpu, values in saved.get("idle_gpus", {}).items()}
         if not same_boot:

@@ -1,96 +1,195 @@
-"""Who pays a rate that concurrent payers share: the cumulative integral of rate/weight.
+"""Who is present to pay for a product, by weight, and how nanograms fall to those who were.
 
-V(t) = integral of rate/W dt, W the sum of the weights present (fair queueing's virtual time, for varying rates).
-A payer owes w * (V(leave) - V(enter)), so a start or an end costs O(1) and every moment is paid at its own rate:
-with 1 then 9 g/s, two consecutive 10 s jobs owe 10 and 90, not 50 and 50 (formulas.md, "Varying rates").
+V(t) = integral of dt/W, W the sum of the weights present (fair queueing's virtual time): a payer's part of a window is
+w * (V(leave) - V(enter)), so that a start or an end costs O(1) and every moment is paid at its own rate. With 1 then
+9 g/s, two consecutive 10 s jobs owe 10 and 90, not 50 and 50 (formulas.md, "Varying rates"). Weights are integers,
+times nanoseconds.
 """
 
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from heapq import nlargest
+from typing import NamedTuple
 
-from wattribute.agent.core.units import RATE_DENOMINATOR
-
-_FINE = 1 << 40
-"""V is an integer in 1/_FINE of the rate's own unit per unit of weight: the rounding is below 1e-12 nanograms."""
-
-
-@dataclass(slots=True)
-class _Payer:
-    weight: int
-    settled_v: int
-    carry: int
+_FINE = 1 << 96
+"""V is an integer in 1/_FINE ns per unit of weight: what rounding takes from a payer's part is below 1e-15 of it."""
+_BITS = 40
+_WHOLE = 1 << _BITS
+"""Remainders are integers in 1/_WHOLE of a nanogram."""
+_GUARD = 1 << 10
+"""What is so little short of a whole nanogram is one: fixed point rounds down."""
+_ELSEWHERE, _NOBODY = "\0elsewhere", "\0nobody"
+"""Accounts beside the payers' own; no job is called so."""
 
 
-class SharedRate:
-    """A rate in integer nanograms per 1e9 s, shared by weight among those present; times in nanoseconds.
+class Shares(NamedTuple):
+    """Whose one window was: the payers' parts and that of payers elsewhere, of `whole`; the rest was nobody's.
 
-    `concurrency` is a declared number (weight) of payers elsewhere and here: the divisor is then the larger of it and
-    the weight seen, so that each node books its own slice only. Billed is what `settle` gave out, exact per payer to
-    below a nanogram; with nobody present the rate goes to `untaxed_ng` unless a concurrency is declared.
+    `left`: payers that aren't present any more.
     """
 
-    def __init__(self, rate: int, at_ns: int, concurrency: int = 0) -> None:
-        self._rate = rate
-        self._at_ns = at_ns
-        self._concurrency = concurrency
-        self._v = 0
+    payers: Mapping[str, int]
+    elsewhere: int
+    whole: int
+    left: Collection[str]
+
+
+class Parts(NamedTuple):
+    """What an amount came to, ng: the three are the amount."""
+
+    payers: Mapping[str, int]
+    untaxed_ng: int
+    elsewhere_ng: int
+
+
+class Presence:
+    """The payers of one product. A window ends with `close`, and the next begins there.
+
+    `declared` is a weight of payers everywhere, theirs and ours: the divisor is then the larger of it and the weight
+    seen, and what falls to the others is `elsewhere`. `set_outside` gives such a weight that changes; while it is
+    unknown (None) all of the time is nobody's: a local count would be a guess.
+    """
+
+    def __init__(self, at_ns: int, declared: int = 0, outside: int | None = 0) -> None:
+        self._declared = declared
+        self._outside = outside
         self._weight = 0
-        self._payers: dict[str, _Payer] = {}
-        self._untaxed_num = 0
+        self._payers: dict[str, tuple[int, int]] = {}  # weight, and V at its beginning
+        self._closed: dict[str, int] = {}  # parts of those that left or changed their weight within the window
+        self._at_ns = self._since_ns = at_ns
+        self._v = self._since_v = 0
+        self._elsewhere = 0
 
     @property
-    def weight(self) -> int:
-        """Sum of the weights present."""
-        return self._weight
+    def window_ns(self) -> tuple[int, int]:
+        """From when to when the present window goes, as far as time was let pass."""
+        return self._since_ns, self._at_ns
+
+    @property
+    def left(self) -> list[str]:
+        """Those that left within the window and didn't come back."""
+        return [payer for payer in self._closed if payer not in self._payers]
 
     def advance(self, at_ns: int) -> None:
         """Let time pass until `at_ns`; an earlier moment changes nothing."""
-        if at_ns <= self._at_ns:
+        passed_ns = at_ns - self._at_ns
+        if passed_ns <= 0:
             return
-        amount = self._rate * (at_ns - self._at_ns)
         self._at_ns = at_ns
-        if self._weight:
-            self._v += amount * _FINE // max(self._weight, self._concurrency)
-        elif not self._concurrency:
-            self._untaxed_num += amount
-
-    def set_rate(self, rate: int, at_ns: int) -> None:
-        """The rate changes at a moment; what went before is owed at the old one."""
-        self.advance(at_ns)
-        self._rate = rate
+        divisor = self._divisor()
+        if divisor:
+            self._v += passed_ns * _FINE // divisor
+            self._elsewhere += passed_ns * (divisor - self._weight) * _FINE // divisor
 
     def enter(self, payer: str, weight: int, at_ns: int) -> None:
-        """A payer arrives with an integer weight >= 1. One that is present already is left as it is."""
+        """A payer arrives with an integer weight >= 1, or goes on with another one."""
+        present = self._payers.get(payer)
+        if present is not None and present[0] == weight:
+            return
+        self.leave(payer, at_ns)
         self.advance(at_ns)
-        if payer not in self._payers:
-            self._payers[payer] = _Payer(weight, self._v, 0)
-            self._weight += weight
+        self._payers[payer] = weight, self._v
+        self._weight += weight
 
-    def leave(self, payer: str, at_ns: int) -> int:
-        """A payer leaves; returns the nanograms it still owes. What is left below one goes to untaxed."""
+    def leave(self, payer: str, at_ns: int) -> None:
+        """A payer leaves; its part of the window is kept until its end. One that isn't present changes nothing."""
+        if payer in self._payers:
+            self.advance(at_ns)
+            self._closed[payer] = self._closed.get(payer, 0) + self._part(payer)
+            self._weight -= self._payers.pop(payer)[0]
+
+    def set_declared(self, declared: int, at_ns: int) -> None:
+        """Another declared weight from a moment on."""
         self.advance(at_ns)
-        entry = self._payers.pop(payer, None)
-        if entry is None:
-            return 0
-        self._weight -= entry.weight
-        owed_ng, carry = self._owed(entry)
-        self._untaxed_num += carry // _FINE
-        return owed_ng
+        self._declared = declared
 
-    def settle(self, at_ns: int) -> dict[str, int]:
-        """Nanograms owed by each payer since it last settled; exact to a nanogram over any number of calls."""
+    def set_outside(self, weight: int | None, at_ns: int) -> None:
+        """The weight of payers everywhere, as somebody else counts it, from a moment on; None: nobody knows it."""
         self.advance(at_ns)
-        owed: dict[str, int] = {}
-        for payer, entry in self._payers.items():
-            owed_ng, entry.carry = self._owed(entry)
-            entry.settled_v = self._v
-            if owed_ng:
-                owed[payer] = owed_ng
-        return owed
+        self._outside = weight
 
-    def untaxed_ng(self) -> int:
-        """Nanograms that fell due with nobody to pay, since the last call."""
-        untaxed_ng, self._untaxed_num = divmod(self._untaxed_num, RATE_DENOMINATOR)
-        return untaxed_ng
+    def shares(self) -> Shares:
+        """Whose the window was. One without any length is of those that are present, by weight."""
+        length_ns = self._at_ns - self._since_ns
+        if not length_ns:
+            weights = {payer: weight for payer, (weight, _) in self._payers.items()}
+            divisor = self._divisor()
+            if not divisor:
+                return Shares({}, 0, 1, self.left)
+            return Shares(weights, divisor - self._weight, divisor, self.left)
+        parts = dict(self._closed)
+        since_v, now_v = self._since_v, self._v
+        for payer, (weight, begun_v) in self._payers.items():
+            part = weight * (now_v - (begun_v if begun_v > since_v else since_v))
+            parts[payer] = parts[payer] + part if payer in parts else part
+        return Shares(parts, self._elsewhere, length_ns * _FINE, self.left)
 
-    def _owed(self, entry: _Payer) -> tuple[int, int]:
-        return divmod(entry.weight * (self._v - entry.settled_v) + entry.carry, RATE_DENOMINATOR * _FINE)
+    def close(self) -> None:
+        """The window ends; the next one begins."""
+        self._since_ns, self._since_v = self._at_ns, self._v
+        self._elsewhere = 0
+        self._closed = {}
+
+    def _part(self, payer: str) -> int:
+        weight, begun_v = self._payers[payer]
+        return weight * (self._v - max(begun_v, self._since_v))
+
+    def _divisor(self) -> int | None:
+        return None if self._outside is None else max(self._declared, self._outside, self._weight)
+
+
+class Remainders:
+    """Splits amounts of whole nanograms over the payers of window after window, and carries what is left below one.
+
+    The parts are the amount at every call, and none is negative. What a payer got is within 1 ng of the exact sum of
+    its shares while these come to 1 ng a window; of smaller ones it can be a few ng behind for a while (no rule that
+    doesn't know the future does better). What is carried for a payer that leaves passes to nobody's account.
+    """
+
+    def __init__(self) -> None:
+        self._carried: dict[str, int] = {_ELSEWHERE: 0, _NOBODY: 0}
+
+    def split(self, amount_ng: int, shares: Shares, abroad_ng: int = 0) -> Parts:
+        """`abroad_ng` is how much of the amount others book where it falls to payers elsewhere; of the rest that is
+        untaxed here.
+        """
+        carried, whole = self._carried, shares.whole
+        scaled = rest = amount_ng << _BITS
+        parts: dict[str, int] = {}
+        left_ng = amount_ng
+        for payer, share in shares.payers.items():
+            due = scaled * share // whole
+            rest -= due
+            due += carried.get(payer, 0)
+            part_ng = (due + _GUARD) >> _BITS
+            if part_ng > 0:
+                parts[payer] = part_ng
+                left_ng -= part_ng
+                due -= part_ng << _BITS
+            carried[payer] = due
+        abroad = (abroad_ng << _BITS) * shares.elsewhere // whole
+        nobodys = rest - abroad + sum(carried.pop(payer, 0) for payer in shares.left)
+        for account, due in ((_ELSEWHERE, abroad), (_NOBODY, nobodys)):
+            due += carried[account]
+            parts[account] = max(0, (due + _GUARD) >> _BITS)
+            left_ng -= parts[account]
+            carried[account] = due - (parts[account] << _BITS)
+        if left_ng > 0:
+            for payer in nlargest(left_ng, carried, key=carried.__getitem__):
+                parts[payer] = parts.get(payer, 0) + 1
+                carried[payer] -= _WHOLE
+        elif left_ng:
+            self._take_back(-left_ng, parts)
+        elsewhere_ng, untaxed_ng = parts.pop(_ELSEWHERE), parts.pop(_NOBODY)
+        return Parts(parts, untaxed_ng, elsewhere_ng)
+
+    def _take_back(self, over_ng: int, parts: dict[str, int]) -> None:
+        """Several that owe nothing now got a nanogram too early: others wait for as much, those who left last."""
+        carried = self._carried
+        accounts = (_ELSEWHERE, _NOBODY)
+        payers = sorted(parts, key=lambda payer: (payer not in accounts, payer not in carried, carried.get(payer, 0)))
+        while over_ng:
+            for payer in payers:
+                back_ng = min(over_ng, parts[payer], over_ng if payer in accounts else 1)
+                parts[payer] -= back_ng
+                carried[payer if payer in carried else _NOBODY] += back_ng << _BITS
+                over_ng -= back_ng

@@ -1,17 +1,27 @@
-"""Grams that products bill to the jobs that use them at each moment: platform overhead and product tax (EPC).
+"""Grams that products bill to the jobs that use them: platform, retraining, their hardware, and product tax (EPC).
 
 Taxes move grams, never joules; billed + untaxed = overhead, per product and term, in integer nanograms.
-Source: formulas.md, "Operation" (platform tax), "Embodied" (product tax), "Varying rates".
+Source: formulas.md, "Operation" (platform and retraining tax), "Embodied" (product tax), "Varying rates".
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from wattribute.agent.core.concurrency import SharedRate
 from wattribute.agent.core.model import TERM_SLOT, Job, ProductTotals, Term
-from wattribute.agent.core.products import Product, epc_parts, own_part, payees, pays_epc
-from wattribute.agent.core.units import rate_from_stock
+from wattribute.agent.core.products import Product, epc_parts, own_parts, payees, pays_epc
+from wattribute.agent.core.retraining import Closed, Retraining
+from wattribute.agent.core.tariff import NOTHING_METERED, Metered, Tariff
+
+Owed = dict[tuple[str, Term], int]
+"""Nanograms by product and term."""
+
+
+class Due(NamedTuple):
+    """What a tick came to: owed by job id, and the retraining intervals that ended in it."""
+
+    by_job: dict[str, Owed]
+    closed: list[Closed]
 
 
 @dataclass(slots=True)
@@ -32,64 +42,147 @@ class _Account:
         self.at_ns = max(self.at_ns, at_ns)
 
 
+class _Present(NamedTuple):
+    """A job that runs, with what it is work for, uses, and pays."""
+
+    job: Job
+    named: tuple[str, ...]
+    payees: tuple[str, ...]
+
+
 class Taxes:
-    """The declared products' rates, and who is present to pay them. Times are the agent's nanoseconds."""
+    """The declared products' rates, and who is present to pay them. Times are the agent's nanoseconds.
+
+    Payers' remainders below a nanogram aren't saved: a restart costs a job at most one per product and term.
+    """
 
     def __init__(self, products: Iterable[Product], at_ns: int) -> None:
+        self.products: dict[str, Product] = {}
+        self._accounts: dict[str, _Account] = {}
+        self._tariffs: dict[str, Tariff] = {}
+        self._present: dict[str, _Present] = {}
+        self._retraining = Retraining()
+        self._ended: list[tuple[_Present, int]] = []  # since the last tick, at which moment
+        self._due = Due({}, [])
+        self._at_ns = at_ns
+        self._unix_offset_ns: int | None = None
+        self._declare(products, at_ns)
+
+    def declare(self, products: Iterable[Product], at_ns: int) -> None:
+        """Other products from now on, or the same ones changed: running jobs go on under them, accounts too.
+
+        Raises ValueError where they inherit in a circle; nothing has changed then.
+        """
+        declared = list(products)
+        epc_parts({product.id: product for product in declared})
+        if self._unix_offset_ns is not None:  # else nothing was billed yet
+            self._charge(at_ns, self._unix_offset_ns, {})
+        self._declare(declared, at_ns)
+
+    def _declare(self, products: Iterable[Product], at_ns: int) -> None:
         self.products = {product.id: product for product in products}
         self._epc = epc_parts(self.products)
-        self._accounts = {product_id: _Account(at_ns=at_ns) for product_id in self.products}
-        self._rates: dict[tuple[str, Term], SharedRate] = {}
-        for product in self.products.values():
-            if product.overhead_rate:
-                self._rates[product.id, "platform"] = SharedRate(product.overhead_rate, at_ns, product.concurrency_ppm)
-            own_ng, inherited_ng = self._epc[product.id]
+        parts = own_parts(self.products)
+        tariffs = {}
+        for product_id, product in self.products.items():
+            own_ng, inherited_ng = self._epc[product_id]
+            stock_ng = 0
             if own_ng is not None and inherited_ng is not None and product.lifetime_s:
-                stock_ng = int((own_ng + inherited_ng) * own_part(product.id, self.products.values()))
-                rate = rate_from_stock(stock_ng, product.lifetime_s)
-                self._rates[product.id, "product"] = SharedRate(rate, at_ns, product.concurrency_ppm)
+                stock_ng = int((own_ng + inherited_ng) * parts[product_id])
+            tariff = self._tariffs.get(product_id)
+            if tariff is None:
+                tariff = Tariff(product, stock_ng, at_ns)
+            else:
+                tariff.declare(product, stock_ng, at_ns)
+            tariffs[product_id] = tariff
+            self._account(product_id, at_ns)
+            if product.retraining_interval_s is not None:
+                self._retraining.follow(product_id, product.retraining_interval_s)
+        for present in self._present.values():
+            for product_id in present.payees:
+                if product_id in tariffs:
+                    tariffs[product_id].leave(present.job.id, at_ns)
+        self._tariffs = tariffs
+        for present in list(self._present.values()):
+            self._enter(present.job, at_ns, first=False)
+
+    def divisor(self, product_id: str, weight_ppm: int | None, at_ns: int) -> None:
+        """The weight of all payers of a product whose scope is the fleet, this node's included; None: not known now.
+
+        Without it everything of the product is untaxed.
+        """
+        tariff = self._tariffs.get(product_id)
+        if tariff is not None and tariff.in_fleet:
+            tariff.set_divisor(weight_ppm, at_ns)
 
     def enter(self, job: Job, at_ns: int, *, first: bool) -> None:
-        """A job begins (or, not `first`, goes on): it pays for every product it uses, each once."""
-        for payee in payees(job, self.products):
-            for term in ("platform", "product"):
-                rate = self._rates.get((payee, term))
-                if rate is not None and (term == "platform" or pays_epc(job, payee, self.products)):
-                    rate.enter(job.id, job.weight_ppm, at_ns)
-        for product_id in self._named(job):
-            account = self._accounts.setdefault(product_id, _Account(at_ns=at_ns))
-            if job.id not in account.running:
-                account.advance(at_ns)
-                account.running[job.id] = job.weight_ppm
-                account.weight_ppm += job.weight_ppm
-                account.jobs_total += first
+        """A job begins (or, not `first`, goes on, as it is now): it pays for every product it uses, each once."""
+        if job.role == "retraining":
+            self._retraining.follow(job.product_id)
+        self._enter(job, at_ns, first=first)
 
-    def leave(self, job: Job, at_ns: int, owed: dict[tuple[str, Term], int]) -> None:
-        """A job ends; what it owes until then is added to `owed`."""
-        for (product_id, term), rate in self._rates.items():
-            self._bill(product_id, term, rate.leave(job.id, at_ns), owed)
-        for product_id in self._named(job):
-            account = self._accounts[product_id]
+    def _enter(self, job: Job, at_ns: int, *, first: bool) -> None:
+        before = self._present.get(job.id)
+        pays = payees(job, self.products)
+        named = tuple(dict.fromkeys((job.product_id, *job.uses, *pays)))
+        self._present[job.id] = _Present(job, named, pays)
+        if before is not None:
+            for payee in set(before.payees).difference(pays):
+                if payee in self._tariffs:
+                    self._tariffs[payee].leave(job.id, at_ns)
+            self._uncount(before, at_ns)
+        for payee in pays:
+            if self.products[payee].status != "retired":
+                buys = pays_epc(job, payee, self.products)
+                self._tariffs[payee].enter(job.id, job.weight_ppm, at_ns, buys=buys)
+        for product_id in named:
+            account = self._account(product_id, at_ns)
             account.advance(at_ns)
-            account.weight_ppm -= account.running.pop(job.id, 0)
+            account.running[job.id] = job.weight_ppm
+            account.weight_ppm += job.weight_ppm
+            account.jobs_total += first
 
-    def settle(self, at_ns: int) -> dict[str, dict[tuple[str, Term], int]]:
-        """Nanograms owed since the last call: job id -> (product, term) -> ng."""
+    def leave(self, job: Job, at_ns: int, *, ended: bool = True) -> None:
+        """A job ends (or, not `ended`, becomes another); what it owes comes with the next tick."""
+        present = self._present.pop(job.id, None)
+        if present is None:
+            return
+        for payee in present.payees:
+            if payee in self._tariffs:
+                self._tariffs[payee].leave(job.id, at_ns)
+        self._uncount(present, at_ns)
+        if ended:
+            self._ended.append((present, at_ns))
+
+    def settle(self, at_ns: int, unix_ns: int, metered: Mapping[str, Metered]) -> Due:
+        """Bill what fell due since the last call. `metered`: what products' own jobs came to in this tick."""
         for account in self._accounts.values():
             account.advance(at_ns)
-        owed: dict[str, dict[tuple[str, Term], int]] = {}
-        for (product_id, term), rate in self._rates.items():
-            for job_id, owed_ng in rate.settle(at_ns).items():
-                self._bill(product_id, term, owed_ng, owed.setdefault(job_id, {}))
-            untaxed_ng = rate.untaxed_ng()
-            if untaxed_ng:
-                untaxed = self._accounts[product_id].untaxed_ng
-                untaxed[term] = untaxed.get(term, 0) + untaxed_ng
-        return owed
+        start_unix_ns = unix_ns - max(0, at_ns - self._at_ns)
+        self._at_ns, self._unix_offset_ns = at_ns, unix_ns - at_ns
+        self._charge(at_ns, self._unix_offset_ns, metered)
+        due, self._due = self._due, Due({}, [])
+        self._serve()
+        for product_id, amounts in metered.items():
+            if amounts.retraining_ng or amounts.retraining_hardware_ng:
+                costs_ng = amounts.retraining_ng, amounts.retraining_hardware_ng
+                self._retraining.add(product_id, *costs_ng, start_unix_ns, unix_ns)
+        for closed in self._retraining.close(unix_ns):
+            self._book_closed(closed, at_ns)
+            if closed.parts:
+                due.closed.append(closed)
+        return due
 
     def missing_epc(self, job: Job) -> tuple[str, ...]:
         """Declared products that a job pays whose EPC isn't known: its ASC^e is then a lower bound."""
-        return tuple(p for p in payees(job, self.products) if None in self._epc[p] and self.products[p].lifetime_s)
+        due = [p for p in payees(job, self.products) if self.products[p].status == "frozen"]
+        return tuple(p for p in due if None in self._epc[p] and self.products[p].lifetime_s)
+
+    def open_retraining(self, job: Job) -> bool:
+        """Whether a job that ended may still be billed for retraining, when the interval that it ended in is over."""
+        if self._retraining.open(job.id):
+            return True
+        return any(present.job.id == job.id and self._servers(present) for present, _ in self._ended)
 
     def totals(self) -> list[ProductTotals]:
         """Every product seen so far, declared or merely named by a job."""
@@ -113,31 +206,95 @@ class Taxes:
         return rows
 
     def save(self) -> dict[str, Any]:
-        """What must survive a restart, as plain JSON values."""
-        return {
-            product_id: [account.billed_ng, account.untaxed_ng, account.jobs_total, account.weight_ppm_ns]
-            for product_id, account in self._accounts.items()
-        }
+        """What must survive a restart by product, as plain JSON values."""
+        saved = {}
+        for product_id, account in self._accounts.items():
+            tariff = self._tariffs.get(product_id)
+            until_unix_ns = None if tariff is None else tariff.recovered_until_unix_ns
+            counts = account.jobs_total, account.weight_ppm_ns
+            saved[product_id] = [dict(account.billed_ng), dict(account.untaxed_ng), *counts, until_unix_ns]
+        return saved
 
-    def restore(self, saved: Mapping[str, Any], at_ns: int) -> None:
-        """Go on from what `save` gave, with the jobs that went on already entered."""
-        for product_id, (billed_ng, untaxed_ng, jobs_total, weight_ppm_ns) in saved.items():
-            account = self._accounts.setdefault(product_id, _Account())
+    def save_retraining(self) -> dict[str, Any]:
+        """What retraining has cost in the intervals that are open, as plain JSON values; see `served_chunks`."""
+        return self._retraining.save()
+
+    def served_chunks(self) -> dict[str, Any]:
+        """What changed since the last call of whom products served, as plain JSON values under stable names."""
+        return self._retraining.served_chunks()
+
+    def restore(self, saved: Mapping[str, Any], retraining: Mapping[str, Any] | None, at_ns: int) -> None:
+        """Go on from what `save` and `save_retraining` gave, with the jobs that went on already entered."""
+        for product_id, (billed_ng, untaxed_ng, jobs_total, weight_ppm_ns, *rest) in saved.items():
+            account = self._account(product_id, at_ns)
             account.billed_ng, account.untaxed_ng = dict(billed_ng), dict(untaxed_ng)
             account.jobs_total, account.weight_ppm_ns = jobs_total, weight_ppm_ns
             account.at_ns = at_ns
+            if rest and product_id in self._tariffs:  # one saved by an older version has none
+                self._tariffs[product_id].recovered_until_unix_ns = rest[0]
+        if retraining is not None:
+            self._retraining.restore(retraining)
 
-    def _named(self, job: Job) -> set[str]:
-        return {job.product_id, *job.uses, *payees(job, self.products)}
+    def restore_served(self, state: Mapping[str, Any]) -> None:
+        """Take in the last that `served_chunks` gave under each name; other names are left alone."""
+        self._retraining.restore_served(state)
 
-    def _bill(self, product_id: str, term: Term, owed_ng: int, owed: dict[tuple[str, Term], int]) -> None:
-        if owed_ng:
-            billed = self._accounts[product_id].billed_ng
-            billed[term] = billed.get(term, 0) + owed_ng
-            owed[product_id, term] = owed.get((product_id, term), 0) + owed_ng
+    def _account(self, product_id: str, at_ns: int) -> _Account:
+        return self._accounts.setdefault(product_id, _Account(at_ns=at_ns))
+
+    def _uncount(self, present: _Present, at_ns: int) -> None:
+        for product_id in present.named:
+            account = self._accounts[product_id]
+            account.advance(at_ns)
+            account.weight_ppm -= account.running.pop(present.job.id, 0)
+
+    def _charge(self, at_ns: int, unix_offset_ns: int, metered: Mapping[str, Metered]) -> None:
+        """Split what fell due until a moment, and keep it for the tick's end."""
+        for product_id, tariff in self._tariffs.items():
+            for term, parts in tariff.charge(at_ns, unix_offset_ns, metered.get(product_id, NOTHING_METERED)):
+                for job_id, owed_ng in parts.payers.items():
+                    owed = self._due.by_job.setdefault(job_id, {})
+                    owed[product_id, term] = owed.get((product_id, term), 0) + owed_ng
+                self._book(product_id, term, sum(parts.payers.values()), parts.untaxed_ng, at_ns)
+        for product_id in metered.keys() - self._tariffs.keys():
+            # Nobody declared it, so nobody pays for it.
+            self._book(product_id, "platform", 0, metered[product_id].platform_ng, at_ns)
+            self._book(product_id, "overhead_hardware", 0, metered[product_id].platform_hardware_ng, at_ns)
+
+    def _servers(self, present: _Present) -> list[str]:
+        """The products that bill their retraining to a job; a fleet's isn't known to one node, and is untaxed."""
+        return [
+            payee
+            for payee in present.payees
+            if self._retraining.follows(payee)
+            and (product := self.products.get(payee)) is not None
+            and product.status != "retired"
+            and product.scope != "fleet"
+        ]
+
+    def _serve(self) -> None:
+        """Tell the intervals whom products have served since the last tick."""
+        for present, ended_ns in self._ended:
+            for product_id in self._servers(present):
+                ended_unix_ns = ended_ns + (self._unix_offset_ns or 0)
+                self._retraining.serve(product_id, present.job.id, present.job.weight_ppm, ended_unix_ns)
+        self._ended = []
+
+    def _book_closed(self, closed: Closed, at_ns: int) -> None:
+        terms: tuple[tuple[Term, int], ...] = (("retraining", 0), ("overhead_hardware", 1))
+        for term, place in terms:
+            billed_ng = sum(part[place] for part in closed.parts.values())
+            self._book(closed.product_id, term, billed_ng, closed.untaxed[place], at_ns)
+
+    def _book(self, product_id: str, term: Term, billed_ng: int, untaxed_ng: int, at_ns: int) -> None:
+        account = self._account(product_id, at_ns)
+        if billed_ng:
+            account.billed_ng[term] = account.billed_ng.get(term, 0) + billed_ng
+        if untaxed_ng:
+            account.untaxed_ng[term] = account.untaxed_ng.get(term, 0) + untaxed_ng
 
 
-def add_taxes(values: list[int], taxes_ng: dict[tuple[str, Term], int], owed: Mapping[tuple[str, Term], int]) -> None:
+def add_taxes(values: list[int], taxes_ng: Owed, owed: Mapping[tuple[str, Term], int]) -> None:
     """Book owed nanograms on a job: into its totals by term, and by product."""
     for (product_id, term), owed_ng in owed.items():
         values[TERM_SLOT[term]] += owed_ng

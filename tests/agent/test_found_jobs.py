@@ -18,6 +18,7 @@ from wattribute.agent.core.claims import demands
 from wattribute.agent.core.found import CgroupTree, FoundJob, Reservation
 from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.model import CPU_NS_SLOT, GroupId
+from wattribute.agent.core.prices import PriceSeries
 from wattribute.agent.core.rules import Rule
 from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.discovery import FIRST_BACKOFF_NS, LAST_BACKOFF_NS, RELIST_LOOKS, Discovery, Sightings
@@ -251,8 +252,8 @@ class Desk:
     def open(self) -> None:
         cgroups = self.node.cgroups
         now = self.clock.monotonic_ns
-        rules = Rules(idle="reserved", overhead="usage", price=Price(0, 0), idle_uw={}, cpus=4, memory_bytes=2**34)
-        self.books = Books(rules, Hardware(()), Taxes((), now()), now())
+        rules = Rules(idle="reserved", overhead="usage", idle_uw={}, cpus=4, memory_bytes=2**34)
+        self.books = Books(rules, Hardware(()), Taxes((), now()), now(), PriceSeries.constant(Price(0, 0)))
         tree = Tree(cgroups.cgroup, cgroups.proc)
         self.cpu = ProcessCollector(cgroups.proc, cgroups.cgroup, now, (), os.getpid(), self.node.kernel)
         self.groups = Groups(tree, GroupUsage(tree), self.cpu, (), now)
@@ -283,7 +284,7 @@ class Desk:
         self.registry.lose(self.cpu.gone(), now_ns, unix_ns)
         self.registry.lose(self.found.gone(), now_ns, unix_ns)
         accounts = {r.consumer: r.busy_ns for r in readings if isinstance(r.consumer, str)}
-        self.books.tick(now_ns, accounts, [])
+        self.books.tick(now_ns, accounts, [], unix_ns=now_ns)
         self.books.forget_settled()
         return [live.entry.job.id for live in opened]
 

@@ -12,6 +12,7 @@ from wattribute.agent.core.books import Books, Rules
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.model import CPU_NS_SLOT, ProcessId, UsageReading
+from wattribute.agent.core.prices import PriceSeries
 from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.core.trees import Member
 from wattribute.agent.live import LiveJob
@@ -80,8 +81,8 @@ class Desk:
     """A registry with a clock that steps at each request."""
 
     def __init__(self, max_jobs: int = 100) -> None:
-        rules = Rules(idle="reserved", overhead="usage", price=Price(0, 0), idle_uw={}, cpus=2, memory_bytes=1000)
-        self.books = Books(rules, Hardware(()), Taxes((), 0), 0)
+        rules = Rules(idle="reserved", overhead="usage", idle_uw={}, cpus=2, memory_bytes=1000)
+        self.books = Books(rules, Hardware(()), Taxes((), 0), 0, PriceSeries.constant(Price(0, 0)))
         self.clocks = Clocks()
         self.registry = Registry(
             self.books,

@@ -25,6 +25,7 @@ from wattribute.agent.core.model import (
     Reason,
     energy_slot,
 )
+from wattribute.agent.core.prices import PriceSeries
 from wattribute.agent.core.products import Product
 from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.core.units import NS_PER_S, YEAR_S, g_of, ng_from_g, ng_from_kg, rate_from_g_per_min
@@ -35,6 +36,7 @@ S = NS_PER_S
 HALVES = {"a": PPB // 2, "b": PPB // 2}
 POLICIES: list[Policy] = ["reserved", "equal", "usage", "unattributed"]
 W = 1_000_000
+UNIX_NS = 1_700_006_400 * S  # midnight, when the books begin
 
 
 class World:
@@ -53,12 +55,13 @@ class World:
         rules = Rules(
             idle=idle,
             overhead="usage",
-            price=Price.of(Fraction(480), pue),
             idle_uw=idle_uw,  # type: ignore[arg-type]
             cpus=4,
             memory_bytes=2**34,
         )
-        self.books = Books(rules, Hardware(hardware), Taxes(products, 0), 0)
+        self.books = Books(
+            rules, Hardware(hardware), Taxes(products, 0), 0, PriceSeries.constant(Price.of(Fraction(480), pue))
+        )
         self.now_ns = self.asleep_ns = 0
         self.node_ns = self.overhead_ns = 0
         self.counters = {PACKAGE: 0}
@@ -95,6 +98,7 @@ class World:
                 for domain, uj in self.counters.items()
             ],
             self.asleep_ns,
+            unix_ns=self.now_ns + UNIX_NS,
         )
         self.check()
 
@@ -341,7 +345,7 @@ def test_a_restart_goes_on_from_the_saved_counters() -> None:
     world.tick(cpu=10_000_000)
     saved = world.books.save()
     again = World()
-    again.books = Books(world.books.rules, Hardware(()), Taxes((), saved["at_ns"]), saved["at_ns"])
+    again.books = Books(world.books.rules, Hardware(()), Taxes((), saved["at_ns"]), saved["at_ns"], world.books.prices)
     again.entries = {"a": a}
     again.books.open(a, first=False)
     again.now_ns, again.node_ns = world.now_ns, world.node_ns + 5 * S
@@ -390,7 +394,7 @@ def again(world: World, *going_on: Entry) -> World:
     """Another agent's books, which go on from what these saved."""
     saved = json.loads(json.dumps(world.books.save()))
     new = World(idle_w=None)
-    new.books = Books(world.books.rules, Hardware(()), Taxes((), saved["at_ns"]), saved["at_ns"])
+    new.books = Books(world.books.rules, Hardware(()), Taxes((), saved["at_ns"]), saved["at_ns"], world.books.prices)
     for entry in going_on:
         new.books.open(entry, first=False)
     new.entries = dict(world.entries)

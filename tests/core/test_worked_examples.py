@@ -1,5 +1,6 @@
 """Every worked example of the method, to 1e-12; where the paper printed another figure, both are named."""
 
+from collections import Counter
 from fractions import Fraction
 
 import pytest
@@ -7,10 +8,11 @@ import pytest
 from wattribute.agent.core import accounting as a
 from wattribute.agent.core import estimate
 from wattribute.agent.core.break_even import BreakEven, break_even
-from wattribute.agent.core.concurrency import SharedRate
-from wattribute.agent.core.model import SLOTS, TERM_SLOT
+from wattribute.agent.core.model import SLOTS, TERM_SLOT, Job
 from wattribute.agent.core.products import Product, epc_parts, own_part
 from wattribute.agent.core.ranges import Range, exact
+from wattribute.agent.core.tariff import Metered
+from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.core.units import DAY_S, NS_PER_S, YEAR_S, ng_from_g, rate_from_g_per_min, uj_from_j
 
 MIX = {"coal": 0.8, "solar": 0.2}
@@ -120,21 +122,28 @@ def test_live_accrual_is_exact_to_a_nanogram() -> None:
 
 
 def test_live_platform_tax_is_exact_to_a_nanogram() -> None:
-    rate = SharedRate(rate_from_g_per_min(50), 0)
+    """50 g/min, 10 equal jobs, 5 minutes: 25 g each."""
+    taxes = Taxes([Product(id="iks", overhead_rate=rate_from_g_per_min(50))], 0)
     for i in range(10):
-        rate.enter(f"job-{i}", 1, 0)
-    owed = dict.fromkeys((f"job-{i}" for i in range(10)), 0)
+        taxes.enter(Job(id=f"job-{i}", uses=("iks",)), 0, first=True)
+    owed = Counter[str]()
     for second in range(1, 301):
-        for job, owed_ng in rate.settle(second * NS_PER_S).items():
-            owed[job] += owed_ng
+        due = taxes.settle(second * NS_PER_S, second * NS_PER_S, {})
+        owed.update({job_id: ng["iks", "platform"] for job_id, ng in due.by_job.items()})
     assert all(abs(owed_ng - ng_from_g(25)) <= 1 for owed_ng in owed.values())
 
 
 def test_each_moment_is_paid_at_its_own_rate() -> None:
     """1 g/s for 10 s, then 9 g/s: consecutive jobs owe 10 and 90, not 50 and 50."""
-    rate = SharedRate(rate_from_g_per_min(60), 0)
-    rate.enter("a", 1, 0)
-    rate.set_rate(rate_from_g_per_min(540), 10 * NS_PER_S)
-    assert rate.leave("a", 10 * NS_PER_S) == ng_from_g(10)
-    rate.enter("b", 1, 10 * NS_PER_S)
-    assert rate.leave("b", 20 * NS_PER_S) == ng_from_g(90)
+    taxes = Taxes([Product(id="iks")], 0)
+    a, b = Job(id="a", uses=("iks",)), Job(id="b", uses=("iks",))
+    taxes.enter(a, 0, first=True)
+    owed = Counter[str]()
+    for second in range(20):
+        if second == 10:
+            taxes.leave(a, 10 * NS_PER_S)
+            taxes.enter(b, 10 * NS_PER_S, first=True)
+        at_ns = (second + 1) * NS_PER_S
+        due = taxes.settle(at_ns, at_ns, {"iks": Metered(platform_ng=ng_from_g(1 if second < 10 else 9))})
+        owed.update({job_id: ng["iks", "platform"] for job_id, ng in due.by_job.items()})
+    assert owed == {"a": ng_from_g(10), "b": ng_from_g(90)}
