@@ -3,14 +3,17 @@
 It holds nothing that ledger.db of each node doesn't have, but for what was registered and imported.
 """
 
+import logging
 from pathlib import Path
 
 from wattribute.agent.archive.database import Database, Unreachable
 from wattribute.agent.archive.store import Archive
 from wattribute.agent.config.schema import Config
-from wattribute.agent.core.errors import ConfigError
+from wattribute.agent.core.errors import ConfigError, LedgerError
 
-__all__ = ["FILE", "Archive", "Unreachable", "open_archive"]
+__all__ = ["FILE", "Archive", "Unreachable", "file_of", "is_local", "open_archive"]
+
+log = logging.getLogger("wattribute")
 
 FILE = "archive.db"
 POSTGRESQL = ("postgresql://", "postgres://")
@@ -26,6 +29,8 @@ def open_archive(config: Config, *, pull: bool = True) -> Archive:
     if pull and is_local(config):
         try:
             _pull(Path(config.agent.state_dir), archive)
+        except LedgerError as error:  # what is here already can still be told
+            log.warning("what this node's ledger has since isn't in the archive: %s", error)
         except BaseException:
             archive.close()
             raise
@@ -37,9 +42,10 @@ def is_local(config: Config) -> bool:
     return not config.ledger.url.startswith(POSTGRESQL)
 
 
-def sqlite_path(url: str) -> Path:
-    """The file of sqlite:///PATH: always from the root, also where it is written with four slashes."""
-    return Path("/", url.removeprefix(SQLITE).lstrip("/"))
+def file_of(config: Config) -> Path:
+    """The file of a local archive. sqlite:///PATH is always from the root, also where it has four slashes."""
+    url = config.ledger.url
+    return Path("/", url.removeprefix(SQLITE).lstrip("/")) if url else Path(config.agent.state_dir, FILE)
 
 
 def _open(config: Config) -> Database:
@@ -52,7 +58,7 @@ def _open(config: Config) -> Database:
         raise ConfigError("ledger.url is neither postgresql://USER@HOST/DATABASE nor sqlite:///PATH")
     from wattribute.agent.archive.sqlite import SqliteDatabase
 
-    return SqliteDatabase(sqlite_path(url) if url else Path(config.agent.state_dir, FILE))
+    return SqliteDatabase(file_of(config))
 
 
 def _made(database: Database) -> Archive:

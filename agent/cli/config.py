@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from wattribute.agent.config import Config, Loaded, check_exposure, load
+from wattribute.agent.config.addresses import without_password
 from wattribute.agent.config.decode import LISTS, SECTIONS
 from wattribute.agent.core.errors import ConfigError
 
@@ -62,7 +63,7 @@ def show(file: Path | None, origin: bool, as_json: bool) -> None:
     for warning in loaded.warnings:
         click.echo(f"wattribute: warning: {warning}", err=True)
     if as_json:
-        document = {"config": msgspec.to_builtins(loaded.config), "origins": dict(loaded.origins)}
+        document = {"config": _shown(loaded.config), "origins": dict(loaded.origins)}
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
     for line in to_toml(loaded, origins=origin):
@@ -81,7 +82,7 @@ def summary(config: Config) -> str:
 
 def to_toml(loaded: Loaded, *, origins: bool) -> Iterator[str]:
     """The configuration as lines of TOML; a key without a value (derived, or not chosen) is a comment."""
-    builtins: dict[str, Any] = msgspec.to_builtins(loaded.config)
+    builtins = _shown(loaded.config)
     plain = [section for section in SECTIONS if section not in LISTS]
     for section in plain:
         yield f"[{section}]"
@@ -97,6 +98,12 @@ def to_toml(loaded: Loaded, *, origins: bool) -> Iterator[str]:
             yield f"[[{section}]]{tail}"
             yield from (f"{key} = {_value(value)}" for key, value in item.items() if value is not None)
             yield ""
+
+
+def _shown(config: Config) -> dict[str, Any]:
+    builtins: dict[str, Any] = msgspec.to_builtins(config)
+    builtins["ledger"]["url"] = without_password(config.ledger.url)
+    return builtins
 
 
 def _value(value: Any) -> str:
