@@ -8,7 +8,7 @@ from importlib import import_module
 
 import click
 
-PARTS: tuple[str, ...] = ()
+PARTS = ("add", "list", "show", "lineage", "epc", "cost", "freeze", "retire")
 
 
 class Parts(click.Group):

@@ -33,6 +33,7 @@ class Recorded:
 class Book:
     """All products with what is known of their EPC. `declared`: which of them the configuration declares.
 
+    `computed`: those whose own EPC is what was recorded, neither declared nor frozen.
     `given`: what each gave to its children by weight; `given_ng`: what they inherit of it; `recovered_ng`: the product
     tax that was billed for it.
     """
@@ -42,6 +43,7 @@ class Book:
     recorded: Mapping[str, Recorded]
     registry: Registry
     declared: frozenset[str] = frozenset()
+    computed: frozenset[str] = frozenset()
     given: Mapping[str, Fraction] = field(default_factory=dict)
     given_ng: Mapping[str, int] = field(default_factory=dict)
     recovered_ng: Mapping[str, int] = field(default_factory=dict)
@@ -89,9 +91,11 @@ def book(
             entered += cost.mass
         so_far = recorded.get(product_id, Recorded())
         recorded[product_id] = replace(so_far, entered=entered, entered_count=len(costs))
+    computed: set[str] = set()
     for product_id in recorded.keys() & products.keys():
         product, total = products[product_id], recorded[product_id].total
         if product.own is None and total is not None:
+            computed.add(product_id)
             products[product_id] = replace(
                 product, epc_low_ng=total.low, epc_own_ng=total.central, epc_high_ng=total.high
             )
@@ -107,6 +111,7 @@ def book(
         recorded=recorded,
         registry=folded,
         declared=frozenset(product.id for product in known),
+        computed=frozenset(computed),
         given=given(products.values()),
         given_ng=given_ng,
         recovered_ng=recovered_ng,

@@ -88,14 +88,15 @@ def registry(events: Iterable[Event]) -> Registry:
     folded = Registry()
     for number, event in enumerate(events, 1):
         try:
-            _fold(folded, event)
+            fold(folded, event)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             what = f"{event.get('event')!r} of {event.get('id')!r}" if isinstance(event, Mapping) else repr(event)
             raise ValueError(f"product event {number} ({what}) can't be read: {error!r}") from error
     return folded
 
 
-def _fold(folded: Registry, event: Event) -> None:
+def fold(folded: Registry, event: Event) -> None:
+    """Add one event to what went before, whether or not it keeps the rules. Raises as a wrong lookup does."""
     product_id, kind = str(event["id"]), event["event"]
     if kind == "add":
         folded.products[product_id] = _changed(Product(id=product_id, status="open"), event)
@@ -333,7 +334,7 @@ def payable(product: Product) -> None:
     if (product.overhead_rate or product.lifetime_s) and not product.concurrency_ppm and product.scope is None:
         what = "overhead" if product.overhead_rate else "EPC"
         raise Refused(
-            f'product "{product.id}": its {what} would be billed in full by every node; add --concurrency N (how many '
-            "jobs use it at once, on all nodes together) or --scope fleet (counted by the shared ledger) or --scope "
+            f'product "{product.id}": its {what} would be billed in full by every node; give it a concurrency (how '
+            "many jobs use it at once, on all nodes together), or a scope: fleet (counted by the shared ledger) or "
             "node (only jobs of one node use it)"
         )
