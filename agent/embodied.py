@@ -90,7 +90,7 @@ def propose(inventory: "Inventory", gpu_names: Sequence[str], catalogue: Catalog
         )
     else:
         notes.append("what this machine is made of can't be read here: a generic server stands for it")
-    whole = Part(item=server, count=Fraction(1), sure="generic", found=inventory.server or "a machine")
+    whole = Part(item=server, count=Fraction(1), sure="generic", found=_seen(inventory))
     return Proposal(parts=(whole, *gpus), notes=tuple(notes))
 
 
@@ -172,6 +172,13 @@ def _parts(inventory: "Inventory", catalogue: Catalogue) -> Iterator[Part]:
     hard = [disk for disk in inventory.disks if disk.rotational]
     if hard:
         yield Part(item=catalogue[GENERIC["hdd"]], count=Fraction(len(hard)), sure="generic", found=_models(hard))
+
+
+def _seen(inventory: "Inventory") -> str:
+    what = inventory.server or ("a virtual machine" if inventory.virtual else "a machine")
+    cpus = inventory.cpu_model and f"{max(1, inventory.sockets)} x {inventory.cpu_model}"
+    memory = inventory.memory_bytes and f"{round(inventory.memory_bytes / GIB):,} GB of memory"
+    return ", ".join(str(one) for one in (what, cpus, memory) if one)
 
 
 def _models(disks: "Sequence[Disk]") -> str:

@@ -21,8 +21,9 @@ from wattribute.agent.core.model import Finding
     type=click.Path(path_type=Path),
     help="Configuration file  [default: /etc/wattribute/wattribute.toml]",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object per source.")
-def command(file: Path | None, as_json: bool) -> None:
+@click.option("--embodied", is_flag=True, help="Say instead what this machine cost to make, and how to configure it.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, one object per source (or what was found).")
+def command(file: Path | None, embodied: bool, as_json: bool) -> None:
     """Say what can be measured here: each source, whether it can be read, how well, and what would mend it.
 
     Exit code 1 if a source that the configuration names or requires can't be read.
@@ -30,8 +31,18 @@ def command(file: Path | None, as_json: bool) -> None:
     \b
     Example:
       wattribute doctor
+      wattribute doctor --embodied
     """
     loaded = load(file, os.environ, {})
+    if embodied:
+        from wattribute.agent.cli import hardware
+
+        found = hardware.look(loaded.config)
+        if as_json:
+            click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        else:
+            hardware.show(found)
+        return
     findings = list(examine(loaded.config))
     # A finding without a quality tells of something that isn't counted, as the cores inside a package.
     readable = {finding.source for finding in findings if finding.ok and finding.quality}
