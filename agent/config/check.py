@@ -33,6 +33,7 @@ def problems(config: Config) -> list[Problem]:
         *_general(config),
         *_rules(config),
         *_carbon(config.carbon),
+        *_embodied(config),
         *_products(config.product),
     ]
 
@@ -145,6 +146,13 @@ def _carbon(carbon: Carbon) -> Iterator[Problem]:
         yield f"carbon.{given[-1]}", f"carbon: give exactly one of {', '.join(INTENSITIES)}; found {', '.join(given)}"
     if carbon.mix is not None and abs((whole := sum(carbon.mix.values())) - 1) > MIX_TOLERANCE:
         yield "carbon.mix", f"carbon.mix sums to {whole:.12g}; its parts must sum to 1"
+
+
+def _embodied(config: Config) -> Iterator[Problem]:
+    if config.embodied:  # a configuration that says nothing of it reads no catalogue
+        from wattribute.agent.config.embodied import problems as problems_of_embodied
+
+        yield from problems_of_embodied(config.embodied, nearest)
 
 
 def _products(products: tuple[Product, ...]) -> Iterator[Problem]:
