@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from fractions import Fraction
 
+from wattribute.agent.config.addresses import problems_of_ledger
 from wattribute.agent.config.rules import rules_of
-from wattribute.agent.config.schema import Carbon, Config, Product
+from wattribute.agent.config.schema import Carbon, Config, Product, Provider
 from wattribute.agent.core.errors import ConfigError
 from wattribute.agent.core.products import find_cycle as find_cycle
 from wattribute.agent.core.rules import problem as problem_of_rule
@@ -32,7 +33,8 @@ def problems(config: Config) -> list[Problem]:
         *_unavailable(config),
         *_general(config),
         *_rules(config),
-        *_carbon(config.carbon),
+        *problems_of_ledger(config.ledger),
+        *_carbon(config),
         *_embodied(config),
         *_products(config.product),
     ]
@@ -84,15 +86,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _unavailable(config: Config) -> Iterator[Problem]:
-    for key in ("zone", "series", "provider"):
-        if getattr(config.carbon, key) is not None:
-            yield _not_yet(f"carbon.{key}", "carbon.intensity_g_per_kwh or carbon.mix")
-    if config.carbon.factor_type == "direct" and config.carbon.mix is not None:
-        yield _not_yet('carbon.factor_type = "direct" with a mix', "intensity_g_per_kwh", key="carbon.factor_type")
     if config.collectors.wall != "off":
         yield _not_yet(f'collectors.wall = "{config.collectors.wall}"', '"off"', key="collectors.wall")
-    if config.ledger.url:
-        yield _not_yet("ledger.url", "the SQLite ledger in agent.state_dir (leave it empty)", key="ledger.url")
     if config.web.config_file:
         yield _not_yet("web.config_file", "a loopback agent.listen behind a reverse proxy")
     for product in config.product:
@@ -140,12 +135,17 @@ def _rules(config: Config) -> Iterator[Problem]:
             yield "rule", f"rule[{number}]: {why}"
 
 
-def _carbon(carbon: Carbon) -> Iterator[Problem]:
+def _carbon(config: Config) -> Iterator[Problem]:
+    carbon = config.carbon
     given = [name for name in INTENSITIES if getattr(carbon, name) is not None]
     if len(given) != 1:
         yield f"carbon.{given[-1]}", f"carbon: give exactly one of {', '.join(INTENSITIES)}; found {', '.join(given)}"
     if carbon.mix is not None and abs((whole := sum(carbon.mix.values())) - 1) > MIX_TOLERANCE:
         yield "carbon.mix", f"carbon.mix sums to {whole:.12g}; its parts must sum to 1"
+    if (carbon, config.provider) != (Carbon(), Provider()):  # a configuration that says nothing of it reads no table
+        from wattribute.agent.config.carbon import problems as problems_of_carbon
+
+        yield from problems_of_carbon(config, nearest)
 
 
 def _embodied(config: Config) -> Iterator[Problem]:

@@ -260,8 +260,8 @@ class CarbonIntensity:
     """Grams CO2e per kWh in force over [valid_from, valid_until), with where it comes from.
 
     `method`: "average" or "marginal", and the factor type ("average, lifecycle"). `quality`: final, estimated or
-    forecast (a source's own word), stale (the last known holds on), fallback, static or default. `final`: no better
-    value will come. The low and high are those between which it certainly lies.
+    forecast (a source's own word), stale (the last known holds on), fallback, static or default. `final`: the
+    source's last word. The low and high are those between which it certainly lies.
     """
 
     gco2e_per_kwh: float

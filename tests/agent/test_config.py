@@ -235,12 +235,7 @@ def test_all_misspelt_keys_are_told_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "instead"),
     [
-        ('[carbon]\nzone = "FR"', "use carbon.intensity_g_per_kwh or carbon.mix"),
-        ('[carbon]\nseries = "a.csv"', "use carbon.intensity_g_per_kwh or carbon.mix"),
-        ('[carbon]\nprovider = "uk"', "use carbon.intensity_g_per_kwh or carbon.mix"),
-        ('[carbon]\nfactor_type = "direct"\nmix = { coal = 1 }', "use intensity_g_per_kwh"),
         ('[collectors]\nwall = "psys"', 'use "off"'),
-        ('[ledger]\nurl = "postgresql://x"', "use the SQLite ledger in agent.state_dir (leave it empty)"),
         ('[web]\nconfig_file = "web.yml"', "use a loopback agent.listen behind a reverse proxy"),
         ('[[product]]\nid = "p"\ntax_by = "units"', 'use "weight"'),
         ('[[product]]\nid = "p"\namortise = "units"', 'use "time" and lifetime_years'),

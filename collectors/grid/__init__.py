@@ -1,0 +1,1 @@
+"""Carbon intensity of electricity: bundled tables, CSV series and live providers."""
