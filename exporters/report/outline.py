@@ -75,7 +75,7 @@ def _facts(sheet: Sheet) -> Iterator[tuple[str, str]]:
         yield "ended", moment(job.ended_unix_ns) or "still runs"
         if job.ended_unix_ns is not None:
             yield "took", duration(max(0, job.ended_unix_ns - job.started_unix_ns))
-    if product is not None:
+    if product is not None and sheet.kind == "product":
         yield "product", product.id
         yield "kind", product.kind
         yield "version", product.version

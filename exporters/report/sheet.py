@@ -38,19 +38,20 @@ class Costs:
     sm_ns: int = 0
 
     @classmethod
-    def of(cls, records: Iterable[JobRecord]) -> "Costs":
-        """The sum of some jobs."""
+    def of(cls, parts: "Iterable[JobRecord | Costs]") -> "Costs":
+        """The sum of some jobs, or of some sums."""
         jobs = cpu_ns = sm_ns = 0
         energy: Counter[tuple[str, str, str]] = Counter()
         terms: Counter[Term] = Counter()
         taxes: Counter[tuple[str, Term]] = Counter()
         corrections: Counter[Term] = Counter()
-        for record in records:
-            jobs, cpu_ns, sm_ns = jobs + 1, cpu_ns + record.cpu_ns, sm_ns + record.sm_ns
-            energy.update(record.energy_uj)
-            terms.update(record.terms_ng)
-            taxes.update(record.taxes_ng)
-            corrections.update(record.corrections_ng)
+        for part in parts:
+            jobs += part.jobs if isinstance(part, Costs) else 1
+            cpu_ns, sm_ns = cpu_ns + part.cpu_ns, sm_ns + part.sm_ns
+            energy.update(part.energy_uj)
+            terms.update(part.terms_ng)
+            taxes.update(part.taxes_ng)
+            corrections.update(part.corrections_ng)
         return cls(
             jobs=jobs,
             energy_uj=dict(energy),
@@ -141,6 +142,7 @@ class Sheet:
 
     `uncertainty` is that of `total`, None where it isn't known. `billed_ng`: what a product's users paid it, by term.
     `hours`: (start in Unix ns, energy in uJ) of each hour that was told apart.
+    `runs`: the jobs one by one, for formats that list them.
     """
 
     kind: Kind
@@ -159,6 +161,7 @@ class Sheet:
     lineage: Lineage | None = None
     billed_ng: Mapping[Term, int] = field(default_factory=dict)
     hours: tuple[tuple[int, int], ...] = ()
+    runs: tuple[JobRecord, ...] = ()
     method: Mapping[str, str] = field(default_factory=dict)
     policy: Mapping[str, str] = field(default_factory=dict)
     included: tuple[str, ...] = ()
@@ -178,6 +181,20 @@ class Sheet:
             return None
         sums = {"jsc": found.jsc, "jsce": found.jsce, "asc": found.asc, "asce": found.asce}
         return sums[name] if name in sums else found.terms.get(cast(Term, name))
+
+    def used_kwh(self, energy_uj: int) -> Fraction:
+        """Energy with what it took to cool and supply it: what a meter at the building's door would have counted.
+
+        By the PUE where there is one; where it varied, by how much cooling the sheet's grams hold.
+        """
+        operation_ng = self.total.term_ng("operation")
+        if self.pue is not None:
+            factor = Fraction(self.pue)
+        elif operation_ng > 0:
+            factor = Fraction(operation_ng + self.total.term_ng("cooling"), operation_ng)
+        else:
+            factor = Fraction(1)
+        return Fraction(energy_uj, UJ_PER_KWH) * factor
 
     def mean_g_per_kwh(self) -> Fraction | None:
         """Grams of operation per kilowatt-hour over everything in the sheet: what the energy was priced at."""
