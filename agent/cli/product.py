@@ -8,7 +8,7 @@ from importlib import import_module
 
 import click
 
-PARTS = ("add", "list", "show", "lineage", "epc", "cost", "freeze", "retire")
+PARTS = ("add", "list", "show", "lineage", "epc", "cost", "freeze", "retire", "compare")
 
 
 class Parts(click.Group):

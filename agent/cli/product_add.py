@@ -16,8 +16,11 @@ from wattribute.agent.cli.product_words import (
     Weight,
     between,
     config_option,
+    mass,
     ng_of,
 )
+from wattribute.agent.core.errors import Refused
+from wattribute.agent.core.lineage import Book, recovery
 from wattribute.agent.core.units import DAY_S, NG_PER_G, RATE_SCALE, YEAR_S
 
 
@@ -70,8 +73,10 @@ def command(product_id: str, file: Path | None, status: str | None, update: bool
     def write(draft: Draft) -> None:
         if update:
             draft.put("set", product_id, **values)
-            return
-        draft.put("add", product_id, **{"owners": [user()], **values})
+        else:
+            draft.put("add", product_id, **{"owners": [user()], **values})
+        if values.get("parents"):
+            _check_left(draft.book(), product_id)
         if status == "frozen" or (status == "retired" and draft.book().epc[product_id].total is not None):
             from wattribute.agent.cli.product_freeze import freeze
 
@@ -79,10 +84,25 @@ def command(product_id: str, file: Path | None, status: str | None, update: bool
         if status == "retired":
             draft.put("retire", product_id)
 
-    append(file, write, jobs=status in ("frozen", "retired"))
+    append(file, write, jobs=bool(values.get("parents")) or status in ("frozen", "retired"))
     click.echo(
         f'product "{product_id}" is changed' if update else f'product "{product_id}" is added, {status or "open"}'
     )
+
+
+def _check_left(found: Book, product_id: str) -> None:
+    """Raises Refused where users of a parent have paid already what this product would inherit."""
+    for parent, part in found.epc[product_id].inherited.items():
+        excess_ng = recovery(found, parent, 0).excess_ng
+        if part is not None and part.central and excess_ng:
+            left = max(
+                Fraction(0), found.products[product_id].parents[parent] * (1 - Fraction(excess_ng, part.central))
+            )
+            raise Refused(
+                f'product "{product_id}": of the EPC of "{parent}" its users have paid '
+                f"{mass(found.recovered_ng.get(parent, 0))} already; at most a weight of "
+                f"{float(left * 1000 // 1 / 1000):g} is left to inherit"
+            )
 
 
 def _values(options: dict[str, Any], *, update: bool) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.products import Frozen, Product, find_cycle, given
+from wattribute.agent.core.units import DAY_S
 
 PLACES = 12  # of a weight, as in WEIGHT_SCALE
 FIELDS = (
@@ -99,7 +100,7 @@ def fold(folded: Registry, event: Event) -> None:
     """Add one event to what went before, whether or not it keeps the rules. Raises as a wrong lookup does."""
     product_id, kind = str(event["id"]), event["event"]
     if kind == "add":
-        folded.products[product_id] = _changed(Product(id=product_id, status="open"), event)
+        folded.products[product_id] = _changed(_blank(product_id), event)
     elif kind == "set":
         folded.products[product_id] = _changed(folded.products[product_id], event)
     elif kind == "cost":
@@ -134,6 +135,10 @@ def fold(folded: Registry, event: Event) -> None:
     else:
         raise ValueError(f"there is no such event as {kind!r}")
     folded.history.setdefault(product_id, []).append(event)
+
+
+def _blank(product_id: str) -> Product:
+    return Product(id=product_id, status="open", retraining_interval_s=DAY_S)
 
 
 def _changed(product: Product, event: Event) -> Product:
@@ -188,7 +193,7 @@ class _Rules:
             if product_id in self._registry.products:
                 raise Refused(f'product "{product_id}" is registered already; change it with --update')
             self._not_declared(product_id)
-            self._check_new(_changed(Product(id=product_id, status="open"), event))
+            self._check_new(_changed(_blank(product_id), event))
         elif kind == "set":
             self._check_set(product_id, event)
         elif kind == "cost":
