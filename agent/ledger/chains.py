@@ -168,7 +168,9 @@ def blame(broken: Break, others: Sequence[Break], candidates: Mapping[str, Itera
 
 def fixed_candidates(table: Table) -> dict[str, list[Any]]:
     """Values that a column can have in any ledger."""
-    return {"domain": ["", *DOMAIN_KINDS]} if table == "windows" else {"kind": [*DOMAIN_KINDS, "psys"]}
+    if table == "windows":
+        return {"domain": ["", *DOMAIN_KINDS]}
+    return {"kind": [*DOMAIN_KINDS, "psys"]} if table == "gaps" else {}
 
 
 def named(table: Table, values: Values) -> str:

@@ -79,10 +79,10 @@ class Sums:
             for name, amount in amounts.items():
                 if amount < 0 and not name.startswith("carry."):
                     self._add(Trouble(f"job {job!r}: {domain} {name} fell by {-amount}", position, values, "content"))
-                if name.startswith("unnamed."):
-                    self._unnamed[job, name] = self._unnamed.get((job, name), 0) + amount
-                else:
+                if domain or not name.startswith("unnamed."):
                     here += amount * hash((key, job, domain, name))
+                else:
+                    self._unnamed[job, name] = self._unnamed.get((job, name), 0) + amount
             groups[hash((key, job)) % GROUPS] += here
             if not domain:
                 continue
