@@ -20,3 +20,9 @@ def test_a_name_outlives_the_session(driver: NvmlDouble, collector: NvmlCollecto
     names = dict(collector.names())
     collector.release()
     assert collector.names() == names
+
+
+def test_a_gpu_that_tells_no_name_is_read_all_the_same(driver: NvmlDouble, collector: NvmlCollector) -> None:
+    driver.gpus[0].fail("name", 3)
+    assert collector.read()
+    assert list(collector.names().values()) == [""]
