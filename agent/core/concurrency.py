@@ -7,7 +7,6 @@ times nanoseconds.
 """
 
 from collections.abc import Collection, Mapping
-from heapq import nlargest
 from typing import NamedTuple
 
 _FINE = 1 << 96
@@ -58,6 +57,11 @@ class Presence:
         self._at_ns = self._since_ns = at_ns
         self._v = self._since_v = 0
         self._elsewhere = 0
+
+    @property
+    def weight(self) -> int:
+        """Sum of the weights present."""
+        return self._weight
 
     @property
     def window_ns(self) -> tuple[int, int]:
@@ -174,7 +178,7 @@ class Remainders:
             left_ng -= parts[account]
             carried[account] = due - (parts[account] << _BITS)
         if left_ng > 0:
-            for payer in nlargest(left_ng, carried, key=carried.__getitem__):
+            for payer in sorted(carried, key=carried.__getitem__, reverse=True)[:left_ng]:
                 parts[payer] = parts.get(payer, 0) + 1
                 carried[payer] -= _WHOLE
         elif left_ng:

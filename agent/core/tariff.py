@@ -40,7 +40,7 @@ class Tariff:
         self.buyers = Presence(at_ns, product.concurrency_ppm, None if fleet else 0)
         self.recovered_until_unix_ns: int | None = None  # of a product with a deployment
         self._remainders: dict[Term, Remainders] = {}
-        self._rate_rest = self._stock_rest = 0
+        self._rate_rest = self._stock_rest = self._life_ns = 0
         self._scope = product.scope
         self.declare(product, stock_ng, at_ns)
 
@@ -50,9 +50,10 @@ class Tariff:
         self._rate = product.overhead_rate if live else 0
         # An EPC is taxed from deployment on: one that is still being made has none yet.
         self._stock_ng = stock_ng if product.status == "frozen" else 0
-        self._life_ns = (product.lifetime_s or 0) * NS_PER_S
+        life_ns = (product.lifetime_s or 0) * NS_PER_S
+        if life_ns != self._life_ns:
+            self._life_ns, self._stock_rest = life_ns, 0  # a rest of another life is less than a nanogram of this one
         self._deployed_unix_ns = product.deployed_unix_ns
-        self._stock_rest = 0
         for presence in (self.users, self.buyers):
             presence.set_declared(product.concurrency_ppm, at_ns)
         if product.scope != self._scope:

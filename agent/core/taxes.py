@@ -30,7 +30,7 @@ class _Account:
 
     billed_ng: dict[Term, int] = field(default_factory=dict)
     untaxed_ng: dict[Term, int] = field(default_factory=dict)
-    running: dict[str, int] = field(default_factory=dict)  # job id -> weight, of it or on it
+    running: dict[str, int] = field(default_factory=dict)  # job id -> the weight with which it pays
     jobs_total: int = 0
     weight_ppm: int = 0
     weight_ppm_ns: int = 0
@@ -115,6 +115,11 @@ class Taxes:
         if tariff is not None and tariff.in_fleet:
             tariff.set_divisor(weight_ppm, at_ns)
 
+    def fleet_weights_ppm(self) -> dict[str, int]:
+        """The weight of the payers here of each product whose scope is the fleet, where there are any."""
+        fleet = ((product_id, tariff.users.weight) for product_id, tariff in self._tariffs.items() if tariff.in_fleet)
+        return {product_id: weight_ppm for product_id, weight_ppm in fleet if weight_ppm}
+
     def enter(self, job: Job, at_ns: int, *, first: bool) -> None:
         """A job begins (or, not `first`, goes on, as it is now): it pays for every product it uses, each once."""
         if job.role == "retraining":
@@ -138,8 +143,10 @@ class Taxes:
         for product_id in named:
             account = self._account(product_id, at_ns)
             account.advance(at_ns)
-            account.running[job.id] = job.weight_ppm
-            account.weight_ppm += job.weight_ppm
+            # A product's own platform, retraining and creation jobs don't pay it: they have no weight.
+            weight_ppm = job.weight_ppm if product_id in pays or product_id not in self.products else 0
+            account.running[job.id] = weight_ppm
+            account.weight_ppm += weight_ppm
             account.jobs_total += first
 
     def leave(self, job: Job, at_ns: int, *, ended: bool = True) -> None:
