@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from wattribute.agent.config.schema import Carbon, Config
+from wattribute.agent.config import Carbon, Config, Loaded
 from wattribute.agent.core.accounting import Price
 from wattribute.agent.core.errors import ConfigError
 from wattribute.agent.core.intensity import (
     DIRECT_SOURCE,
     LIFECYCLE_SOURCE,
-    WORLD_G_PER_KWH,
     About,
     Band,
+    FactorType,
     mix_bounds,
     price_of,
     ratios,
@@ -148,6 +148,14 @@ def open_grid(
     return grid
 
 
+def chosen(loaded: Loaded) -> bool:
+    """Whether anybody chose the carbon intensity."""
+    ways = ("mix", "zone", "series", "provider")
+    return not loaded.is_default("carbon.intensity_g_per_kwh") or any(
+        getattr(loaded.config.carbon, way) for way in ways
+    )
+
+
 def fixed_value(carbon: Carbon, since_unix_ns: int, *, configured: bool) -> CarbonIntensity:
     """A number, a mix or a zone as a value in force. Raises ConfigError for a zone that isn't there."""
     method = f"average, {carbon.factor_type}"
@@ -165,23 +173,18 @@ def fixed_value(carbon: Carbon, since_unix_ns: int, *, configured: bool) -> Carb
         about = About(zone="", provider="mix", method=method, source=source)
         return valued(about, central, "static", valid_from_unix_ns=since_unix_ns, bounds=(low, high))
     if not configured:
-        return replace(world(), valid_from_unix_ns=since_unix_ns)
+        return replace(world(carbon.factor_type), valid_from_unix_ns=since_unix_ns)
     about = About(zone="", provider="static", method=method, source="carbon.intensity_g_per_kwh")
-    number = WORLD_G_PER_KWH if carbon.intensity_g_per_kwh is None else carbon.intensity_g_per_kwh
-    return valued(about, float(number), "static", valid_from_unix_ns=since_unix_ns)
+    assert carbon.intensity_g_per_kwh is not None  # exactly one way is stated
+    return valued(about, float(carbon.intensity_g_per_kwh), "static", valid_from_unix_ns=since_unix_ns)
 
 
-def world() -> CarbonIntensity:
-    """The world's average: what counts where nothing better is known. A life-cycle figure, and says so."""
-    about = About(
-        zone="",
-        provider="default",
-        method="average, lifecycle",
-        year=2023,
-        source="Ember, Global Electricity Review 2024: the world's average",
-        licence="CC BY 4.0",
-    )
-    return valued(about, float(WORLD_G_PER_KWH), "default")
+def world(factor_type: FactorType) -> CarbonIntensity:
+    """The world's average: what counts where nothing better is known."""
+    from wattribute.collectors.grid.tables import WORLD, bundled
+
+    zone = bundled().kinds(WORLD)[factor_type]
+    return replace(zone.intensity("default"), zone="", provider="default")
 
 
 def fallbacks(config: Config) -> list[Link]:
@@ -200,7 +203,7 @@ def fallbacks(config: Config) -> list[Link]:
     return [
         Link("carbon.fallback_g_per_kwh", own, "not set"),
         _static(config),
-        Link("the world's average", world()),
+        Link("the world's average", world(carbon.factor_type)),
     ]
 
 

@@ -13,7 +13,7 @@ import click
 from wattribute import __version__
 from wattribute.agent.core.errors import ConfigError, WattributeError
 
-COMMANDS = ("agent", "run", "jobs", "receipt", "doctor", "product", "estimate", "report", "config")
+COMMANDS = ("agent", "run", "jobs", "receipt", "doctor", "product", "estimate", "report", "intensity", "config")
 
 
 class Commands(click.Group):

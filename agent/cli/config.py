@@ -74,7 +74,11 @@ def summary(config: Config) -> str:
     """The few things that a reader of the file would check first."""
     count = len(config.product)
     carbon = config.carbon
-    grid = "a mix" if carbon.mix is not None else f"{carbon.intensity_g_per_kwh:g} g/kWh"
+    way = next((way for way in ("provider", "series", "zone") if getattr(carbon, way) is not None), "")
+    if way:
+        grid = f"{way} {getattr(carbon, way)}"
+    else:
+        grid = "a mix" if carbon.mix is not None else f"{carbon.intensity_g_per_kwh:g} g/kWh"
     products = f"{count} product{'' if count == 1 else 's'}"
     rules = f", {len(config.rule)} rule{'' if len(config.rule) == 1 else 's'}" if config.rule else ""
     return f"every {config.agent.interval_s:g} s, {config.agent.listen}, PUE {carbon.pue:g}, {grid}, {products}{rules}"

@@ -26,8 +26,9 @@ KG_PER_LB = Fraction("0.45359237")
 MOST_G_PER_KWH = 1500
 """Nothing that is connected to a grid emits more (coal's worst is 937 at the stack, 1306 the worst country)."""
 
-WORLD_G_PER_KWH = 480
-"""The world's average, 2023 (Ember, Global Electricity Review 2024); country figures go from 20 to 1306."""
+WORLD_G_PER_KWH: Mapping[FactorType, int] = {"lifecycle": 480, "direct": 475}
+"""The world's average: 2023 (Ember, Global Electricity Review 2024); direct: 2018 (IEA, Global Energy and CO2 Status
+Report 2019). Countries' life-cycle figures go from 20 to 1306."""
 
 LIFECYCLE_RANGES: Mapping[str, tuple[Fraction, Fraction]] = {
     # Lowest and highest, g CO2e/kWh: IPCC AR5 WG3 Annex III, table A.III.2; the medians are EMISSION_FACTORS.
@@ -138,7 +139,10 @@ Band: TypeAlias = tuple[Fraction, Fraction]
 """How far the true intensity may be from the one used: lowest and highest as multiples of it."""
 
 # The reasons stand in docs/intensity.md, "How far off".
-BAND_DEFAULT: Band = (Fraction(20, 480), Fraction(1306, 480))
+BAND_DEFAULT: Mapping[str, Band] = {
+    "lifecycle": (Fraction(20, 480), Fraction(1306, 480)),
+    "direct": (Fraction(0), Fraction(1306, 475)),
+}
 BAND_FINAL: Mapping[str, Band] = {
     "lifecycle": (Fraction(410, 490), Fraction(650, 490)),
     "direct": (Fraction(760, 937), Fraction(937, 760)),
@@ -148,9 +152,9 @@ BAND_ELSE: Band = (Fraction(1, 2), Fraction(2))
 
 def band_of(quality: str, method: str) -> Band:
     """How far off a value of a quality and method may be, for those that have no bounds of their own."""
-    if quality == "default":
-        return BAND_DEFAULT
     kind, _, factor_type = method.partition(", ")
+    if quality == "default":
+        return BAND_DEFAULT[factor_type]
     return BAND_FINAL[factor_type] if quality == "final" and kind == "average" else BAND_ELSE
 
 

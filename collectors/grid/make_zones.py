@@ -18,6 +18,28 @@ from wattribute.agent.core.intensity import WORLD_G_PER_KWH
 from wattribute.collectors.grid.codecarbon import CC_BY, GOOGLE, countries, data_folder, us_states
 from wattribute.collectors.grid.tables import COLUMNS, WORLD, ZONES, Zone
 
+WORLDS = (
+    Zone(
+        key=WORLD,
+        kind="world",
+        name="World",
+        g_per_kwh=Decimal(WORLD_G_PER_KWH["lifecycle"]),
+        factor_type="lifecycle",
+        year=2023,
+        source="Ember, Global Electricity Review 2024",
+        licence=CC_BY,
+    ),
+    Zone(
+        key=WORLD,
+        kind="world",
+        name="World",
+        g_per_kwh=Decimal(WORLD_G_PER_KWH["direct"]),
+        factor_type="direct",
+        year=2018,
+        source="IEA, Global Energy and CO2 Status Report 2019",
+        licence="a single published figure",
+    ),
+)
 FIGURE = "Grid carbon intensity (gCO2eq / kWh)"
 
 
@@ -44,23 +66,13 @@ def main(regions: str, year: str) -> None:
     if folder is None:
         raise SystemExit("CodeCarbon isn't installed. Fix: pip install codecarbon")
     via = f"CodeCarbon {metadata.version('codecarbon')}"
-    world = Zone(
-        key=WORLD,
-        kind="world",
-        name="World",
-        g_per_kwh=Decimal(WORLD_G_PER_KWH),
-        factor_type="lifecycle",
-        year=2023,
-        source="Ember, Global Electricity Review 2024",
-        licence=CC_BY,
-    )
     rest = [*countries(folder, via), *us_states(folder, via), *google_regions(Path(regions), int(year))]
     order = ("country", "us-state", "cloud-region")
     rest.sort(key=lambda zone: (order.index(zone.kind), zone.key, zone.factor_type))
     with ZONES.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(COLUMNS)
-        table.writerows(astuple(zone) for zone in (world, *rest))
+        table.writerows(astuple(zone) for zone in (*WORLDS, *rest))
 
 
 if __name__ == "__main__":
