@@ -55,7 +55,7 @@ class PostgresDatabase:
             raise ConfigError(
                 "ledger.url names a PostgreSQL, and its driver isn't installed: pip install 'wattribute[postgresql]'"
             ) from error
-        except sqlalchemy.exc.ArgumentError:
+        except (sqlalchemy.exc.ArgumentError, ValueError):
             raise ConfigError(
                 "ledger.url isn't an address of a database: postgresql://USER@HOST/DATABASE is one"
             ) from None  # the cause would show the password

@@ -1,0 +1,1 @@
+"""Tests of the archive; what they share is imported by name."""
