@@ -75,8 +75,11 @@ def energy(energy_uj: int) -> str:
 
 
 def percent(part: int, whole: int) -> str:
-    """A share for a reader: `12.3 %`; nothing of nothing has none."""
-    return f"{plain(decimal_of(Fraction(100 * part, whole), 1))} %" if whole else ""
+    """A share for a reader: `12.3 %`, `<0.1 %`; nothing of nothing has none."""
+    if not whole:
+        return ""
+    share = decimal_of(Fraction(100 * part, whole), 1)
+    return f"{plain(share)} %" if share or not part else "<0.1 %"
 
 
 def json_text(value: Any, indent: int = 2) -> str:

@@ -13,7 +13,7 @@ _STYLE = """
 --operation:#0072b2;--cooling:#56b4e9;--platform:#009e73;--retraining:#cc79a7;--hardware:#e69f00;
 --overhead_hardware:#8c6d1f;--product:#d55e00}
 @media(prefers-color-scheme:dark){:root{--ink:#e6edf3;--dim:#9198a1;--paper:#0d1117;--rule:#30363d;--soft:#161b22;
---warn:#fdba74;--warnbg:#2a1a0e;--operation:#3b9bd9;--overhead_hardware:#b99a4b}}
+--warn:#fdba74;--warnbg:#2a1a0e;--operation:#2b86cc;--cooling:#9ad7f5;--overhead_hardware:#b99a4b}}
 *{box-sizing:border-box}
 body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:var(--ink);
 background:var(--paper)}
@@ -22,9 +22,9 @@ border-bottom:1px solid var(--rule);padding-bottom:.25rem}
 figure{margin:1rem 0}figcaption,caption{font-weight:600;text-align:left;padding:.25rem 0}
 .wide{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;width:100%}
 th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid var(--rule);vertical-align:top}
-tbody th{font-weight:400}td,tbody th{overflow-wrap:anywhere;min-width:5rem}
+tbody th{font-weight:400}td,tbody th{overflow-wrap:break-word;max-width:20rem}
 .n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}thead .n{white-space:normal}
-table.facts th{color:var(--dim);width:11rem}table.facts{width:auto}
+table.facts th{color:var(--dim);width:11rem}table.facts{width:auto}table.facts td{max-width:none;overflow-wrap:anywhere}
 .warning{border-left:4px solid var(--warn);background:var(--warnbg);padding:.5rem .75rem}
 svg{display:block;max-width:none;overflow:visible}svg text{font:14px system-ui,sans-serif;fill:var(--ink)}
 svg text.dim{fill:var(--dim)}svg text.sum{font-weight:600}svg text.weight{font-size:12px;paint-order:stroke;
@@ -45,6 +45,7 @@ stroke-width:1.5}.dot{fill:var(--operation)}
 .c-hardware,.c-overhead{fill:var(--hardware);background:var(--hardware)}
 .c-overhead_hardware{fill:var(--overhead_hardware);background:var(--overhead_hardware)}
 .c-product{fill:var(--product);background:var(--product)}
+@media(max-width:40rem){table.facts th{width:7rem}td:not(.n){min-width:9rem}}
 @media print{body{max-width:none;padding:0;font-size:11pt}:root{--ink:#000;--paper:#fff;--rule:#bbb;--dim:#444;
 --soft:#fff;--warn:#7c2d12;--warnbg:#fff}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 figure,tr,.warning{break-inside:avoid}h2,caption{break-after:avoid}.wide{overflow:visible}}
@@ -78,7 +79,8 @@ def _block(block: Block, label: str) -> Iterator[str]:
     elif isinstance(block, Table):
         yield from _table(block)
     elif isinstance(block, Stack):
-        note = " A line spans from the low to the high bound of the sum so far." if block.total.bounds else ""
+        known = any(step.bounds for step in block.steps)
+        note = " A line spans from a term's low to its high bound." if known else ""
         yield from _figure(block.title + "." + note, svg.stack(block, label))
     elif isinstance(block, Bars):
         yield from _figure(block.title, svg.bars(block, label), block.legend)
@@ -91,7 +93,7 @@ def _block(block: Block, label: str) -> Iterator[str]:
 
 
 def _figure(caption: str, chart: str, legend: tuple[tuple[str, str], ...] = ()) -> Iterator[str]:
-    yield f'<figure><figcaption>{escape(caption)}</figcaption><div class="wide">{chart}</div>'
+    yield f'<figure><figcaption>{escape(caption)}</figcaption><div class="wide" tabindex="0">{chart}</div>'
     if legend:
         items = "".join(f'<li><i class="c-{colour}"></i>{escape(name)}</li>' for name, colour in legend)
         yield f'<ul class="legend">{items}</ul>'
@@ -100,7 +102,7 @@ def _figure(caption: str, chart: str, legend: tuple[tuple[str, str], ...] = ()) 
 
 def _table(table: Table) -> Iterator[str]:
     facts = not any(table.header)
-    yield f'<div class="wide"><table{" class=facts" if facts else ""}>'
+    yield f'<div class="wide" tabindex="0"><table{" class=facts" if facts else ""}>'
     yield "" if facts else f"<caption>{escape(table.title)}</caption><thead><tr>"
     if not facts:
         for column, text in enumerate(table.header):

@@ -6,9 +6,9 @@ from typing import cast
 
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.model import TERMS, Term
-from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.core.units import NS_PER_S, UJ_PER_KWH
 from wattribute.exporters.report.blocks import Bars, Block, Paragraph, Section, Stack, Step, Table
-from wattribute.exporters.report.exact import decimal_of, energy, grams, kwh, mass, percent, plain, rounded, seconds
+from wattribute.exporters.report.exact import decimal_of, energy, grams, mass, percent, plain, rounded
 from wattribute.exporters.report.inventory import inventory
 from wattribute.exporters.report.making import making
 from wattribute.exporters.report.sheet import OWN_TERMS, SUM_NAMES, SUMS, Sheet
@@ -93,16 +93,24 @@ def _facts(sheet: Sheet) -> Iterator[tuple[str, str]]:
         until = moment(sheet.to_unix_ns) or moment(sheet.made_unix_ns)
         yield "period", f"{moment(sheet.from_unix_ns) or 'the beginning'} to {until}"
     if sheet.total.cpu_ns:
-        yield "CPU time", f"{plain(seconds(sheet.total.cpu_ns))} s"
+        yield "CPU time", _seconds(sheet.total.cpu_ns)
     if sheet.total.sm_ns:
-        yield "GPU time", f"{plain(seconds(sheet.total.sm_ns))} s"
+        yield "GPU time", _seconds(sheet.total.sm_ns)
     used_uj = sheet.total.whole_uj
-    yield "energy", f"{energy(used_uj)} ({plain(kwh(used_uj))} kWh)" if used_uj else "none known"
+    yield "energy", f"{energy(used_uj)} ({_kwh(used_uj)} kWh)" if used_uj else "none known"
     if sheet.kind != "node":
         yield "ASC^e", mass(sheet.total.sums_ng()["asce"]) + " CO2e" + between(sheet.bounds_of("asce"))
     yield "revision", str(sheet.revision) if sheet.revision > 1 else ""
     yield "state", "provisional: some of the carbon intensity isn't final yet" if sheet.provisional else ""
     yield "made", f"{moment(sheet.made_unix_ns)} by wattribute {sheet.version}"
+
+
+def _seconds(duration_ns: int) -> str:
+    return f"{plain(decimal_of(Fraction(duration_ns, NS_PER_S), 3))} s"
+
+
+def _kwh(energy_uj: int) -> str:
+    return plain(rounded(Fraction(energy_uj, UJ_PER_KWH), 6))
 
 
 def _nodes(nodes: tuple[str, ...], expected: int) -> str:
@@ -176,7 +184,7 @@ def _energy(sheet: Sheet) -> Section:
                 domain,
                 *map(energy, parts),
                 energy(of_domain_uj),
-                plain(kwh(of_domain_uj)),
+                _kwh(of_domain_uj),
                 percent(of_domain_uj, whole_uj),
             )
         )
@@ -184,7 +192,7 @@ def _energy(sheet: Sheet) -> Section:
         bars.append((domain, energy(of_domain_uj), steps or (Step(domain, of_domain_uj, energy(of_domain_uj)),)))
     if len(rows) > 1:
         parts = [total.energy_by(1).get(name, 0) for name in shares]
-        rows.append(("all", *map(energy, parts), energy(whole_uj), plain(kwh(whole_uj)), percent(whole_uj, whole_uj)))
+        rows.append(("all", *map(energy, parts), energy(whole_uj), _kwh(whole_uj), percent(whole_uj, whole_uj)))
     columns = ("domain", *shares, "together", "kWh", "part")
     by_quality = [(name, energy(uj), percent(uj, whole_uj)) for name, uj in total.energy_by(2).items()]
     return Section(
@@ -192,7 +200,7 @@ def _energy(sheet: Sheet) -> Section:
         (
             Bars("Energy by domain and share", tuple(bars), tuple((name, name) for name in shares)),
             Table("Energy by domain", columns, rows, frozenset(range(1, len(columns)))),
-            Table("How it is known", ("quality", "energy", "part"), by_quality, frozenset({1, 2})),
+            Table("Quality of the energy", ("quality", "energy", "part"), by_quality, frozenset({1, 2})),
         ),
     )
 
@@ -233,7 +241,7 @@ def _method(sheet: Sheet) -> Section:
         ("hardware", "; ".join(sheet.hardware)),
     ]
     shown = [(name, text) for name, text in rows if text]
-    return Section("How it is known", (Table("Method and boundary", ("", ""), shown),))
+    return Section("Method, boundary and prices", (Table("Method and boundary", ("", ""), shown),))
 
 
 def _factors(factor_type: str) -> str:

@@ -5,7 +5,6 @@ Positions are floats: a chart shows, the table beside it says.
 
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from itertools import accumulate
 
 from wattribute.exporters.report.blocks import Bars, Curve, Graph, Stack, Step
 from wattribute.exporters.report.exact import mass
@@ -15,29 +14,23 @@ ROW, BAR = 48, 16  # pixels: a line of text with its bar, and the bar
 
 
 def stack(chart: Stack, label: str) -> str:
-    """A waterfall: each term begins where the last one ended; a line spans the sum's bounds up to there."""
-    lows = accumulate(max(0, step.bounds.low if step.bounds else step.value) for step in chart.steps)
-    highs = accumulate(max(0, step.bounds.high if step.bounds else step.value) for step in chart.steps)
-    ends = accumulate(max(0, step.value) for step in chart.steps)
-    known = all(step.bounds is not None for step in chart.steps)
-    rows, start, top = [], 0, 1
-    for step, low, high, end in zip(chart.steps, lows, highs, ends, strict=True):
-        rows.append((step, start, (low, high) if known else None))
-        start, top = end, max(top, end, high if known else end)
+    """A waterfall: each term begins where the last one ended; its line spans its bounds from there."""
+    placed, begin, top = [], 0, 1
+    for step in chart.steps:
+        placed.append((step, begin))
+        top = max(top, begin + (step.bounds.high if step.bounds else step.value))
+        begin += max(0, step.value)
+    top = max(top, chart.total.bounds.high if chart.total.bounds else begin)
     body: list[str] = []
-    for number, (step, begin, bounds) in enumerate(rows):
+    for number, (step, begin) in enumerate(placed):
         body += _labels(number * ROW, step.name, step.text)
         body.append(_bar(number * ROW, begin, step, top))
-        if bounds is not None and step.value:
-            body.append(_whisker(number * ROW, *bounds, top))
-    number, begin = len(rows), 0
-    body += _labels(number * ROW, chart.total.name, chart.total.text, "sum")
-    for step in chart.steps:
-        body.append(_bar(number * ROW, begin, step, top))
-        begin += max(0, step.value)
-    if chart.total.bounds is not None:
-        body.append(_whisker(number * ROW, chart.total.bounds.low, chart.total.bounds.high, top))
-    return _svg(label, chart.title, (number + 1) * ROW, body)
+        body += _whisker(number * ROW, begin, step, top)
+    last = len(placed) * ROW
+    body += _labels(last, chart.total.name, chart.total.text, "sum")
+    body += [_bar(last, begin, step, top) for step, begin in placed]
+    body += _whisker(last, 0, chart.total, top)
+    return _svg(label, chart.title, last + ROW, body)
 
 
 def bars(chart: Bars, label: str) -> str:
@@ -166,13 +159,14 @@ def _bar(y: int, begin: int, step: Step, top: int) -> str:
     return f'<rect class="bar c-{step.colour}" {place}>{title}</rect>'
 
 
-def _whisker(y: int, low: int, high: int, top: int) -> str:
-    left, right, middle = 100 * max(0, low) / top, 100 * max(0, high) / top, y + 22 + BAR // 2
-    ends = "".join(
-        f'<line class="whisker" x1="{x:.3f}%" x2="{x:.3f}%" y1="{middle - 5}" y2="{middle + 5}"/>'
-        for x in (left, right)
-    )
-    return f'<line class="whisker" x1="{left:.3f}%" x2="{right:.3f}%" y1="{middle}" y2="{middle}"/>{ends}'
+def _whisker(y: int, begin: int, step: Step, top: int) -> Iterator[str]:
+    if step.bounds is None or step.bounds.low == step.bounds.high:
+        return
+    left, right = (100 * max(0, begin + end) / top for end in (step.bounds.low, step.bounds.high))
+    middle = y + 22 + BAR // 2
+    yield f'<line class="whisker" x1="{left:.3f}%" x2="{right:.3f}%" y1="{middle}" y2="{middle}"/>'
+    for x in (left, right):
+        yield f'<line class="whisker" x1="{x:.3f}%" x2="{x:.3f}%" y1="{middle - 5}" y2="{middle + 5}"/>'
 
 
 def _svg(label: str, title: str, height: float, body: Iterable[str], width: int | None = None) -> str:
