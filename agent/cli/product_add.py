@@ -7,7 +7,9 @@ from typing import Any
 import click
 
 from wattribute.agent.cli.amounts import Amount
+from wattribute.agent.cli.product_freeze import freeze
 from wattribute.agent.cli.product_records import Draft, append, user
+from wattribute.agent.cli.product_retire import retire
 from wattribute.agent.cli.product_words import (
     KG,
     MASS,
@@ -48,7 +50,7 @@ from wattribute.agent.core.units import DAY_S, NG_PER_G, RATE_SCALE, YEAR_S
     help="Over which time retraining is split over the jobs served. [1]",
 )
 @click.option("--status", type=click.Choice(("open", "frozen", "retired")), help="How far it is. [open]")
-@click.option("--deployed", type=Moment(), help="With --status frozen: when it was deployed. [now]")
+@click.option("--deployed", type=Moment(), help="With --status frozen or retired: when it was deployed. [now]")
 @click.option("--update", is_flag=True, help="Change what is registered: only what is given, lists as a whole.")
 @config_option
 def command(product_id: str, file: Path | None, status: str | None, update: bool, **options: Any) -> None:
@@ -68,7 +70,7 @@ def command(product_id: str, file: Path | None, status: str | None, update: bool
     if update and not values:
         raise click.UsageError("--update needs something to change")
     if deployed is not None and status in (None, "open"):
-        raise click.UsageError("--deployed needs --status frozen: an open product is still being made")
+        raise click.UsageError("--deployed needs --status frozen or retired: an open product is still being made")
 
     def write(draft: Draft) -> None:
         if update:
@@ -77,12 +79,10 @@ def command(product_id: str, file: Path | None, status: str | None, update: bool
             draft.put("add", product_id, **{"owners": [user()], **values})
         if values.get("parents"):
             _check_left(draft.book(), product_id)
-        if status == "frozen" or (status == "retired" and draft.book().epc[product_id].total is not None):
-            from wattribute.agent.cli.product_freeze import freeze
-
+        if status == "frozen":
             freeze(draft, product_id, deployed)
-        if status == "retired":
-            draft.put("retire", product_id)
+        elif status == "retired":
+            retire(draft, product_id, deployed)
 
     append(file, write, jobs=bool(values.get("parents")) or status in ("frozen", "retired"))
     click.echo(

@@ -124,9 +124,10 @@ def fold(folded: Registry, event: Event) -> None:
         )
         folded.freezes[product_id] = freeze
         if product_id in folded.products:
+            before = folded.products[product_id]
             folded.products[product_id] = replace(
-                folded.products[product_id],
-                status="frozen",
+                before,
+                status="retired" if before.status == "retired" else "frozen",
                 frozen=freeze.epc,
                 deployed_unix_ns=freeze.deployed_unix_ns,
             )
@@ -292,8 +293,8 @@ class _Rules:
         product = self._product(product_id)
         if product_id in self._declared and product.epc_own_ng is not None:
             raise Refused(f'product "{product_id}" has its EPC declared in the configuration: set its status there')
-        if product.status != "open":
-            raise Refused(f'product "{product_id}" is {product.status} already')
+        if product.frozen is not None:
+            raise Refused(f'product "{product_id}" is frozen already')
         still_open = [parent for parent in product.parents if not self._settled(parent)]
         if still_open:
             raise Refused(
@@ -309,11 +310,12 @@ class _Rules:
         seen = {product_id}
         for one in (queue := [product_id]):
             product = self._products.get(one)
-            if product is None or product.status == "open":
+            if product is not None and product.frozen is not None:
+                continue
+            if one not in self._declared or product is None or product.epc_own_ng is None or product.status == "open":
                 return False
-            if product.frozen is None:
-                queue.extend(parent for parent in product.parents if parent not in seen)
-                seen.update(product.parents)
+            queue.extend(parent for parent in product.parents if parent not in seen)
+            seen.update(product.parents)
         return True
 
     def _meant(self, word: str) -> str:
