@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from wattribute.agent.archive import intake, totals
+from wattribute.agent.archive import intake, reading, totals
 from wattribute.agent.archive.database import Database, insert
 from wattribute.agent.archive.intake import Delivery, Taken, Tip
+from wattribute.agent.archive.reading import Kept, Strand
 from wattribute.agent.archive.schema import NO_HASH, SCHEMA_VERSION, TABLES, hash_of_event
 from wattribute.agent.archive.verify import Head, heads, problems
 from wattribute.agent.core.errors import LedgerError
@@ -91,6 +92,16 @@ class Archive:
         """The hash at a position of one of a node's chains; None past its end. Raises LedgerError."""
         known = {one.chain: one for one in tips}
         return intake.hashes(self._database, table, known, tip, position, position).get(position)
+
+    def strands(self, table: Table) -> list[Strand]:
+        """The chains of a table, each after the one that it left. Raises LedgerError."""
+        return reading.strands(self._database, table)
+
+    def kept(
+        self, table: Table, strand: Strand, *, from_unix_ns: int | None = None, to_unix_ns: int | None = None
+    ) -> Iterator[Kept]:
+        """A chain's own rows, in order; with a time, those that overlap it. Raises LedgerError."""
+        return reading.kept(self._database, table, strand, from_unix_ns, to_unix_ns)
 
     # Products
 
