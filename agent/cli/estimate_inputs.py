@@ -8,10 +8,10 @@ import click
 
 from wattribute.agent.cli.amounts import Amounts, spread
 from wattribute.agent.cli.estimate_words import Assumed
-from wattribute.agent.config import Carbon, Loaded, load
+from wattribute.agent.config import Loaded, load
 from wattribute.agent.core import estimate as e
 from wattribute.agent.core.errors import ConfigError
-from wattribute.agent.core.ranges import Range
+from wattribute.agent.core.ranges import Range, exact
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -124,42 +124,21 @@ def assumed_intensity(given: Range | None, zone: str | None) -> Assumed:
         return Assumed(given, "given")
     from msgspec import structs
 
-    from wattribute.agent.core.intensity import BAND_DEFAULT, mix_bounds
+    from wattribute.agent.grid import chosen, fixed_value
 
     loaded = _loaded()
-    carbon = loaded.config.carbon
+    carbon, configured = loaded.config.carbon, chosen(loaded)
     if zone is not None:
-        carbon = structs.replace(carbon, zone=zone)
-    if carbon.zone is not None:
-        return _of_zone(carbon)
-    if carbon.mix is not None:
-        return Assumed(Range(*mix_bounds(carbon.mix.items(), carbon.factor_type)), "configured mix (carbon.mix)")
-    if carbon.intensity_g_per_kwh is None:
+        carbon, configured = structs.replace(carbon, zone=zone), True
+    elif carbon.series is not None or carbon.provider is not None:
         raise ConfigError(
             "the configured carbon intensity changes over time: say which one counts, --intensity or --zone"
         )
-    central = Range.of(carbon.intensity_g_per_kwh)
-    if loaded.is_default("carbon.intensity_g_per_kwh"):
-        low, high = (central.central * factor for factor in BAND_DEFAULT)
-        return Assumed(Range(low, central.central, high), "not given: the world's average, and its countries' extremes")
-    return Assumed(central, "configured (carbon.intensity_g_per_kwh)")
-
-
-def _of_zone(carbon: Carbon) -> Assumed:
-    from difflib import get_close_matches
-
-    from wattribute.agent.config.carbon import table_of, zone_in
-
-    found = zone_in(
-        table_of(carbon), carbon, lambda word, known: next(iter(get_close_matches(word, list(known), 1)), "")
-    )
-    if isinstance(found, str):
-        raise ConfigError(found)
-    value = found.intensity()
-    central = Range.of(value.gco2e_per_kwh).central
-    low = central if value.low_g_per_kwh is None else Range.of(value.low_g_per_kwh).central
-    high = central if value.high_g_per_kwh is None else Range.of(value.high_g_per_kwh).central
-    return Assumed(Range(low, central, high), f"{found.name}, {found.factor_type}, {found.year}, {found.source}")
+    value = fixed_value(carbon, 0, configured=configured)
+    central = exact(value.gco2e_per_kwh)
+    low, high = (central if bound is None else exact(bound) for bound in (value.low_g_per_kwh, value.high_g_per_kwh))
+    place = ", ".join(str(said) for said in (value.zone, value.method, value.year, value.source) if said)
+    return Assumed(Range(low, central, high), place if configured else f"not given, the world: {place}")
 
 
 def _loaded() -> Loaded:

@@ -13,6 +13,7 @@ import click
 
 from wattribute.agent.cli.amounts import Amount, Amounts
 from wattribute.agent.cli.compare_words import Found, document, plot_of, show
+from wattribute.agent.cli.product_words import ProductId, config_option
 from wattribute.agent.config import Config, load
 from wattribute.agent.core.break_even import Comparison, Cost
 from wattribute.agent.core.compared import CostOf, Terms, Unit, Work, jobs_per_day, making_of, terms_of, times, work_of
@@ -63,8 +64,8 @@ class Remarks:
 
 
 @click.command("compare")
-@click.argument("reuse")
-@click.argument("scratch")
+@click.argument("reuse", type=ProductId())
+@click.argument("scratch", type=ProductId())
 @click.option(
     "--jobs-per-day", "rate", type=Amount(above=True), help="Expected rate, for N* in days  [default: as seen]"
 )
@@ -86,6 +87,7 @@ class Remarks:
 @click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw cumulative costs into this SVG file."
 )
+@config_option
 def command(
     reuse: str,
     scratch: str,
@@ -100,6 +102,7 @@ def command(
     unit: Unit,
     as_json: bool,
     plot: Path | None,
+    file: Path | None,
 ) -> None:
     """After how many jobs the product REUSE, made from another, beats SCRATCH, made from scratch.
 
@@ -124,7 +127,7 @@ def command(
         w1=w1,
         rate=rate,
     )
-    found = _found(asked)
+    found = _found(asked, file)
     if plot is not None:
         try:
             plot.write_text(plots.svg(plot_of(found)), encoding="utf-8")
@@ -138,7 +141,7 @@ def command(
         click.echo(f"wattribute: warning: {warning}", err=True)
 
 
-def _found(asked: Asked) -> Found:
+def _found(asked: Asked, file: Path | None) -> Found:
     """The comparison that was asked for. Raises WattributeError, click.UsageError."""
     if asked.epc["reuse"] is not None and (asked.w1 is None) != (asked.epc_parent is None):
         raise click.UsageError(
@@ -148,7 +151,7 @@ def _found(asked: Asked) -> Found:
     remarks = Remarks()
     records = None
     if None in (*asked.epc.values(), *asked.cost.values()):
-        records = _records(load(None, os.environ, {}).config, asked)
+        records = _records(load(file, os.environ, {}).config, asked)
     tune, parents = _reuse(asked, records, remarks)
     comparison = Comparison(
         tune=tune,
