@@ -39,14 +39,14 @@ class Draft:
 
     def book(self) -> Book:
         """What is known of all products, with what is about to be added. Raises LedgerError."""
-        return _book(self.archive, self.registry, self.declared)
+        return book(self.registry, self.archive.jobs(), self.declared)
 
 
 def known(file: Path | None) -> Book:
     """All products with their EPC, from the configuration and the archive. Raises ConfigError, LedgerError."""
     loaded = load(file, os.environ, {})
     with open_archive(loaded.config) as archive:
-        return _book(archive, _registry(archive)[1], products(loaded.config))
+        return book(_registry(archive)[1], archive.jobs(), products(loaded.config))
 
 
 def one_of(found: Book, product_id: str) -> None:
@@ -93,13 +93,6 @@ def _registry(archive: Archive) -> tuple[int, Registry]:
         return (events[-1][0] if events else 0), registry(event for _, event in events)
     except ValueError as error:
         raise LedgerError(f"{archive.name}: {error}. Fix: use the version of wattribute that wrote it") from error
-
-
-def _book(archive: Archive, folded: Registry, declared: list[Product]) -> Book:
-    try:
-        return book(folded, archive.jobs(), declared)
-    except ValueError as error:  # only where a product of the registry came into the configuration later
-        raise LedgerError(f"the configuration and the registry don't fit together: {error}") from error
 
 
 def user() -> str:

@@ -245,12 +245,12 @@ class _Rules:
             ("parent", product.parents, before.parents if before else ()),
             ("runs-on", product.runs_on, before.runs_on if before else ()),
         ):
-            for other in ids:
+            for other in [one for one in ids if one not in old]:
                 if other == product.id:
                     raise Refused(f'product "{product.id}" can\'t be its own {relation}')
                 if other not in self._products:
                     raise Refused(f'product "{product.id}": {relation} "{other}" isn\'t registered{self._meant(other)}')
-                if other not in old and self._products[other].status == "retired":
+                if self._products[other].status == "retired":
                     raise Refused(f'product "{product.id}": {relation} "{other}" is retired; nothing new stands on it')
         after = {**self._products, product.id: product}
         for would, edges in (
@@ -262,7 +262,7 @@ class _Rules:
                 raise Refused(f'product "{product.id}" would {would}: {" -> ".join(circle)}')
         gave = given(after.values())
         for parent in product.parents:
-            if gave[parent] > 1:
+            if gave[parent] > 1 and not (before and before.parents.get(parent) == product.parents[parent]):
                 left = 1 - gave[parent] + product.parents[parent]
                 raise Refused(
                     f'product "{product.id}": "{parent}" gave away all but {float(left):.12g} of its EPC; '
