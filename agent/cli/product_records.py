@@ -15,6 +15,7 @@ from wattribute.agent.core.errors import LedgerError, WattributeError
 from wattribute.agent.core.lineage import Book, book
 from wattribute.agent.core.products import Product
 from wattribute.agent.core.provenance import Event, Registry, check, fold, registry
+from wattribute.agent.creation import cost_of
 from wattribute.agent.wiring import products
 
 TRIES = 20
@@ -27,6 +28,7 @@ class Draft:
     archive: Archive
     registry: Registry
     declared: list[Product]
+    loaded: Loaded
     events: list[Event] = field(default_factory=list)
 
     def put(self, kind: str, product_id: str, /, **values: Any) -> None:
@@ -39,14 +41,14 @@ class Draft:
 
     def book(self) -> Book:
         """What is known of all products, with what is about to be added. Raises LedgerError."""
-        return book(self.registry, self.archive.jobs(), self.declared)
+        return book(self.registry, self.archive.jobs(), self.declared, cost_of=cost_of(self.loaded))
 
 
 def known(file: Path | None) -> Book:
     """All products with their EPC, from the configuration and the archive. Raises ConfigError, LedgerError."""
     loaded = load(file, os.environ, {})
     with open_archive(loaded.config) as archive:
-        return book(_registry(archive)[1], archive.jobs(), products(loaded.config))
+        return book(_registry(archive)[1], archive.jobs(), products(loaded.config), cost_of=cost_of(loaded))
 
 
 def one_of(found: Book, product_id: str) -> None:
@@ -84,7 +86,7 @@ def append(file: Path | None, write: Callable[[Draft], None], *, jobs: bool = Fa
 def _drafted(loaded: Loaded, jobs: bool) -> Iterator[tuple[int, Draft]]:
     with open_archive(loaded.config, pull=jobs) as archive:
         last, folded = _registry(archive)
-        yield last, Draft(archive=archive, registry=folded, declared=products(loaded.config))
+        yield last, Draft(archive=archive, registry=folded, declared=products(loaded.config), loaded=loaded)
 
 
 def _registry(archive: Archive) -> tuple[int, Registry]:
