@@ -158,7 +158,7 @@ def _mark(plot: Plot) -> Iterator[str]:
         x, y = _x(plot, plot.mark), _y(plot, plot.reuse.at(plot.mark))
         yield f'<line x1="{x}" y1="{TOP}" x2="{x}" y2="{BOTTOM}" stroke="#555" stroke-dasharray="2 3"/>'
         yield f'<circle cx="{x}" cy="{y}" r="4.5" fill="#222"/>'
-        yield f'<text x="{x}" y="{TOP - 4}" text-anchor="middle">{number(plot.mark)} jobs</text>'
+        yield f'<text x="{float(x) + 8:.1f}" y="{BOTTOM - 12}">{number(plot.mark)} jobs</text>'
 
 
 def _safe(words: str) -> str:

@@ -16,6 +16,7 @@ else:
 
 
 MOST = Fraction(10**30)  # and products of a handful of these are floats still
+LONGEST = 60  # so that no difference of two is too small for one either
 
 
 class Amount(FractionType):
@@ -31,6 +32,8 @@ class Amount(FractionType):
         """The number. Fails as wrong usage, with what is allowed."""
         if isinstance(value, Fraction):
             return value
+        if len(str(value)) > LONGEST:
+            self.fail(f"{str(value)[:20]}... has more digits than any figure", param, ctx)
         try:
             number = exact(str(value).strip())
         except ValueError:

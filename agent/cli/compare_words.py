@@ -9,6 +9,7 @@ import click
 
 from wattribute.agent.cli import print_table
 from wattribute.agent.cli.amounts import floats, shown, spread
+from wattribute.agent.cli.product_words import years
 from wattribute.agent.core.break_even import (
     AS_IT_IS,
     Answer,
@@ -22,7 +23,7 @@ from wattribute.agent.core.break_even import (
 )
 from wattribute.agent.core.compared import CostOf, Unit, Work
 from wattribute.agent.core.ranges import NIL, Range
-from wattribute.agent.core.units import DAY_S, YEAR_S
+from wattribute.agent.core.units import DAY_S
 from wattribute.exporters.plots import Line, Plot, text
 
 SCHEMA = "wattribute.compare/1"
@@ -147,7 +148,7 @@ def document(found: Found) -> dict[str, Any]:
 
 def ahead(verdict: BreakEven) -> str:
     """When re-use is ahead, in a few words."""
-    return verdict.verdict if verdict.jobs is None else f"{verdict.verdict} {shown(verdict.jobs)} jobs"
+    return verdict.verdict if verdict.jobs is None else f"{verdict.verdict} {_jobs(verdict.jobs)}"
 
 
 def _verdict(found: Found, verdict: BreakEven) -> dict[str, Any]:
@@ -223,9 +224,7 @@ def _answer(found: Found, answer: Answer) -> Iterator[str]:
         rate = f"{shown(found.rate)} jobs a day ({found.rate_from})"
         yield f"At {rate} that is {shown(days)} days." if days is not None else f"The rate: {rate}."
     if _past_lifetime(found, verdict):
-        assert found.lifetime_s is not None
-        years = shown(Fraction(found.lifetime_s, YEAR_S))
-        yield f"That is past the lifetime of {found.reuse} ({years} years): in its life re-use doesn't pay."
+        yield f"That is past the lifetime of {found.reuse} ({years(found.lifetime_s)}): in its life re-use doesn't pay."
     if (answer.best, answer.worst) != (verdict, verdict):
         yield f"Within the bounds, re-use is ahead {ahead(answer.best)} at best, {ahead(answer.worst)} at worst."
 
@@ -241,11 +240,15 @@ def _sentence(answer: Answer) -> str:
         per_job = _times(answer.reuse_job, answer.scratch_job)
         return f"Never: re-use costs {upfront} up front and {per_job} per job."
     assert verdict.jobs is not None
-    whole = verdict.whole_job
+    whole = Fraction(verdict.whole_job or 0)
     if verdict.verdict == "after":
-        return f"Re-use is ahead after N* = {shown(verdict.jobs)} jobs: from job {whole:,} on it has cost less."
-    until = f"job {whole:,} is the last at which it has cost less" if whole else "one job is too many already"
-    return f"Re-use is ahead only until N* = {shown(verdict.jobs)} jobs: {until}. It costs more per job."
+        return f"Re-use is ahead after N* = {_jobs(verdict.jobs)}: from job {shown(whole)} on it has cost less."
+    until = f"job {shown(whole)} is the last at which it has cost less" if whole else "one job is too many already"
+    return f"Re-use is ahead only until N* = {_jobs(verdict.jobs)}: {until}. It costs more per job."
+
+
+def _jobs(count: Fraction) -> str:
+    return f"{shown(count)} job{'' if count == 1 else 's'}"
 
 
 def _times(mine: Range, other: Range) -> str:

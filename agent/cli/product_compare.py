@@ -16,7 +16,18 @@ from wattribute.agent.cli.compare_words import Found, document, plot_of, show
 from wattribute.agent.cli.product_words import ProductId, config_option
 from wattribute.agent.config import Config, load
 from wattribute.agent.core.break_even import Comparison, Cost
-from wattribute.agent.core.compared import CostOf, Terms, Unit, Work, jobs_per_day, making_of, terms_of, times, work_of
+from wattribute.agent.core.compared import (
+    CostOf,
+    Making,
+    Terms,
+    Unit,
+    Work,
+    jobs_per_day,
+    making_of,
+    terms_of,
+    times,
+    work_of,
+)
 from wattribute.agent.core.errors import WattributeError
 from wattribute.agent.core.lineage import Book, book
 from wattribute.agent.core.provenance import registry
@@ -235,7 +246,7 @@ def _reuse(asked: Asked, records: Records | None, remarks: Remarks) -> tuple[Cos
                 f"--epc-parent: {product_id!r} was made from {len(reused)} products ({', '.join(reused)})."
             )
         given = dict.fromkeys(reused, by_hand)
-    making = making_of(records.book, records.creation, product_id, asked.unit, given)
+    making = _making(asked, records, "reuse", given)
     _remark_running(records, product_id, remarks)
     parents = {parent: making.parents[parent] for parent in reused}
     if not reused and by_hand is not None:
@@ -258,9 +269,17 @@ def _scratch(asked: Asked, records: Records | None, remarks: Remarks) -> Cost:
     if epc is not None:
         return Cost(fixed=epc)
     assert records is not None
-    making = making_of(records.book, records.creation, asked.ids["scratch"], asked.unit)
+    making = _making(asked, records, "scratch", {})
     _remark_running(records, asked.ids["scratch"], remarks)
     return making.whole
+
+
+def _making(asked: Asked, records: Records, side: Side, given: dict[str, Cost]) -> Making:
+    try:
+        return making_of(records.book, records.creation, asked.ids[side], asked.unit, given)
+    except WattributeError as error:
+        parent = " (what it was made from: --epc-parent)" if side == "reuse" else ""
+        raise WattributeError(f"{error}. Or give its EPC by hand: --epc-{side}{parent}") from error
 
 
 def _remark_running(records: Records, product_id: str, remarks: Remarks) -> None:

@@ -254,6 +254,7 @@ def test_past_its_lifetime(recorded: Path) -> None:
         (("distil", "small", "--cost-reuse", "1:2"), 2, "LOW:CENTRAL:HIGH"),
         (("distil", "small", "--cost-reuse", "1e999999999"), 2, "isn't a number"),
         (("distil", "small", "--cost-reuse", "1e31"), 2, "beyond what can be"),
+        (("distil", "small", "--cost-reuse", "1." + "0" * 400 + "1"), 2, "more digits than any figure"),
         (("distil", "small", "--jobs-per-day", "0"), 2, "0 isn't above 0"),
         (("distil", "small", "--epc-reuse", "1", "--w1", "0.5"), 2, "--w1 times --epc-parent"),
         (("small", "distil", "--w1", "0.5"), 2, "has no parent in the registry: --w1 needs --epc-parent"),
