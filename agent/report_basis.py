@@ -115,7 +115,7 @@ def _intensity(said: Mapping[str, Any], loaded: Loaded) -> Intensity:
         method=method,
         factor_type=method.rpartition(", ")[2] if ", " in method else loaded.config.carbon.factor_type,
         quality=said.get("quality") or "",
-        year=str(said.get("year") or ""),
+        year=said.get("year"),
         source=said.get("source") or "",
     )
 

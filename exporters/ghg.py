@@ -88,7 +88,10 @@ def _upstream(factor_type: str) -> str:
     if factor_type == "direct":
         return "not known: a direct factor holds nothing of it"
     if factor_type == "lifecycle":
-        return "the upstream part of life-cycle factors is in scope 2's figure and can't be told apart; losses aren't"
+        return (
+            "the upstream part of life-cycle factors is in scope 2's figure and can't be told apart; grid losses are "
+            "in neither"
+        )
     return "not known: nor is the type of the factors"
 
 

@@ -30,7 +30,9 @@ def sci(sheet: Sheet, unit: str, count: Decimal) -> dict[str, Any]:
     mean = sheet.mean_g_per_kwh()
     consumer = Costs.of(group.costs for group in sheet.groups if group.role in CONSUMER)
     provider = Costs.of(group.costs for group in sheet.groups if group.role in PROVIDER)
-    asce_ng = sum(costs.sums_ng()["asce"] for costs in (consumer, provider)) if sheet.groups else 0
+    # What creation and platform jobs cost reaches those of users as taxes: their ASC^e holds it already.
+    payers = [group for group in sheet.groups if sheet.kind == "job" or group.role == "use"]
+    asce_ng = sum(group.costs.sums_ng()["asce"] for group in payers)
     return {
         "schema": SCHEMA,
         "standard": "ISO/IEC 21031:2024",
@@ -66,7 +68,8 @@ def sci(sheet: Sheet, unit: str, count: Decimal) -> dict[str, Any]:
         "asce": {
             "gco2e": grams(asce_ng),
             "gco2e_per_unit": _per(asce_ng, per_unit),
-            "note": f"With its part of what the products cost to make. {PRICE}",
+            "jobs": sum(group.costs.jobs for group in payers),
+            "note": f"On behalf of users, with their part of what the products cost to make and to run. {PRICE}",
         },
     }
 

@@ -26,10 +26,13 @@ def _epc(made: Made) -> Section:
         Table("Embodied product cost", ("part", "CO2e", "low", "high", "exactly, g"), rows, frozenset({1, 2, 3, 4}))
     ]
     recorded = made.recorded
-    if recorded.job_count or recorded.entered_count:
-        jobs = f"{recorded.job_count} creation jobs ({mass(recorded.jobs.central)})"
-        entered = f"{recorded.entered_count} costs entered by hand ({mass(recorded.entered.central)})"
-        blocks.append(Paragraph(f"Recorded so far: {jobs} and {entered}."))
+    entries = [
+        ("creation jobs", recorded.job_count, recorded.jobs),
+        ("costs entered by hand", recorded.entered_count, recorded.entered),
+    ]
+    known = [f"{name}: {count} ({mass(cost.central)})" for name, count, cost in entries if count]
+    if known:
+        blocks.append(Paragraph(f"Recorded of its making: {'; '.join(known)}."))
     if recorded.running:
         blocks.append(
             Paragraph(f"Creation jobs still run: {', '.join(recorded.running)}. The EPC isn't all there yet.")
@@ -75,12 +78,8 @@ def _recovery(sheet: Sheet, made: Made) -> Section:
     rows: list[tuple[str, str]] = [("recovered so far", mass(recovery.recovered_ng))]
     if recovery.stock_ng is not None:
         part = percent(made.own_part.numerator, made.own_part.denominator)
-        rows.append(
-            (
-                "to recover over its life",
-                f"{mass(recovery.stock_ng)} ({part} of the EPC; its children inherit the rest)",
-            )
-        )
+        rest = "" if made.own_part == 1 else f" ({part} of the EPC; its children inherit the rest)"
+        rows.append(("to recover over its life", mass(recovery.stock_ng) + rest))
     if recovery.expected_ng is not None:
         rows.append(("expected by now", mass(recovery.expected_ng)))
     if recovery.ahead_ng is not None:

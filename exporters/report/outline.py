@@ -27,6 +27,10 @@ CAUSES = {
     "hardware": "what its hardware cost to make",
     "epc": "what the products cost to make",
 }
+TWICE = (
+    "These are all of the product's jobs, whatever their role. What creating and running it cost comes back in the "
+    "taxes of the jobs that use it, so JSC^e and ASC^e of all together hold it twice."
+)
 SHARES = ("direct", "idle", "overhead")
 
 
@@ -98,7 +102,9 @@ def _facts(sheet: Sheet) -> Iterator[tuple[str, str]]:
         yield "GPU time", _seconds(sheet.total.sm_ns)
     used_uj = sheet.total.whole_uj
     yield "energy", f"{energy(used_uj)} ({_kwh(used_uj)} kWh)" if used_uj else "none known"
-    if sheet.kind != "node":
+    if sheet.kind == "product":
+        yield "emitted by its jobs", mass(sheet.total.own_ng) + " CO2e (operation, cooling, hardware)"
+    if sheet.kind == "job":
         yield "ASC^e", mass(sheet.total.sums_ng()["asce"]) + " CO2e" + between(sheet.bounds_of("asce"))
     yield "revision", str(sheet.revision) if sheet.revision > 1 else ""
     yield "state", "provisional: some of the carbon intensity isn't final yet" if sheet.provisional else ""
@@ -134,7 +140,7 @@ def _cost(sheet: Sheet) -> Section:
             "Terms", ("term", "CO2e", "low", "high", "exactly, g", "part of ASC^e"), rows, frozenset({1, 2, 3, 4, 5})
         ),
         Paragraph(_uncertainty(sheet)),
-        Paragraph(PRICE, warning=sheet.kind == "product"),
+        Paragraph(f"{TWICE} {PRICE}", warning=True) if sheet.kind == "product" else Paragraph(PRICE),
     ]
     return Section("What it cost", tuple(blocks))
 
@@ -235,7 +241,7 @@ def _method(sheet: Sheet) -> Section:
         ("intensity's method", intensity.method),
         ("factors", _factors(intensity.factor_type)),
         ("intensity's quality", intensity.quality),
-        ("year", intensity.year),
+        ("year", str(intensity.year or "")),
         ("source", intensity.source),
         ("PUE", "" if sheet.pue is None else plain(sheet.pue)),
         ("hardware", "; ".join(sheet.hardware)),

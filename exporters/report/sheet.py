@@ -99,9 +99,9 @@ class Group:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Intensity:
-    """The carbon intensity, and where it is from; "" is not known. `gco2e_per_kwh`: the one in force when it was told.
+    """The carbon intensity, and where it is from; "" and None are not known.
 
-    `factor_type` is `lifecycle` or `direct`: whether the making of plants and fuels is in it.
+    `gco2e_per_kwh` is the one that was in force when it was told; `factor_type` is `lifecycle` or `direct`: whether the making of plants and fuels is in it.
     """
 
     gco2e_per_kwh: Decimal | None = None
@@ -110,7 +110,7 @@ class Intensity:
     method: str = ""
     factor_type: str = ""
     quality: str = ""
-    year: str = ""
+    year: int | None = None
     source: str = ""
 
 

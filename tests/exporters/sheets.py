@@ -22,7 +22,7 @@ GRID = Intensity(
     method="average, lifecycle",
     factor_type="lifecycle",
     quality="final",
-    year="2025",
+    year=2025,
     source="a bundled table",
 )
 
