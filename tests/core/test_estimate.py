@@ -9,11 +9,9 @@ from hypothesis import strategies as st
 from wattribute.agent.core import estimate as e
 from wattribute.agent.core.ranges import NIL, Range, exact
 
-amounts = st.fractions(min_value=0, max_value=10**6, max_denominator=1000)
-ranges = st.lists(amounts, min_size=3, max_size=3).map(lambda values: Range(*sorted(values)))
-above_zero = st.lists(amounts.map(lambda value: value + 1), min_size=3, max_size=3).map(
-    lambda values: Range(*sorted(values))
-)
+amounts = st.integers(0, 10**9).map(lambda thousandths: Fraction(thousandths, 1000))
+ranges = st.tuples(amounts, amounts, amounts).map(lambda values: Range(*sorted(values)))
+above_zero = ranges.map(lambda values: values + Range.of(1))
 
 
 def test_the_paper_s_chain() -> None:

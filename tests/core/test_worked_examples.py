@@ -59,6 +59,8 @@ def test_a_parent_recovers_what_it_did_not_give_away() -> None:
 def test_training_energy() -> None:
     assert close(a.device_energy_kwh(1024, 300, DAY_S), 7372.8)  # printed: 737 (360 written for 3600)
     assert close(a.device_energy_kwh(8, 250, 3.5 * DAY_S), 168)  # printed: 14.4 (same slip, and 3 days)
+    assert close(a.device_energy_kwh(1024, 300, 360 * 24), 737.28)
+    assert close(a.device_energy_kwh(8, 250, 360 * 24 * 3), 14.4)
 
 
 def test_break_even_of_distilbert_against_bert() -> None:
