@@ -228,12 +228,7 @@ class Books:
         for closed in due.closed:
             for job_id in closed.parts.keys() & self.jobs.keys():
                 entry = self.jobs[job_id]
-                jsc_ng, hardware_ng = closed.parts[job_id]
-                owed = {
-                    (closed.product_id, "retraining"): jsc_ng,
-                    (closed.product_id, "overhead_hardware"): hardware_ng,
-                }
-                add_taxes(entry.values, entry.taxes_ng, owed)
+                add_taxes(entry.values, entry.taxes_ng, closed.owed(job_id))
                 entry.changed = True
             gone = {job_id: part for job_id, part in closed.parts.items() if job_id not in self.jobs}
             if gone:

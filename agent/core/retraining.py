@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from wattribute.agent.core.attribution import apportion
+from wattribute.agent.core.model import Term
 from wattribute.agent.core.units import DAY_S, NS_PER_S
 
 CHUNK_JOBS = 256
@@ -27,6 +28,11 @@ class Closed(NamedTuple):
     end_unix_ns: int
     parts: Mapping[str, tuple[int, int]]
     untaxed: tuple[int, int]
+
+    def owed(self, job_id: str) -> dict[tuple[str, Term], int]:
+        """What a job owes, by product and term."""
+        terms: tuple[Term, Term] = ("retraining", "overhead_hardware")
+        return {(self.product_id, term): ng for term, ng in zip(terms, self.parts[job_id], strict=True) if ng}
 
 
 @dataclass(slots=True)
