@@ -204,18 +204,21 @@ def lineage(found: Book, product_id: str, *, children: bool = False) -> Lineage:
     depths = _depths(product_id, {one.id: tuple(one.parents) for one in found.products.values()})
     if children:
         below: dict[str, list[str]] = {}
-        for product in found.products.values():
-            for parent in product.parents:
-                below.setdefault(parent, []).append(product.id)
-        depths |= {one: -depth for one, depth in _depths(product_id, below).items()}
+        for one in found.products.values():
+            for parent in one.parents:
+                below.setdefault(parent, []).append(one.id)
+        depths |= {other: -depth for other, depth in _depths(product_id, below).items()}
     nodes = [_node(found, one, depth) for one, depth in depths.items()]
-    edges = [
-        Edge(parent=parent, child=child, weight=weight, inherited=found.epc[child].inherited.get(parent))
-        for child in depths
-        if child in found.products
-        for parent, weight in found.products[child].parents.items()
-        if parent in depths
-    ]
+    edges = []
+    for child in depths:
+        product = found.products.get(child)
+        if product is not None and product.parents:
+            inherited = found.epc[child].inherited
+            edges += [
+                Edge(parent=parent, child=child, weight=weight, inherited=inherited.get(parent))
+                for parent, weight in product.parents.items()
+                if parent in depths
+            ]
     return Lineage(nodes=tuple(nodes), edges=tuple(edges))
 
 
