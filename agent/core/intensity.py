@@ -352,12 +352,14 @@ def final_price(reported: Sequence[Reported], pues: Pues, start_unix_ns: int, en
 
 def used_pues(new: Pues, booked: Pues, opened_unix_ns: int, now_unix_ns: int) -> Pues:
     """The new PUEs, but for those `booked` from `opened_unix_ns` until now; equal neighbours are one."""
+    if now_unix_ns <= opened_unix_ns:
+        return new
     parts = (
         ((start, pue) for start, pue in new if start < opened_unix_ns),
         ((opened_unix_ns, pue_at(booked, opened_unix_ns)),),
         ((start, pue) for start, pue in booked if opened_unix_ns < start < now_unix_ns),
-        ((now_unix_ns, pue_at(new, now_unix_ns)),) if now_unix_ns > opened_unix_ns else (),
-        ((start, pue) for start, pue in new if start > max(now_unix_ns, opened_unix_ns)),
+        ((now_unix_ns, pue_at(new, now_unix_ns)),),
+        ((start, pue) for start, pue in new if start > now_unix_ns),
     )
     joined: list[tuple[int, float]] = []
     for start, pue in (step for part in parts for step in part):

@@ -68,6 +68,8 @@ def _body(response: HTTPResponse, until_s: float) -> bytes:
             raise Unanswered("too_large", f"its answer is larger than {ANSWER_BYTES >> 20} MiB")
         if time.monotonic() > until_s:
             raise TimeoutError
+    if response.length:
+        raise Unanswered("garbage", "its answer ended early")
     return b"".join(parts)
 
 
