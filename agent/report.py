@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import Any
 
 from wattribute import __version__
@@ -12,8 +12,8 @@ from wattribute.agent.archive import Archive
 from wattribute.agent.config import Loaded
 from wattribute.agent.core.errors import LedgerError, WattributeError
 from wattribute.agent.core.lineage import Book, Recorded, book, lineage, recovery
-from wattribute.agent.core.model import Role, Term
-from wattribute.agent.core.products import Product, own_part
+from wattribute.agent.core.model import Job, Role, Term
+from wattribute.agent.core.products import Product, own_part, payees
 from wattribute.agent.core.provenance import registry
 from wattribute.agent.core.records import JobRecord, NodeRecord
 from wattribute.agent.core.units import NS_PER_S
@@ -64,7 +64,7 @@ def job_sheet(
         record = record_of(receipt)
     assert record is not None
     basis = of_receipt(receipt, loaded) if receipt is not None else of_config(loaded)
-    found = _book(archive, loaded, lambda: archive.jobs(role="creation"))
+    found = _book_for(archive, loaded, record)
     costs = Costs.of([record])
     product = found.products.get(record.product_id)
     return replace(
@@ -248,6 +248,20 @@ def _book(archive: Archive, loaded: Loaded, jobs: Callable[[], Iterable[JobRecor
         return book(folded, jobs() if declared or folded.products else (), declared)
     except ValueError as error:
         raise LedgerError(f"the registry of products in {archive.name} can't be used: {error}") from error
+
+
+def _book_for(archive: Archive, loaded: Loaded, record: JobRecord) -> Book:
+    """What is known of the products that a job pays: creation jobs are read for those alone whose EPC they make."""
+    found = _book(archive, loaded, lambda: ())
+    job = Job(id=record.id, product_id=record.product_id, uses=record.uses, role=record.role)
+    made = {one for payee in payees(job, found.products) for one in found.missing(payee)}
+    if not made:
+        return found
+    return _book(
+        archive,
+        loaded,
+        lambda: chain.from_iterable(archive.jobs(product_id=product_id, role="creation") for product_id in made),
+    )
 
 
 def _curve(archive: Archive, product: Product, now_unix_ns: int) -> Iterator[tuple[int, int]]:

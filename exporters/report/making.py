@@ -94,7 +94,7 @@ def _recovery(sheet: Sheet, made: Made) -> Section:
         blocks.append(Curve("Recovered over its life", made.curve, expected, mass(recovery.stock_ng)))
     blocks.append(Table("Recovery", ("", ""), rows))
     if recovery.stock_ng is not None and recovery.expected_ng is None:
-        why = "it isn't deployed yet" if deployed is None else "it has no lifetime"
+        why = "no day of deployment is known" if deployed is None else "it has no lifetime"
         blocks.append(Paragraph(f"What should have been recovered by now isn't known: {why}."))
     if recovery.excess_ng:
         text = f"Recovered and inherited are more than the EPC, by {mass(recovery.excess_ng)}."

@@ -101,7 +101,8 @@ class Group:
 class Intensity:
     """The carbon intensity, and where it is from; "" and None are not known.
 
-    `gco2e_per_kwh` is the one that was in force when it was told; `factor_type` is `lifecycle` or `direct`: whether the making of plants and fuels is in it.
+    `gco2e_per_kwh` is the one that was in force when it was told. `factor_type` is `lifecycle` or `direct`: whether the
+    making of plants and fuels is in it.
     """
 
     gco2e_per_kwh: Decimal | None = None

@@ -150,6 +150,25 @@ def test_bounds_are_there_and_contain_the_value(place: Path) -> None:
     assert said["bounds"]["dominant"]
 
 
+def test_what_a_product_cost_is_read_from_its_creation_jobs(place: Path) -> None:
+    """Without a declared EPC it is what its creation jobs cost: 125 g, and a quarter of the corpus."""
+    config = (place / "c.toml").read_text()
+    for line in ("epc_kgco2e = 12\n", "epc_kgco2e_low = 9\n", "epc_kgco2e_high = 30\n"):
+        config = config.replace(line, "")
+    (place / "c.toml").write_text(config)
+    said = json.loads(good(place, "product", "bert", "--json"), parse_float=Decimal)
+    assert said["epc"]["own_gco2e"]["central"] == Decimal("125.000000004")
+    assert said["epc"]["creation_jobs"] == 1
+    assert said["epc"]["gco2e"]["central"] == Decimal("10125.000000004")
+    assert json.loads(good(place, "job", "serve", "--json"))["bounds"]["asce"] is not None
+    (place / "c.toml").write_text(config.replace("epc_kgco2e = 40\n", ""))
+    said = json.loads(good(place, "product", "bert", "--json"), parse_float=Decimal)
+    assert said["epc"]["missing"] == ["corpus"]
+    assert said["epc"]["gco2e"] is None
+    assert json.loads(good(place, "job", "serve", "--json"))["bounds"]["asce"] is None
+    assert "ASC^e is a lower bound" in good(place, "job", "serve")
+
+
 def test_a_products_sheet(place: Path) -> None:
     text = good(place, "product", "bert")
     assert "| creation, training |" in text
