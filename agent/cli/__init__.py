@@ -13,7 +13,19 @@ import click
 from wattribute import __version__
 from wattribute.agent.core.errors import ConfigError, WattributeError
 
-COMMANDS = ("agent", "run", "jobs", "receipt", "doctor", "product", "estimate", "report", "intensity", "config")
+COMMANDS = (
+    "agent",
+    "run",
+    "jobs",
+    "receipt",
+    "doctor",
+    "product",
+    "estimate",
+    "report",
+    "ledger",
+    "intensity",
+    "config",
+)
 
 
 class Commands(click.Group):
