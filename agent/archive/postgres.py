@@ -64,8 +64,19 @@ class PostgresDatabase:
         self._text = sqlalchemy.text
         self._texts: dict[str, TextClause] = {}
         self._hanging_s = hanging_s
-        with self._errors():
-            self._connection: Connection = engine.connect()
+        handshake: list[threading.Timer] = []
+
+        def watch(driver: Any, record: object) -> None:
+            handshake.append(self._started(driver))
+
+        # SQLAlchemy asks a new server some things: those too may be left without an answer.
+        sqlalchemy.event.listen(engine, "connect", watch, insert=True)
+        try:
+            with self._errors():
+                self._connection: Connection = engine.connect()
+        finally:
+            for timer in handshake:
+                timer.cancel()
 
     def rows(self, sql: str, params: Params = NOTHING) -> list[tuple[Any, ...]]:
         with self._errors(), self._alone():
@@ -85,31 +96,30 @@ class PostgresDatabase:
 
     @contextlib.contextmanager
     def transaction(self, *, writing: bool) -> Iterator[None]:
-        with self._errors():
+        with self._errors(), self._deadline():
             transaction = self._connection.begin()
-        try:
-            with self._deadline():
+            try:
                 if not writing:
                     self.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 yield
-                with self._errors():
-                    transaction.commit()
-        except BaseException:
-            with contextlib.suppress(*self._failures):
-                transaction.rollback()
-            raise
+                transaction.commit()
+            except BaseException:
+                with contextlib.suppress(*self._failures):
+                    transaction.rollback()
+                raise
 
     def now_unix_ns(self) -> int:
         ((now,),) = self.rows("SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000000 AS BIGINT)")
         return int(now)
 
     def create(self, statements: Sequence[str], *, unless: str) -> None:
-        known = "SELECT to_regclass(:name) IS NOT NULL"
-        if self.rows(known, {"name": unless}) == [(True,)]:
+        # Not to_regclass: it remembers that there was none, also past the wait for another who made it.
+        known = "SELECT COUNT(*) FROM pg_tables WHERE tablename = :name AND schemaname = ANY (current_schemas(false))"
+        if self.rows(known, {"name": unless}) != [(0,)]:
             return
         with self.transaction(writing=True):
             self.run(f"SELECT pg_advisory_xact_lock({SCHEMA_LOCK})")
-            if self.rows(known, {"name": unless}) != [(True,)]:
+            if self.rows(known, {"name": unless}) == [(0,)]:
                 for statement in statements:
                     # Bytes in order, not a language's: quicker, and the same order as SQLite's.
                     self.run(statement.replace(" TEXT", ' TEXT COLLATE "C"'))
@@ -132,20 +142,23 @@ class PostgresDatabase:
         if self._connection.in_transaction():
             yield
             return
-        with self._connection.begin(), self._deadline():
+        with self._deadline(), self._connection.begin():
             yield
 
     @contextlib.contextmanager
     def _deadline(self) -> Iterator[None]:
         """Cut the connection where the server is still silent after a time: psycopg itself would wait for good."""
-        driver: Any = self._connection.connection.driver_connection
-        timer = threading.Timer(self._hanging_s, _cut, [driver.fileno()])
-        timer.daemon = True
-        timer.start()
+        timer = self._started(self._connection.connection.driver_connection)
         try:
             yield
         finally:
             timer.cancel()
+
+    def _started(self, driver: Any) -> threading.Timer:
+        timer = threading.Timer(self._hanging_s, _cut, [driver.fileno()])
+        timer.daemon = True
+        timer.start()
+        return timer
 
     @contextlib.contextmanager
     def _errors(self) -> Iterator[None]:
