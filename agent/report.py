@@ -17,7 +17,16 @@ from wattribute.agent.core.products import Product, own_part, payees
 from wattribute.agent.core.provenance import registry
 from wattribute.agent.core.records import JobRecord, NodeRecord
 from wattribute.agent.core.units import NS_PER_S
-from wattribute.agent.report_basis import Basis, of_config, of_node, of_receipt, record_of, uncertainty
+from wattribute.agent.creation import cost_of
+from wattribute.agent.report_basis import (
+    Basis,
+    of_config,
+    of_node,
+    of_receipt,
+    receipt_uncertainty,
+    record_of,
+    uncertainty,
+)
 from wattribute.agent.wiring import products
 from wattribute.exporters.report.exact import mass
 from wattribute.exporters.report.sheet import Costs, Group, Kind, Made, Sheet
@@ -67,12 +76,15 @@ def job_sheet(
     found = _book_for(archive, loaded, record)
     costs = Costs.of([record])
     product = found.products.get(record.product_id)
+    bounds = None if receipt is None else receipt_uncertainty(receipt, costs)
+    if bounds is None:
+        bounds = uncertainty(costs, basis, loaded, found, [(record.product_id, record.uses, record.role)])
     return replace(
         _sheet("job", job_id, asked, basis, costs),
         job=record,
         product=product,
         groups=(Group(role=record.role, phase=record.phase, costs=costs),),
-        uncertainty=uncertainty(costs, basis, loaded, found, [(record.product_id, record.uses, record.role)]),
+        uncertainty=bounds,
         revision=record.revision,
         provisional=record.provisional,
         runs=(record,) if asked.runs else (),
@@ -245,7 +257,8 @@ def _book(archive: Archive, loaded: Loaded, jobs: Callable[[], Iterable[JobRecor
     declared = products(loaded.config)
     try:
         folded = registry(event for _, event in archive.events())
-        return book(folded, jobs() if declared or folded.products else (), declared)
+        known = jobs() if declared or folded.products else ()
+        return book(folded, known, declared, cost_of=cost_of(loaded))
     except ValueError as error:
         raise LedgerError(f"the registry of products in {archive.name} can't be used: {error}") from error
 

@@ -3,19 +3,22 @@
 Integers are microjoules, nanograms and nanoseconds.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
 from wattribute.agent.config import Loaded
+from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.hardware import Band, Hardware
 from wattribute.agent.core.intensity import band_of as intensity_band_of
+from wattribute.agent.core.intensity import ratios
 from wattribute.agent.core.lineage import Book
-from wattribute.agent.core.model import TERMS, Job, Role, Term
-from wattribute.agent.core.products import payees
+from wattribute.agent.core.model import TERMS, CarbonIntensity, Job, Role, Term
+from wattribute.agent.core.products import payees, pays_epc
 from wattribute.agent.core.receipt import UNSEEN
 from wattribute.agent.core.records import JobRecord
 from wattribute.agent.core.uncertainty import Uncertainty, band_of, bounds, pue_band
@@ -39,6 +42,8 @@ class Basis:
     intensity: Intensity = field(default_factory=Intensity)
     pue: Decimal | None = None
     hardware: tuple[str, ...] = ()
+    bands: Mapping[str, Band] = field(default_factory=dict)
+    """Of the intensity, the PUE and the hardware, where the agent told them."""
 
 
 def of_receipt(receipt: Mapping[str, Any], loaded: Loaded) -> Basis:
@@ -86,37 +91,56 @@ def of_node(loaded: Loaded) -> Basis | None:
         intensity=_intensity(about["intensity"], loaded),
         pue=_pue(about["pue"], loaded),
         hardware=_hardware(loaded),
+        bands={name: (Fraction(low), Fraction(high)) for name, (low, high) in about.get("bands", {}).items()},
     )
 
 
 def of_config(loaded: Loaded) -> Basis:
-    """What the configuration says of prices; how other nodes measure isn't known here."""
-    carbon = loaded.config.carbon
+    """What the configuration says of prices; how other nodes measure isn't known here. Raises ConfigError."""
+    carbon, fixed = loaded.config.carbon, _fixed(loaded)
     said = {
-        "gco2e_per_kwh": carbon.intensity_g_per_kwh,
-        "grid_zone": loaded.config.provider.zone or carbon.zone or "",
-        "provider": carbon.provider or ("mix" if carbon.mix else "series" if carbon.series else ""),
-        "method": f"average, {carbon.factor_type}",
+        "gco2e_per_kwh": fixed.gco2e_per_kwh if fixed else None,
+        "grid_zone": fixed.zone if fixed else loaded.config.provider.zone,
+        "provider": fixed.provider if fixed else carbon.provider or "series",
+        "method": fixed.method if fixed else f"average, {carbon.factor_type}",
+        "quality": fixed.quality if fixed else "",
     }
     return Basis(intensity=_intensity(said, loaded), pue=_pue(carbon.pue, loaded))
 
 
+def _fixed(loaded: Loaded) -> CarbonIntensity | None:
+    """The configured intensity where it is one for all time; None where a series or a provider tells it."""
+    from wattribute.agent.grid import chosen, fixed_value
+
+    carbon = loaded.config.carbon
+    if carbon.series is not None or carbon.provider is not None:
+        return None
+    return fixed_value(carbon, 0, configured=chosen(loaded))
+
+
 def _pue(value: float | None, loaded: Loaded) -> Decimal | None:
     varies = loaded.config.carbon.pue_series or loaded.config.provider.pue_query
-    return None if value is None or varies else Decimal(str(value))
+    return None if value is None or varies else _decimal(value)
+
+
+def _decimal(value: float) -> Decimal:
+    """A figure of a receipt, where it may be a mean, without the noise of the division."""
+    return Decimal(str(round(value, 6)))
 
 
 def _intensity(said: Mapping[str, Any], loaded: Loaded) -> Intensity:
     value, method = said.get("gco2e_per_kwh"), said.get("method") or ""
+    fixed = _fixed(loaded)
+    known = fixed if fixed is not None and fixed.provider == said.get("provider") else None
     return Intensity(
-        gco2e_per_kwh=None if value is None else Decimal(str(value)),
+        gco2e_per_kwh=None if value is None else _decimal(value),
         zone=said.get("grid_zone") or "",
         provider=said.get("provider") or "",
         method=method,
-        factor_type=method.rpartition(", ")[2] if ", " in method else loaded.config.carbon.factor_type,
+        factor_type=method.partition(", ")[2],
         quality=said.get("quality") or "",
-        year=said.get("year"),
-        source=said.get("source") or "",
+        year=known.year if known else None,
+        source=known.source if known else "",
     )
 
 
@@ -127,28 +151,61 @@ def _hardware(loaded: Loaded) -> tuple[str, ...]:
 def uncertainty(
     costs: Costs, basis: Basis, loaded: Loaded, book: Book, jobs: Iterable[tuple[str, tuple[str, ...], Role]]
 ) -> Uncertainty:
-    """The bounds of some costs, by this node's hardware, PUE and intensity, and the products' EPC.
+    """The bounds of some costs, by the intensity, PUE and hardware of this node, and the products' EPC.
 
-    `jobs`: (product, uses, role) of those who caused them, each kind once.
+    `jobs`: (product, uses, role) of those who caused them, each kind once. Raises ConfigError.
     """
-    from wattribute.agent.wiring import components
-
+    bands = basis.bands or _bands(loaded)
     epc_bands: dict[str, Band | None] = {}
     for product_id, uses, role in jobs:
         job = Job(id="", product_id=product_id, uses=uses, role=role)
         for payee in payees(job, book.products):
-            total = book.epc[payee].total
-            epc_bands[payee] = None if total is None else band_of(total)
+            product = book.products[payee]
+            if product.lifetime_s and product.status != "open" and pays_epc(job, payee, book.products):
+                total = book.epc[payee].total
+                epc_bands[payee] = None if total is None else band_of(total)
     return bounds(
         costs.terms_ng,
         costs.energy_by(2),
-        intensity_band=intensity_band_of(basis.intensity.quality, basis.intensity.method),
-        pue_band=pue_band(loaded.config.carbon.pue, configured=not loaded.is_default("carbon.pue")),
-        hardware_band=Hardware(components(loaded.config, ())[0]).band(),
+        intensity_band=bands["intensity"],
+        pue_band=bands["pue"],
+        hardware_band=bands["hardware"],
         epc_bands=epc_bands,
         taxes_ng=costs.taxes_ng,
         declared={product.id for product in book.products.values() if product.overhead_rate},
     )
+
+
+def _bands(loaded: Loaded) -> dict[str, Band]:
+    """How far off the configuration's figures may be."""
+    from wattribute.agent.wiring import components
+
+    carbon, fixed = loaded.config.carbon, _fixed(loaded)
+    return {
+        "intensity": intensity_band_of("final", f"average, {carbon.factor_type}") if fixed is None else ratios(fixed),
+        "pue": pue_band(carbon.pue, configured=not loaded.is_default("carbon.pue")),
+        "hardware": Hardware(components(loaded.config, ())[0]).band(),
+    }
+
+
+def receipt_uncertainty(receipt: Mapping[str, Any], costs: Costs) -> Uncertainty | None:
+    """The bounds that a job's receipt states, where it is about the very same costs: a sheet doesn't say otherwise."""
+    said, sums = receipt["bounds"], costs.sums_ng()
+    if not said.get("terms") or any(ng_from_g(receipt["gco2e"][name] or 0) != ng for name, ng in sums.items()):
+        return None
+
+    def bounded(ends: Sequence[float] | None, central_ng: int) -> Bounded | None:
+        return None if ends is None else Bounded(ng_from_g(ends[0]), central_ng, ng_from_g(ends[1]))
+
+    try:
+        whole = {name: bounded(said[name], ng) for name, ng in sums.items()}
+        terms = {term: bounded(said["terms"][term], costs.term_ng(term)) for term in TERMS}
+    except ValueError:  # rounded to a float, and so a nanogram off
+        return None
+    jsc, jsce, asc = whole["jsc"], whole["jsce"], whole["asc"]
+    if jsc is None or jsce is None or asc is None:
+        return None
+    return Uncertainty(terms=terms, jsc=jsc, jsce=jsce, asc=asc, asce=whole["asce"], dominant=said["dominant"])
 
 
 def record_of(receipt: Mapping[str, Any]) -> JobRecord:
@@ -193,4 +250,4 @@ def _unix_ns(text: str | None) -> int | None:
     return None if text is None else (datetime.fromisoformat(text) - _EPOCH) // timedelta(microseconds=1) * 1000
 
 
-__all__ = ["Basis", "of_config", "of_node", "of_receipt", "record_of", "uncertainty"]
+__all__ = ["Basis", "of_config", "of_node", "of_receipt", "receipt_uncertainty", "record_of", "uncertainty"]

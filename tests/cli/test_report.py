@@ -159,9 +159,13 @@ def test_what_a_product_cost_is_read_from_its_creation_jobs(place: Path) -> None
     said = json.loads(good(place, "product", "bert", "--json"), parse_float=Decimal)
     assert said["epc"]["own_gco2e"]["central"] == Decimal("125.000000004")
     assert said["epc"]["creation_jobs"] == 1
+    assert said["epc"]["own_gco2e"]["low"] < 100 < 150 < said["epc"]["own_gco2e"]["high"]
     assert said["epc"]["gco2e"]["central"] == Decimal("10125.000000004")
     assert json.loads(good(place, "job", "serve", "--json"))["bounds"]["asce"] is not None
-    (place / "c.toml").write_text(config.replace("epc_kgco2e = 40\n", ""))
+
+
+def test_an_unknown_parent_leaves_the_epc_open_and_the_bounds_too(place: Path) -> None:
+    (place / "c.toml").write_text(CONFIG.replace("epc_kgco2e = 40\n", ""))
     said = json.loads(good(place, "product", "bert", "--json"), parse_float=Decimal)
     assert said["epc"]["missing"] == ["corpus"]
     assert said["epc"]["gco2e"] is None
