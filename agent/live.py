@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Literal, Protocol
 
 from wattribute.agent.core.claims import Entry
@@ -73,6 +74,7 @@ class LiveJob:
     corrections_ng: dict[tuple[str, str], int] = field(default_factory=dict)  # (product, term) -> what came later
     corrected: int = 0  # how many times that happened
     reopened: int = 0  # how many times a term was booked after its end
+    band: tuple[Fraction, Fraction] = (Fraction(1), Fraction(1))  # how far off the intensities it was charged at may be
 
     @property
     def running(self) -> bool:
@@ -82,6 +84,10 @@ class LiveJob:
     def revision(self) -> int:
         """Of its receipt: 1 plus how often something was added after the end."""
         return 1 + self.corrected + self.reopened
+
+    def widen(self, band: tuple[Fraction, Fraction]) -> None:
+        """It is charged at an intensity that may be as far off as this."""
+        self.band = min(self.band[0], band[0]), max(self.band[1], band[1])
 
     def correct(self, product_id: str, term: str, delta_ng: int) -> None:
         """Carbon turned out otherwise than it was booked: the receipt changes, what is exported doesn't."""

@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from wattribute.agent.climate import Climate
 from wattribute.agent.config.schema import Config
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.model import (
     DOMAIN_KINDS,
     Account,
-    CarbonIntensity,
     Clock,
     Domain,
     DomainKind,
@@ -33,6 +33,7 @@ from wattribute.agent.core.model import (
     UsageReading,
 )
 from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.dues import Dues
 from wattribute.agent.gpus import GpuProcesses
 from wattribute.agent.idle_words import idle_notes, idle_powers, idle_words
 from wattribute.agent.ledger.batch import dump, pack
@@ -77,7 +78,8 @@ class Node:
         books: Books,
         registry: Registry,
         record: "Record | NoRecord",
-        intensity: CarbonIntensity,
+        climate: Climate,
+        dues: Dues,
         notes: Iterable[str],
         resident_bytes: Callable[[], int],
         found: "FoundJobs | None" = None,
@@ -94,7 +96,8 @@ class Node:
         self._clock = clock
         self._cpu = cpu
         self._sensors = sensors
-        self._intensity = intensity
+        self._climate = climate
+        self._dues = dues
         self._notes = [*sensors.notes, *notes]
         self._resident_bytes = resident_bytes
         self._found = found
@@ -120,7 +123,6 @@ class Node:
         self._agent_cpu_ns = 0
         self._gaps: list[tuple[int, Gap]] = []
         self._sensed = {r.domain.kind for r in sensors.first if r.quality != "modelled"}
-        self._undeclared: set[str] = set()
         self._foreign: set[ProcessId] = set()
         self._cpu_lock = threading.Lock()
         self._captured: list[UsageReading] = []
@@ -135,10 +137,11 @@ class Node:
         known = None if request.job_id in self.registry.jobs else self.record.finished(request.job_id)
         with self._cpu_lock:
             live = self.registry.start(request, peer, now_ns, unix_ns, known, self._name)
+        self._climate.meet(live)
         if not was_running:
             live.unattributed_uj = sum(self.books.unattributed_uj.values())
         self._edge = True
-        notes = self._product_notes(live)
+        notes = self._dues.notes(live)
         for note in notes:
             live.notes.setdefault(note)
         return {"job_id": request.job_id, "joined": was_running, "notes": notes}
@@ -282,8 +285,9 @@ class Node:
     def snapshot(self) -> Snapshot:
         """The last view that the ledger has, with the sources' present health."""
         view = self.views.shown
+        unix_ns = self._clock.time_ns()
         return Snapshot(
-            taken_at_unix_ns=self._clock.time_ns(),
+            taken_at_unix_ns=unix_ns,
             version=self._version,
             node_id=self.node_id,
             jobs=view.jobs(),
@@ -294,8 +298,8 @@ class Node:
             unattributed_ng=view.unattributed_ng,
             corrections_ng=view.corrections_ng,
             sources=self._health(),
-            pue=self._config.carbon.pue,
-            intensity=self._intensity,
+            pue=self._climate.pue(unix_ns),
+            intensity=self._climate.intensity(unix_ns),
             ledger_created_unix_ns=self.record.created_unix_ns,
             registry_hash=self.record.registry_hash,
             agent_tick_ns=self._tick_ns,
@@ -334,6 +338,8 @@ class Node:
         for part in (self._found, self._allotted):
             if part is not None:
                 part.close()
+        self._climate.close()
+        self._dues.close()
         self.record.close()
 
     # Inside
@@ -367,7 +373,8 @@ class Node:
         """Split and record what was read, by the CPU time at the counters' step where there was one; returns when."""
         if self._found is not None:
             for live in self._found.reconcile(self.registry, self.record, self._clock):
-                live.notes |= dict.fromkeys(self._product_notes(live))
+                live.notes |= dict.fromkeys(self._dues.notes(live))
+                self._climate.meet(live)
         captured, self._captured = self._captured, []
         cpu = captured if captured and captured[0].at_ns >= stepped_ns else self._read_cpu()
         now_ns, unix_ns = cpu[0].at_ns, self._clock.time_ns()
@@ -381,10 +388,13 @@ class Node:
         asleep_ns = self._clock.asleep_ns()
         for gap in self._pauses.see(now_ns, unix_ns, asleep_ns):
             self._tell(gap)
+        self._climate.follow(self.books, self.registry.jobs, self.record.corrections)
+        self._dues.follow(now_ns)
         for outcome in self.books.tick(now_ns, accounts, energy, asleep_ns, unix_ns=unix_ns):
             owner[outcome.domain].note(outcome)
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
                 self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
+        self._dues.collect(self.registry.jobs, self.record)
         news = bool(self.books.forget_settled()) | self._retire(unix_ns)
         used_ns = self._take_used_ns + self.record.used_ns
         due = self._pace.due(now_ns, now_ns - self._taken_ns, used_ns)
@@ -430,7 +440,8 @@ class Node:
         found = [] if self._found is None else self._found.health()
         if self._allotted is not None:
             found.append(self._allotted.health())
-        return [process, *(source.health() for source in self._sensors.sources), *found, *self.record.health()]
+        outside = (*self.record.health(), *self._climate.health(), *self._dues.health())
+        return [process, *(source.health() for source in self._sensors.sources), *found, *outside]
 
     def _retire(self, unix_ns: int) -> bool:
         """Fold the series of jobs that ended `hold_s` ago; True where there were any."""
@@ -466,41 +477,17 @@ class Node:
         roots_ns: list[tuple[Root, int]] = [*self._cpu.trees_ns().items()]
         if self._found is not None:
             roots_ns += self._found.groups.counters_ns().items()
-        self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, roots_ns, self._prices())
+        prices = dump(self._climate.stated(self.books, unix_ns))
+        self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, roots_ns, prices)
         self._gaps = []
         self._take_used_ns += time.thread_time_ns() - began_ns
 
-    def _prices(self) -> str:
-        """What energy costs now, as the ledger's rows keep it."""
-        price = self.books.prices.at(self._clock.time_ns())
-        return dump(
-            {
-                "operation_ng_per_kwh": price.operation,
-                "cooling": price.cooling,
-                "provider": self._intensity.provider,
-                "zone": self._intensity.zone,
-                "method": self._intensity.method,
-                "quality": self._intensity.quality,
-            }
-        )
-
-    def _product_notes(self, live: LiveJob) -> list[str]:
-        notes = []
-        for product_id in dict.fromkeys((live.entry.job.product_id, *live.entry.job.uses)):
-            if product_id == "default" or product_id in self.books.taxes.products:
-                continue
-            notes.append(f"product {product_id!r} isn't declared: a tag without taxes (declare it under [[product]])")
-            if product_id not in self._undeclared:
-                self._undeclared.add(product_id)
-                log.warning("%s", notes[-1])
-        for product_id in self.books.taxes.missing_epc(live.entry.job):
-            notes.append(f"the EPC of {product_id!r} isn't known: ASC^e is a lower bound")
-        return notes
-
     def _receipt(self, live: LiveJob) -> dict[str, Any]:
         about = self._about()
+        unix_ns = self._clock.time_ns()
         settled = not live.running and self._settled(live)
-        receipt = receipt_of(live, about, now_unix_ns=self._clock.time_ns(), settled=settled)
+        settled = settled and not self._dues.open(live) and not self._climate.provisional(live, unix_ns)
+        receipt = receipt_of(live, about, now_unix_ns=unix_ns, settled=settled)
         if self.basis == "in-process":
             receipt["node_unattributed_uj"] = sum(self.books.unattributed_uj.values()) - live.unattributed_uj
         return receipt
@@ -532,12 +519,6 @@ class Node:
             "basis": self.basis,
             "method": self._method_words(),
             "policy": {"idle": self.books.rules.idle, "overhead": self.books.rules.overhead},
-            "pue": self._config.carbon.pue,
-            "intensity": {
-                "gco2e_per_kwh": self._intensity.gco2e_per_kwh,
-                "grid_zone": self._intensity.zone,
-                "provider": self._intensity.provider,
-                "method": self._intensity.method,
-                "quality": self._intensity.quality,
-            },
+            **self._climate.about(self._clock.time_ns()),
+            "products": self._dues.about(),
         }

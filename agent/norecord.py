@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wattribute.agent.core.books import Books
-from wattribute.agent.core.model import Account, Gap, Root, SourceHealth
+from wattribute.agent.core.model import Account, Gap, Root, SourceHealth, Term
 from wattribute.agent.corrections import Corrections
 from wattribute.agent.folds import Folds
 from wattribute.agent.live import CpuTime, LiveJob
@@ -37,6 +37,11 @@ class NoRecord:
 
     def retire(self, live: LiveJob) -> None:
         """The job leaves the table; its receipt is the session's to keep."""
+
+    def bill_late(
+        self, job_id: str, owed: Mapping[tuple[str, Term], int], start_unix_ns: int, end_unix_ns: int
+    ) -> None:
+        """A session that is over has its receipt."""
 
     def fold(self, live: LiveJob) -> None:
         """Without a page there are no series to begin anew."""

@@ -8,32 +8,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wattribute import __version__
+from wattribute.agent.climate import Climate
 from wattribute.agent.config import Loaded, load
 from wattribute.agent.config.schema import Config
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.model import Account, Clock, UsageReading
 from wattribute.agent.core.taxes import Taxes
+from wattribute.agent.dues import Dues
+from wattribute.agent.grid import chosen, open_grid
 from wattribute.agent.job_sources import open_found_jobs
 from wattribute.agent.live import CpuTime
 from wattribute.agent.node import Node
 from wattribute.agent.norecord import NoRecord
 from wattribute.agent.registry import Registry
 from wattribute.agent.requests import Basis
-from wattribute.agent.wiring import (
-    Sensors,
-    boot_id,
-    components,
-    intensity,
-    node_id,
-    open_sensors,
-    prices,
-    products,
-    rules,
-)
+from wattribute.agent.wiring import Sensors, boot_id, components, node_id, open_sensors, products, rules
 
 if TYPE_CHECKING:
     from wattribute.agent.allotted import AllottedGpus
+    from wattribute.agent.courier import Courier
     from wattribute.agent.record import Record
     from wattribute.collectors.process.collector import Processes
 
@@ -79,10 +73,24 @@ def open_daemon_node(loaded: Loaded) -> Node:
         registry_hash=hash_of_products(products(loaded.config)),
     )
     try:
-        return open_node(loaded, "daemon", identity, clock, record)
+        return open_node(
+            loaded, "daemon", identity, clock, record, courier=open_courier(loaded.config, identity, clock)
+        )
     except BaseException:
         record.close()
         raise
+
+
+def open_courier(config: Config, identity: str, clock: Clock) -> "Courier":
+    """What stands between the node and the archive, begun. Raises ConfigError where its driver isn't installed."""
+    from wattribute.agent.archive import is_local
+    from wattribute.agent.courier import Courier
+
+    courier = Courier(config, identity, clock)
+    if is_local(config):
+        courier.work()  # who may register what is known before the first job comes
+    courier.start()
+    return courier
 
 
 def open_in_process(environment: Mapping[str, str]) -> Node:
@@ -99,6 +107,7 @@ def open_node(
     clock: Clock,
     record: "Record | NoRecord",
     *,
+    courier: "Courier | None" = None,
     kernel: "Processes | None" = None,
     inline: bool = False,
 ) -> Node:
@@ -111,19 +120,21 @@ def open_node(
     sensors = open_sensors(config, clock, cpu)
     facts = host_facts()
     hardware, hardware_note = components(config, sensors.names_of_gpus())
-    chosen = not loaded.is_default("carbon.intensity_g_per_kwh") or config.carbon.mix is not None
     notes = [hardware_note] if hardware_note else []
-    if not chosen:
+    made = Hardware(hardware)
+    climate = _climate(loaded, basis, clock, made)
+    if not chosen(loaded):
         notes.append("carbon intensity defaulted to 480 g/kWh, the world's average: set [carbon] to your grid's")
     if loaded.is_default("carbon.pue"):
         notes.append("PUE defaulted to 1.0: cooling and power loss are left out until [carbon] pue is set")
+    declared = products(config)
     at_ns = record.resume_at_ns(clock.monotonic_ns())
     books = Books(
         rules(config, sensors, facts.cpus, facts.memory_bytes),
-        Hardware(hardware),
-        Taxes(products(config), at_ns),
+        made,
+        Taxes(declared, at_ns),
         at_ns,
-        prices(config),
+        climate.grid.prices,
     )
     found = open_found_jobs(config, clock, cpu, user_name, inline=inline) if basis == "daemon" else None
     registry = Registry(
@@ -131,12 +142,16 @@ def open_node(
         cpu,
         max_jobs=config.export.max_jobs,
         owner_of=_labeller(config),
-        owns=_ownership(config, basis),
+        owns=_ownership(books.taxes, basis),
         privileged=lambda uid: uid == 0 or uid in config.agent.scheduler_uids,
         uid_of=lambda pid: _uid_of(Path(config.paths.proc), pid),
         groups=None if found is None else found.groups,
     )
+    dues = Dues(books, declared, courier)
+    dues.follow(at_ns)
     record.restore(books, registry, cpu, accounts)
+    if basis == "daemon":
+        _settle(climate, record, Path(config.agent.state_dir), clock)
     return Node(
         config,
         basis=basis,
@@ -148,12 +163,30 @@ def open_node(
         books=books,
         registry=registry,
         record=record,
-        intensity=intensity(config, clock.time_ns(), configured=chosen),
+        climate=climate,
+        dues=dues,
         notes=notes,
         resident_bytes=resident_bytes,
         found=found,
         allotted=_allotted(config, sensors, clock, inline=inline) if basis == "daemon" else None,
     )
+
+
+def _climate(loaded: Loaded, basis: Basis, clock: Clock, hardware: Hardware) -> Climate:
+    """In a process of one's own nobody is asked: what an agent or `intensity fetch` left in the cache counts."""
+    config = loaded.config
+    grid = open_grid(config, clock, Path(config.agent.state_dir), chosen(loaded), asks=basis == "daemon")
+    pue_configured = not loaded.is_default("carbon.pue") or config.carbon.pue_series is not None
+    return Climate(grid, pue_configured=pue_configured, hardware=hardware.band())
+
+
+def _settle(climate: Climate, record: "Record | NoRecord", state_dir: Path, clock: Clock) -> None:
+    if not climate.varies:
+        return
+    from wattribute.agent.settlement import Settlement
+
+    after = record.corrections.position
+    climate.settle_with(Settlement(state_dir, climate.grid.final_price, clock.time_ns, after))
 
 
 def _allotted(config: Config, sensors: Sensors, clock: Clock, *, inline: bool) -> "AllottedGpus | None":
@@ -206,12 +239,12 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-def _ownership(config: Config, basis: Basis) -> Callable[[str, int], bool]:
+def _ownership(taxes: Taxes, basis: Basis) -> Callable[[str, int], bool]:
     """Who may register roles and weights for a product; in one's own process, everybody."""
-    owners = {product.id: product.owners for product in config.product}
 
     def owns(product_id: str, uid: int) -> bool:
-        allowed = owners.get(product_id, ())
+        product = taxes.products.get(product_id)
+        allowed = () if product is None else product.owners
         return basis == "in-process" or uid == 0 or str(uid) in allowed or user_name(uid) in allowed
 
     return owns

@@ -52,7 +52,7 @@ def merge(parts: Sequence[Part]) -> dict[str, Any]:
         intensity=_agreed([part["intensity"] for part in parts]),
         gco2e={name: _grams(part["gco2e"].get(name) for part in parts) for name in (*TERMS, *SUMS)},
         taxes=_taxes(parts),
-        bounds={name: _bounds([part["bounds"].get(name) for part in parts]) for name in ("jsce", "asce")},
+        bounds=_all_bounds([part["bounds"] for part in parts]),
         basis=_same(part["basis"] for part in parts),
         settled=all(part["settled"] for part in parts),
         revision=max(part["revision"] for part in parts),
@@ -124,6 +124,17 @@ def _taxes(parts: Sequence[Part]) -> list[dict[str, Any]]:
         {"product_id": product, "term": term, "gco2e": round(grams, _NG_DIGITS)}
         for (product, term), grams in sums.items()
     ]
+
+
+def _all_bounds(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Worst-case intervals add; what dominates is named where the parts agree."""
+    bounds: dict[str, Any] = {
+        name: _bounds([part.get(name) for part in parts]) for name in SUMS if any(name in part for part in parts)
+    }
+    if all("terms" in part for part in parts):
+        bounds["terms"] = {term: _bounds([part["terms"].get(term) for part in parts]) for term in TERMS}
+        bounds["dominant"] = _same(part["dominant"] for part in parts)
+    return bounds
 
 
 def _bounds(bounds: Sequence[Sequence[float] | None]) -> list[float] | None:

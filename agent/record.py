@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import (
@@ -43,17 +43,6 @@ log = logging.getLogger("wattribute")
 
 WINDOW_NS = 300 * NS_PER_S
 """Closed rows span 300 s of wall time, or less where a job or the agent ended."""
-
-
-class LateBill(NamedTuple):
-    """Nanograms that a job owes a product for a stretch of time (Unix ns), told after it had ended."""
-
-    job_id: str
-    product_id: str
-    term: Term
-    start_unix_ns: int
-    end_unix_ns: int
-    owed_ng: int
 
 
 class Record:
@@ -125,6 +114,7 @@ class Record:
             registry.jobs[key] = live
             if live.running and self._same_boot:
                 self._go_on(live, saved.meta, trees, books, registry, cpu)
+        books.taxes.restore_served(self._restored.state)
         if self._saved:
             books.restore(self._saved, same_boot=self._same_boot, accounts_ns=accounts_ns)
         for live in registry.jobs.values():
@@ -176,26 +166,21 @@ class Record:
         live.folded = False
         self._retired.append(live)
 
-    def bill_late(self, bill: LateBill, unix_ns: int) -> None:
-        """A term that fell due after a job's series had left the page: to the fold, and as a row for its receipt."""
-        live = self.finished(bill.job_id)
+    def bill_late(
+        self, job_id: str, owed: Mapping[tuple[str, Term], int], start_unix_ns: int, end_unix_ns: int
+    ) -> None:
+        """What fell due after a job's series had left the page: to the fold, and as rows for its receipt."""
+        live = self.finished(job_id)
         if live is None:
-            log.error("nobody knows job %r any more, which owes a tax of %r", bill.job_id, bill.product_id)
+            log.error("nobody knows job %r any more, which owes taxes", job_id)
             return
         shown = [0] * EXPORTED_SLOTS
-        shown[TERM_SLOT[bill.term]] = bill.owed_ng
-        self._changed_folds.add(self.folds.add(fold_name(overflow=live.folded), live.entry.job, shown))
-        self.corrections.add(
-            Correction(
-                bill.job_id,
-                bill.product_id,
-                bill.term,
-                "retraining",
-                bill.start_unix_ns,
-                bill.end_unix_ns,
-                bill.owed_ng,
+        for (product_id, term), owed_ng in owed.items():
+            shown[TERM_SLOT[term]] += owed_ng
+            self.corrections.add(
+                Correction(job_id, product_id, term, "retraining", start_unix_ns, end_unix_ns, owed_ng)
             )
-        )
+        self._changed_folds.add(self.folds.add(fold_name(overflow=live.folded), live.entry.job, shown))
 
     def fold(self, live: LiveJob) -> None:
         """What a job's series show moves to a fold; they begin anew."""
@@ -245,6 +230,7 @@ class Record:
         for fold in self._changed_folds:
             jobs.append(JobRow.of("_" + json.dumps(fold), self.folds.values[fold], {"fold": list(fold)}))
         state = {"books": dump(books.save()), "trees": dump({tree_key(p): ns for p, ns in roots_ns})}
+        state |= {name: dump(chunk) for name, chunk in books.taxes.served_chunks().items()}
         corrections, corrected = self.corrections.take()
         if corrected is not None:
             state["corrections"] = dump(corrected)

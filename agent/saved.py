@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from wattribute.agent.core.claims import Entry
 from wattribute.agent.core.found import FoundJob, Reservation
 from wattribute.agent.core.model import SLOTS, GroupId, Job, ProcessId, Root, Term
+from wattribute.agent.core.uncertainty import band_of_texts, band_texts
 from wattribute.agent.live import LiveJob
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ def describe(live: LiveJob, boot_id: str) -> dict[str, Any]:
         "gaps": live.gaps,
         "overlapped": live.overlapped,
         "reopened": live.reopened,
+        "band": band_texts(live.band),
         "folded": live.folded,
         "folded_values": live.folded_values,
         "found": [asdict(found) for found in live.found.values()],
@@ -82,6 +84,7 @@ def revive(saved: "SavedJob") -> LiveJob:
         corrections_ng=dict(corrected.corrections_ng),
         corrected=corrected.times,
         reopened=meta.get("reopened", 0),
+        band=band_of_texts(meta.get("band", ("1", "1"))),
         found={found.group: found for found in map(_found, meta.get("found", ()))},
         known_meta=True,
         described=(len(meta["taxes"]), len(meta["gpus"])),

@@ -1,16 +1,34 @@
 """A job's receipt from its live or its saved totals, and what is the same on all receipts of a node."""
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from wattribute.agent.core.intensity import Band
+from wattribute.agent.core.model import (
+    DOMAIN_KINDS,
+    ENERGY_SLOTS,
+    QUALITIES,
+    SHARE_KINDS,
+    TERM_SLOT,
+    Term,
+    energy_slot,
+)
+from wattribute.agent.core.products import Product, payees, pays_epc
 from wattribute.agent.core.receipt import build
+from wattribute.agent.core.uncertainty import band_of_texts, bounds, receipt_bounds
+from wattribute.agent.core.units import UJ_PER_KWH, g_of
 from wattribute.agent.live import LiveJob
 from wattribute.agent.saved import revive
 
+ALL = Fraction(1)
+
 
 def receipt_of(live: LiveJob, about: Mapping[str, Any], *, now_unix_ns: int, settled: bool) -> dict[str, Any]:
-    """One job's receipt. `about` is the node's: node, basis, method, policy, pue, intensity, domains, notes."""
+    """One job's receipt. `about` is the node's: node, basis, method, policy, domains, notes, what Climate.about and
+    Dues.about tell.
+    """
     notes: Sequence[str] = [*about["notes"], *live.notes]
     if live.overlapped:
         notes = [*notes, "jobs overlapped in one process: they shared its use equally at each moment"]
@@ -24,11 +42,64 @@ def receipt_of(live: LiveJob, about: Mapping[str, Any], *, now_unix_ns: int, set
         revision=live.revision,
         now_unix_ns=now_unix_ns,
         domains=about["domains"],
-        common={**about, "gaps": live.gaps},
+        common={**about, **_charged(live, about), "gaps": live.gaps},
         members=max(1, live.member_count),
         settled=settled,
         notes=notes,
+        bounds=_bounds(live, about),
     )
+
+
+def _charged(live: LiveJob, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Where prices change in time: the mean intensity and PUE that the job's energy was charged at."""
+    values = live.entry.values
+    energy_uj, operation_ng = sum(values[:ENERGY_SLOTS]), values[TERM_SLOT["operation"]]
+    if not about.get("varies") or not energy_uj or not operation_ng:
+        return {}
+    return {
+        "intensity": {**about["intensity"], "gco2e_per_kwh": g_of(operation_ng) * UJ_PER_KWH / energy_uj},
+        "pue": 1 + values[TERM_SLOT["cooling"]] / operation_ng,
+    }
+
+
+def _bounds(live: LiveJob, about: Mapping[str, Any]) -> dict[str, object]:
+    """Between which figures its terms lie; nothing for a job of a version that didn't say how far off prices may be."""
+    bands = about.get("bands")
+    if bands is None:
+        return {"jsce": None, "asce": None}
+    job, values = live.entry.job, live.entry.values
+    products = {
+        product_id: Product(id=product_id, runs_on=tuple(said["runs_on"]), parents=dict.fromkeys(said["parents"], ALL))
+        for product_id, said in about["products"].items()
+    }
+    epc_bands: dict[str, Band | None] = {}
+    declared = set()
+    for payee in payees(job, products):
+        said = about["products"][payee]
+        if said["declared_rate"]:
+            declared.add(payee)
+        if said["written_off"] and pays_epc(job, payee, products):
+            epc_bands[payee] = None if said["epc_band"] is None else band_of_texts(said["epc_band"])
+    terms_ng = {term: values[slot] for term, slot in TERM_SLOT.items()}
+    taxes_ng = dict(live.entry.taxes_ng)
+    for (product_id, term), delta_ng in live.corrections_ng.items():
+        name = cast(Term, term)
+        terms_ng[name] += delta_ng
+        taxes_ng[product_id, name] = taxes_ng.get((product_id, name), 0) + delta_ng
+    found = bounds(
+        terms_ng,
+        {
+            quality: sum(values[energy_slot(kind, share, quality)] for kind in DOMAIN_KINDS for share in SHARE_KINDS)
+            for quality in QUALITIES
+        },
+        intensity_band=live.band,
+        pue_band=band_of_texts(bands["pue"]),
+        hardware_band=band_of_texts(bands["hardware"]),
+        epc_bands=epc_bands,
+        taxes_ng=taxes_ng,
+        declared=declared,
+    )
+    return receipt_bounds(found)
 
 
 def recorded(state_dir: Path) -> list[dict[str, Any]]:

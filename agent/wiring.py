@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wattribute.agent.config.schema import Config, IdleW
-from wattribute.agent.core.accounting import Price, mix_intensity
 from wattribute.agent.core.books import Rules
 from wattribute.agent.core.errors import SensorUnavailable
 from wattribute.agent.core.hardware import Component
 from wattribute.agent.core.model import (
-    CarbonIntensity,
     Clock,
     Collector,
     DomainKind,
@@ -26,7 +24,6 @@ from wattribute.agent.core.model import (
     Quality,
     Reading,
 )
-from wattribute.agent.core.prices import PriceSeries
 from wattribute.agent.core.products import Product
 from wattribute.agent.core.units import DAY_S, NS_PER_S, YEAR_S, ng_from_kg, rate_from_g_per_min, uw_from_w
 from wattribute.agent.sources import Source
@@ -201,35 +198,6 @@ def rules(config: Config, sensors: Sensors, cpus: int, memory_bytes: int) -> Rul
         idle_uw=idle_uw,
         cpus=cpus,
         memory_bytes=memory_bytes,
-    )
-
-
-def prices(config: Config) -> PriceSeries:
-    """What energy costs: one price for all time."""
-    carbon = config.carbon
-    intensity = mix_intensity(carbon.mix.items()) if carbon.mix is not None else _number(carbon.intensity_g_per_kwh)
-    return PriceSeries.constant(Price.of(intensity, carbon.pue))
-
-
-def _number(intensity_g_per_kwh: float | None) -> float:
-    return 480.0 if intensity_g_per_kwh is None else intensity_g_per_kwh
-
-
-def intensity(config: Config, since_unix_ns: int, *, configured: bool) -> CarbonIntensity:
-    """The carbon intensity in force; `configured` False: nobody chose it."""
-    carbon = config.carbon
-    if carbon.mix is not None:
-        value, provider = float(mix_intensity(carbon.mix.items())), "mix"
-    else:
-        value, provider = _number(carbon.intensity_g_per_kwh), "static"
-    return CarbonIntensity(
-        gco2e_per_kwh=value,
-        valid_from_unix_ns=since_unix_ns,
-        valid_until_unix_ns=None,
-        zone="",
-        provider=provider if configured else "default",
-        method=f"average, {carbon.factor_type}",
-        quality="static" if configured else "default",
     )
 
 

@@ -46,6 +46,7 @@ def build(
     members: int,
     settled: bool,
     notes: Sequence[str],
+    bounds: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The receipt of one job. `domains` are the kinds that the node has a sensor or a model for; `common` holds what
     is the same for all jobs of a node: node, method, policy, pue, intensity, basis. `values` and `taxes_ng` are as they
@@ -106,7 +107,7 @@ def build(
         "taxes": [
             {"product_id": product_id, "term": term, "gco2e": g_of(ng)} for (product_id, term), ng in due_ng.items()
         ],
-        "bounds": {"jsce": None, "asce": None},
+        "bounds": dict(bounds),
         "basis": common["basis"],
         "settled": settled,
         "revision": revision,

@@ -5,7 +5,7 @@ bounds for hardware, the EPC's for products. Where each figure comes from: docs/
 cover: what no sensor sees (a receipt's `boundary.missing`), and by which policy a node's joules are split.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
@@ -70,6 +70,17 @@ def band_of(mass: Bounded) -> Band:
     if not mass.central:
         return EXACT
     return Fraction(mass.low, mass.central), Fraction(mass.high, mass.central)
+
+
+def band_texts(band: Band) -> list[str]:
+    """A band as JSON has it: two exact fractions."""
+    return [str(end) for end in band]
+
+
+def band_of_texts(texts: Sequence[str]) -> Band:
+    """A band from JSON."""
+    low, high = texts
+    return Fraction(low), Fraction(high)
 
 
 def energy_band(energy_by_quality_uj: Mapping[str, int]) -> Band:

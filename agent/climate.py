@@ -1,0 +1,120 @@
+"""What a joule costs the climate, for a node: prices in force, what they are based on, and how far off they may be."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from wattribute.agent.core.books import Books
+from wattribute.agent.core.intensity import Band
+from wattribute.agent.core.model import CarbonIntensity, SourceHealth
+from wattribute.agent.core.uncertainty import band_texts, pue_band
+from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.grid import Fixed, Grid
+from wattribute.agent.live import LiveJob
+
+if TYPE_CHECKING:
+    from wattribute.agent.corrections import Corrections
+    from wattribute.agent.settlement import Settlement
+
+LOOKED_BACK_NS = 300 * NS_PER_S
+"""As long as a window of the ledger: whether anything in it may still be revised."""
+
+
+class Climate:
+    """The grid as a node sees it. `hardware` and `pue_configured` are for the bounds of what it charges."""
+
+    def __init__(self, grid: Grid, *, pue_configured: bool, hardware: Band) -> None:
+        self._grid = grid
+        self._pue_configured = pue_configured
+        self._hardware = hardware
+        self._band = grid.band()
+        self._settlement: Settlement | None = None
+
+    @property
+    def varies(self) -> bool:
+        """Whether the price changes in time."""
+        return not isinstance(self._grid, Fixed)
+
+    @property
+    def grid(self) -> Grid:
+        """Where the prices come from."""
+        return self._grid
+
+    def settle_with(self, settlement: "Settlement") -> None:
+        """Correct what was booked provisionally, from now on."""
+        self._settlement = settlement
+        settlement.start()
+
+    def follow(self, books: Books, jobs: Mapping[str, LiveJob], corrections: "Corrections") -> None:
+        """Once per tick: the prices as they are now, and what was settled since."""
+        books.prices = self._grid.prices
+        band = self._grid.band() if self.varies else self._band
+        if band != self._band:
+            self._band = band
+            for live in jobs.values():
+                if live.running:
+                    live.widen(band)
+                    live.known_meta = False
+        settled = None if self._settlement is None else self._settlement.take()
+        if settled is not None:
+            corrections.settle(settled.corrections, settled.position, jobs)
+
+    def meet(self, live: LiveJob) -> None:
+        """A job that begins is charged at what is in force."""
+        live.widen(self._band)
+
+    def provisional(self, live: LiveJob, unix_ns: int) -> bool:
+        """Whether a later final value may still change what a job was charged."""
+        job = live.entry.job
+        return self._grid.provisional(job.started_unix_ns, job.ended_unix_ns or unix_ns)
+
+    def intensity(self, unix_ns: int) -> CarbonIntensity:
+        """The carbon intensity in force."""
+        return self._grid.now(unix_ns)
+
+    def pue(self, unix_ns: int) -> float:
+        """The PUE in force."""
+        return self._grid.pue(unix_ns)
+
+    def stated(self, books: Books, unix_ns: int) -> dict[str, Any]:
+        """What the ledger's rows keep of what energy cost."""
+        price, value = books.prices.at(unix_ns), self._grid.now(unix_ns)
+        return {
+            "operation_ng_per_kwh": price.operation,
+            "cooling": price.cooling,
+            "zone": value.zone,
+            "provider": value.provider,
+            "method": value.method,
+            "quality": value.quality,
+            "final": not self._grid.provisional(unix_ns - LOOKED_BACK_NS, unix_ns),
+        }
+
+    def about(self, unix_ns: int) -> dict[str, Any]:
+        """What is the same on all receipts: JSON values; bands are pairs of exact fractions, as texts."""
+        value, pue = self._grid.now(unix_ns), self._grid.pue(unix_ns)
+        bands = {
+            "intensity": self._band,
+            "pue": pue_band(pue, configured=self._pue_configured),
+            "hardware": self._hardware,
+        }
+        return {
+            "pue": pue,
+            "intensity": {
+                "gco2e_per_kwh": value.gco2e_per_kwh,
+                "grid_zone": value.zone,
+                "provider": value.provider,
+                "method": value.method,
+                "quality": value.quality,
+            },
+            "varies": self.varies,
+            "bands": {name: band_texts(band) for name, band in bands.items()},
+        }
+
+    def health(self) -> list[SourceHealth]:
+        """Of what is asked for the intensity."""
+        return self._grid.health()
+
+    def close(self) -> None:
+        """End the threads."""
+        if self._settlement is not None:
+            self._settlement.close()
+        self._grid.close()

@@ -1,0 +1,120 @@
+"""Who pays whom, around the books: products as they are registered, the fleet's divisors, what falls due late."""
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from wattribute.agent.core.books import Books
+from wattribute.agent.core.model import SourceHealth, Term
+from wattribute.agent.core.products import Product, epcs
+from wattribute.agent.core.taxes import add_taxes
+from wattribute.agent.core.uncertainty import band_of, band_texts
+from wattribute.agent.live import LiveJob
+
+if TYPE_CHECKING:
+    from wattribute.agent.courier import Courier
+    from wattribute.agent.norecord import NoRecord
+    from wattribute.agent.record import Record
+
+log = logging.getLogger("wattribute")
+
+
+class Dues:
+    """The products of a node. `declared` are the configuration's, which count before the registry's."""
+
+    def __init__(self, books: Books, declared: Sequence[Product], courier: "Courier | None") -> None:
+        self._books = books
+        self._declared = declared
+        self._courier = courier
+        self._undeclared: set[str] = set()
+        self._about: dict[str, Any] | None = None
+
+    def follow(self, now_ns: int) -> None:
+        """Before a tick: products that were changed, and how much weight uses those of the fleet."""
+        courier = self._courier
+        if courier is None:
+            return
+        if courier.products_changed:
+            self._declare(courier.take_events(), now_ns)
+        taxes = self._books.taxes
+        courier.present(taxes.fleet_weights_ppm())
+        for product_id, weight_ppm in courier.divisors.items():
+            taxes.divisor(product_id, weight_ppm, now_ns)
+
+    def _declare(self, events: Iterable[tuple[int, Mapping[str, Any]]], now_ns: int) -> None:
+        from wattribute.agent.core.provenance import registry  # only where products are registered
+
+        try:
+            products = registry(event for _, event in events).effective(self._declared)
+            self._books.taxes.declare(products.values(), now_ns)
+        except ValueError as error:
+            log.error("the registry of products can't be read, and what was known of it stays: %s", error)
+            return
+        self._about = None
+        log.info("products registered: %s", ", ".join(products) or "none")
+
+    def collect(self, jobs: Mapping[str, LiveJob], record: "Record | NoRecord") -> None:
+        """After a tick: what a retraining that is over cost jobs that had ended before."""
+        late, self._books.late = self._books.late, []
+        for closed in late:
+            for job_id, (jsc_ng, hardware_ng) in closed.parts.items():
+                owed: dict[tuple[str, Term], int] = {}
+                if jsc_ng:
+                    owed[closed.product_id, "retraining"] = jsc_ng
+                if hardware_ng:
+                    owed[closed.product_id, "overhead_hardware"] = hardware_ng
+                live = jobs.get(job_id)
+                if live is None:
+                    record.bill_late(job_id, owed, closed.start_unix_ns, closed.end_unix_ns)
+                    continue
+                add_taxes(live.entry.values, live.entry.taxes_ng, owed)
+                live.entry.changed, live.known_meta = True, False
+                live.reopened += 1
+
+    def open(self, live: LiveJob) -> bool:
+        """Whether a tax of an ended job isn't known yet."""
+        return self._books.taxes.open_retraining(live.entry.job)
+
+    def notes(self, live: LiveJob) -> list[str]:
+        """What is to be said of a job's products."""
+        notes = []
+        taxes = self._books.taxes
+        for product_id in dict.fromkeys((live.entry.job.product_id, *live.entry.job.uses)):
+            if product_id == "default" or product_id in taxes.products:
+                continue
+            notes.append(
+                f"product {product_id!r} isn't declared: a tag without taxes (declare it under [[product]], or with "
+                "`wattribute product add`)"
+            )
+            if product_id not in self._undeclared:
+                self._undeclared.add(product_id)
+                log.warning("%s", notes[-1])
+        for product_id in taxes.missing_epc(live.entry.job):
+            notes.append(f"the EPC of {product_id!r} isn't known: ASC^e is a lower bound")
+        return notes
+
+    def about(self) -> dict[str, Any]:
+        """What receipts need of the products: who runs on whom, and how far off each EPC may be. JSON values."""
+        if self._about is None:
+            products = self._books.taxes.products
+            found = epcs(products)
+            self._about = {
+                product_id: {
+                    "runs_on": list(product.runs_on),
+                    "parents": list(product.parents),
+                    "declared_rate": bool(product.overhead_rate),
+                    "written_off": bool(product.lifetime_s) and product.status != "open",
+                    "epc_band": None if (whole := found[product_id].total) is None else band_texts(band_of(whole)),
+                }
+                for product_id, product in products.items()
+            }
+        return self._about
+
+    def health(self) -> Sequence[SourceHealth]:
+        """Of the archive."""
+        return () if self._courier is None else self._courier.health()
+
+    def close(self) -> None:
+        """Take leave of the archive."""
+        if self._courier is not None:
+            self._courier.close()
