@@ -122,13 +122,12 @@ def open_grid(
     `configured`: whether anybody chose the intensity. `asks`: whether a provider is asked; else its cache in
     `state_dir` and the fallbacks count. A thread runs only for what changes.
     """
-    from wattribute.collectors.grid.series import PueFeed, SeriesFeed
-
     carbon = config.carbon
-    pue_feed = None if carbon.pue_series is None else PueFeed(Path(carbon.pue_series))
     feed: Feed | None = None
     fallback: CarbonIntensity | None = None
     if carbon.series is not None:
+        from wattribute.collectors.grid.series import SeriesFeed
+
         feed = SeriesFeed(Path(carbon.series), carbon.factor_type)
     elif carbon.provider is not None:
         feed = open_feed(config, environment, needs_key=asks)
@@ -136,11 +135,13 @@ def open_grid(
         fallback = replace(fallback, final=not feed.settles)
     else:
         fallback = fixed_value(carbon, clock.time_ns(), configured=configured)
-        if pue_feed is None:
+        if carbon.pue_series is None:
             return Fixed(fallback, carbon.pue, clock.time_ns())
     from wattribute.agent.grid_followed import Followed
     from wattribute.collectors.grid.cache import Cache
+    from wattribute.collectors.grid.series import PueFeed
 
+    pue_feed = None if carbon.pue_series is None else PueFeed(Path(carbon.pue_series))
     cache = Cache(state_dir, feed.about) if state_dir is not None and feed is not None else None
     grid = Followed(feed, fallback, carbon.pue, clock, cache=cache, pue_feed=pue_feed)
     if asks:
