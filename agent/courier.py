@@ -11,7 +11,8 @@ import logging
 import os
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -113,7 +114,9 @@ class Courier:
         ledger = config.ledger
         self._prometheus = PrometheusDivisor(ledger.divisor_url, ledger.divisor_query) if ledger.divisor_url else None
         self._line = _Line("archive", clock)
-        self._divisor_line = _Line("divisor", clock)
+        self._errands: list[tuple[_Line, Callable[[], None]]] = [(self._line, self._go)]
+        if self._prometheus is not None:
+            self._errands.append((_Line("divisor", clock), partial(self._ask, self._prometheus)))
         self._weights: Mapping[str, int] = {}
         self._heard: Mapping[str, tuple[int, int | None]] = {}  # product -> when (ns), and the weight of all others
         self._heard_all_ns: int | None = None  # when the archive last said who else there is
@@ -163,8 +166,7 @@ class Courier:
 
     def health(self) -> Sequence[SourceHealth]:
         """How the archive fares, and the Prometheus that is asked for divisors."""
-        lines = [self._line] if self._prometheus is None else [self._line, self._divisor_line]
-        return [line.health() for line in lines]
+        return [line.health() for line, _ in self._errands]
 
     def close(self) -> None:
         """Deliver what is left and take leave, within some seconds; what stays is delivered after the next start."""
@@ -191,7 +193,7 @@ class Courier:
 
     def work(self, *, hurry: bool = False) -> float:
         """Do what is due, or what is well with `hurry`; how long there is nothing more to do, in seconds."""
-        for line, errand in ((self._line, self._go), (self._divisor_line, self._ask)):
+        for line, errand in self._errands:
             started_ns = self._clock.monotonic_ns()
             if started_ns < line.due_ns and not (hurry and line.up):
                 continue
@@ -207,7 +209,7 @@ class Courier:
                 line.failed("refused", error)
             else:
                 line.went_well(started_ns)
-        due_ns = min(self._line.due_ns, self._divisor_line.due_ns) - self._clock.monotonic_ns()
+        due_ns = min(line.due_ns for line, _ in self._errands) - self._clock.monotonic_ns()
         return max(0.0, due_ns / NS_PER_S)
 
     def _go(self) -> None:
@@ -263,14 +265,12 @@ class Courier:
                 self._hear_events(archive.events())
         self._seen = seen
 
-    def _ask(self) -> None:
+    def _ask(self, prometheus: PrometheusDivisor) -> None:
         """Ask the Prometheus for each product's weight."""
-        if self._prometheus is None:
-            return
         heard = {key: told for key, told in self._heard.items() if key in self._weights}
         try:
             for product_id in list(self._weights):
-                heard[product_id] = (self._clock.monotonic_ns(), self._prometheus.weight_ppm(product_id))
+                heard[product_id] = (self._clock.monotonic_ns(), prometheus.weight_ppm(product_id))
         finally:
             self._heard = heard
 
