@@ -293,8 +293,8 @@ def _curve(archive: Archive, product: Product, now_unix_ns: int) -> Iterator[tup
             yield end, recovered_ng
 
 
-def _hours(archive: Archive, asked: Asked) -> Iterator[tuple[int, int]]:
-    """The nodes' energy hour by hour, where a time of at most a month was asked for."""
+def _hours(archive: Archive, asked: Asked) -> Iterator[tuple[int, int | None]]:
+    """The nodes' energy hour by hour, where a time of at most a month was asked for; None: nobody told of that hour."""
     if asked.from_unix_ns is None:
         return
     end_unix_ns = asked.now_unix_ns if asked.to_unix_ns is None else asked.to_unix_ns
@@ -304,7 +304,7 @@ def _hours(archive: Archive, asked: Asked) -> Iterator[tuple[int, int]]:
     for start in starts:
         first, last = max(start, asked.from_unix_ns), min(start + HOUR_NS, end_unix_ns)
         found = archive.node_totals(from_unix_ns=first, to_unix_ns=last)
-        yield first, sum(sum(node.energy_uj.values()) for node in found.values())
+        yield first, sum(sum(node.energy_uj.values()) for node in found.values()) if found else None
 
 
 def _nearest(name: str, names: Iterable[str], listing: str) -> str:

@@ -62,7 +62,10 @@ def ghg(sheet: Sheet, market_g_per_kwh: Decimal | None = None) -> dict[str, Any]
         },
         "offsets_tco2e": None,
         "offsets_note": "never netted; wattribute keeps none",
-        "hourly_kwh": [{"from": rfc3339(start), "energy_kwh": kwh(energy_uj)} for start, energy_uj in sheet.hours],
+        "hourly_kwh": [
+            {"from": rfc3339(start), "energy_kwh": None if energy_uj is None else kwh(energy_uj)}
+            for start, energy_uj in sheet.hours
+        ],
         "note": PRICE if sheet.kind == "node" else f"Part of what the nodes emitted: don't add it to theirs. {PRICE}",
     }
 

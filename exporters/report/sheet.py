@@ -142,7 +142,7 @@ class Sheet:
     """A carbon data sheet. `total` is what it is of: the job, the product's jobs, or all jobs of the nodes.
 
     `uncertainty` is that of `total`, None where it isn't known. `billed_ng`: what a product's users paid it, by term.
-    `hours`: (start in Unix ns, energy in uJ) of each hour that was told apart.
+    `hours`: (start in Unix ns, energy in uJ) hour by hour; None where nobody told of that hour.
     `runs`: the jobs one by one, for formats that list them.
     """
 
@@ -161,7 +161,7 @@ class Sheet:
     nodes: tuple[NodeRecord, ...] = ()
     lineage: Lineage | None = None
     billed_ng: Mapping[Term, int] = field(default_factory=dict)
-    hours: tuple[tuple[int, int], ...] = ()
+    hours: tuple[tuple[int, int | None], ...] = ()
     runs: tuple[JobRecord, ...] = ()
     method: Mapping[str, str] = field(default_factory=dict)
     policy: Mapping[str, str] = field(default_factory=dict)
