@@ -72,7 +72,7 @@ def job_sheet(
             raise WattributeError(f'job "{job_id}" has no closed rows to tell times apart: ask without --from and --to')
         record = record_of(receipt)
     assert record is not None
-    basis = of_receipt(receipt, loaded) if receipt is not None else of_config(loaded)
+    basis = _basis(record, receipt, loaded)
     found = _book_for(archive, loaded, record)
     costs = Costs.of([record])
     product = found.products.get(record.product_id)
@@ -89,6 +89,17 @@ def job_sheet(
         provisional=record.provisional,
         runs=(record,) if asked.runs else (),
     )
+
+
+def _basis(record: JobRecord, receipt: Mapping[str, Any] | None, loaded: Loaded) -> Basis:
+    if receipt is not None:
+        return of_receipt(receipt, loaded)
+    if record.source == "codecarbon":
+        note = (
+            "Imported from CodeCarbon, whose method, carbon intensity and PUE it has; hardware and taxes aren't in it."
+        )
+        return Basis(basis="CodeCarbon", notes=(note,))
+    return of_config(loaded)
 
 
 def _is_fresher(receipt: Mapping[str, Any], record: JobRecord) -> bool:

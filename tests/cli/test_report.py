@@ -15,6 +15,7 @@ from wattribute.agent.archive import open_archive
 from wattribute.agent.cli import main
 from wattribute.agent.cli.report import unix_ns
 from wattribute.agent.config.schema import Agent, Config
+from wattribute.agent.ledger.schema import Row
 from wattribute.agent.receipts import blank
 from wattribute.agent.stored import ReceiptFiles
 
@@ -208,6 +209,23 @@ def test_jobs_of_every_role_and_the_rest_are_the_nodes(place: Path) -> None:
     assert "ASC^e is a price, not an inventory" in text
     assert "375.000000112" in text
     assert "| nobody, idle" in text
+
+
+def test_an_imported_job_isnt_priced_as_this_node_is(place: Path) -> None:
+    with open_archive(Config(agent=Agent(state_dir=str(place / "state")))) as archive:
+        said = {**facts("old"), "source": "codecarbon"}
+        rows: list[Row] = [
+            told("codecarbon-1", node="codecarbon-1", at=START, facts=said, operation=9_000, cooling=900),
+            window("codecarbon-1", node="codecarbon-1", at=START, direct__measured=3_600_000),
+        ]
+        archive.deliver("codecarbon-1", "windows", chain(rows))
+    said = json.loads(good(place, "job", "codecarbon-1", "--json"), parse_float=Decimal)
+    assert (said["basis"], said["pue"], said["intensity"]["grid_zone"]) == ("CodeCarbon", None, "")
+    (row,) = csv.DictReader(io.StringIO(good(place, "job", "codecarbon-1", "--codecarbon-csv")))
+    assert (row["energy_consumed"], row["emissions"]) == ("0.0000011", "0.0000000099")
+    text = good(place, "node")
+    assert "1 imported jobs (9.9 µg) ran on none of these nodes" in text
+    assert "add up to what the nodes used, exactly" in text
 
 
 def test_hours_of_a_node(place: Path) -> None:
