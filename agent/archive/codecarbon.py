@@ -115,7 +115,7 @@ def _state(archive: Archive, run: Run) -> str:
         if archive.hash_at("windows", tips, tip, len(run.rows)) == hashes[len(run.rows)]:
             return "known"
     raise Refused(
-        f"{run.job_id!r} was imported before with other figures, or for another product: nothing is imported. "
+        f"{run.node_id!r} was imported before with other figures, or for another product: nothing is imported. "
         "Fix: import a file of a run when the run has ended"
     )
 
