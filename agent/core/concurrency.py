@@ -69,6 +69,11 @@ class Presence:
         return self._since_ns, self._at_ns
 
     @property
+    def nobodys(self) -> bool:
+        """Whether all of the window, as far as time was let pass, was nobody's, and nobody left in it."""
+        return self._v == self._since_v and self._at_ns > self._since_ns and not self._closed
+
+    @property
     def left(self) -> list[str]:
         """Those that left within the window and didn't come back."""
         return [payer for payer in self._closed if payer not in self._payers]
@@ -79,7 +84,7 @@ class Presence:
         if passed_ns <= 0:
             return
         self._at_ns = at_ns
-        divisor = self._divisor()
+        divisor = self._divisor() if self._weight or self._declared or self._outside else 0
         if divisor:
             self._v += passed_ns * _FINE // divisor
             self._elsewhere += passed_ns * (divisor - self._weight) * _FINE // divisor

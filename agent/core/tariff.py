@@ -40,12 +40,14 @@ class Tariff:
         self.buyers = Presence(at_ns, product.concurrency_ppm, None if fleet else 0)
         self.recovered_until_unix_ns: int | None = None  # of a product with a deployment
         self._remainders: dict[Term, Remainders] = {}
+        self._accrued_ns = at_ns
+        self._declared_ng = self._recovered_ng = 0  # since the last tick
         self._rate_rest = self._stock_rest = self._life_ns = 0
         self._scope = product.scope
         self.declare(product, stock_ng, at_ns)
 
     def declare(self, product: Product, stock_ng: int, at_ns: int) -> None:
-        """The product changes at a moment; until then it was settled."""
+        """The product changes at a moment, until which it has accrued."""
         live = product.status != "retired"
         self._rate = product.overhead_rate if live else 0
         # An EPC is taxed from deployment on: one that is still being made has none yet.
@@ -83,23 +85,36 @@ class Tariff:
         self.users.leave(job_id, at_ns)
         self.buyers.leave(job_id, at_ns)
 
+    def accrue(self, at_ns: int, unix_offset_ns: int) -> None:
+        """Let time pass at the present rates: what falls due is split with the tick that it is in."""
+        self.users.advance(at_ns)
+        self.buyers.advance(at_ns)
+        end_ns = self.users.window_ns[1]
+        due = self._rate * (end_ns - self._accrued_ns) + self._rate_rest
+        declared_ng, self._rate_rest = divmod(due, RATE_DENOMINATOR)
+        self._declared_ng += declared_ng
+        if self._stock_ng:
+            self._recovered_ng += self._recover(self._accrued_ns, end_ns, unix_offset_ns)
+        self._accrued_ns = end_ns
+
     def charge(self, at_ns: int, unix_offset_ns: int, metered: Metered) -> Iterator[tuple[Term, Parts]]:
         """Split what fell due since the last call; the tick ends, and so do the windows of its payers."""
-        self.users.advance(at_ns)
-        start_ns, end_ns = self.users.window_ns
-        due = self._rate * (end_ns - start_ns) + self._rate_rest
-        declared_ng, self._rate_rest = divmod(due, RATE_DENOMINATOR)
+        self.accrue(at_ns, unix_offset_ns)
+        declared_ng, recovered_ng = self._declared_ng, self._recovered_ng
+        self._declared_ng = self._recovered_ng = 0
         # What payers elsewhere owe of a declared rate their nodes book; what was metered here is only known here.
         yield from self._split(
             self.users,
             ("platform", declared_ng + metered.platform_ng, declared_ng),
             ("overhead_hardware", metered.platform_hardware_ng, 0),
         )
-        self.buyers.advance(at_ns)
-        recovered_ng = self._recovered(*self.buyers.window_ns, unix_offset_ns) if self._stock_ng else 0
         yield from self._split(self.buyers, ("product", recovered_ng, recovered_ng))
 
     def _split(self, presence: Presence, *amounts: tuple[Term, int, int]) -> Iterator[tuple[Term, Parts]]:
+        if presence.nobodys:
+            yield from ((term, Parts({}, amount_ng, 0)) for term, amount_ng, _ in amounts if amount_ng)
+            presence.close()
+            return
         left = presence.left
         if left or any(amount_ng for _, amount_ng, _ in amounts):
             shares = presence.shares()
@@ -109,7 +124,7 @@ class Tariff:
                     yield term, remainders.split(amount_ng, shares, abroad_ng)
         presence.close()
 
-    def _recovered(self, start_ns: int, end_ns: int, unix_offset_ns: int) -> int:
+    def _recover(self, start_ns: int, end_ns: int, unix_offset_ns: int) -> int:
         """What falls due of the stock: evenly over the product's life, and all of it in the end, to a nanogram."""
         if self._deployed_unix_ns is None:
             due_ng, self._stock_rest = divmod(self._stock_ng * (end_ns - start_ns) + self._stock_rest, self._life_ns)

@@ -43,9 +43,10 @@ class _Account:
 
 
 class _Present(NamedTuple):
-    """A job that runs, with what it is work for, uses, and pays."""
+    """A job that runs, since when, with what it is work for, uses, and pays."""
 
     job: Job
+    since_ns: int
     named: tuple[str, ...]
     payees: tuple[str, ...]
 
@@ -73,11 +74,17 @@ class Taxes:
 
         Raises ValueError where they inherit in a circle; nothing has changed then.
         """
-        declared = list(products)
-        epc_parts({product.id: product for product in declared})
-        if self._unix_offset_ns is not None:  # else nothing was billed yet
-            self._charge(at_ns, self._unix_offset_ns, {})
-        self._declare(declared, at_ns)
+        declared = {product.id: product for product in products}
+        epc_parts(declared)
+        if self._unix_offset_ns is None:
+            at_ns = self._at_ns  # nothing was billed yet: they hold from the beginning
+        else:
+            for product_id, tariff in self._tariffs.items():
+                if product_id in declared:
+                    tariff.accrue(at_ns, self._unix_offset_ns)
+                else:
+                    self._charge(product_id, tariff, at_ns, NOTHING_METERED)
+        self._declare(declared.values(), at_ns)
 
     def _declare(self, products: Iterable[Product], at_ns: int) -> None:
         self.products = {product.id: product for product in products}
@@ -103,8 +110,8 @@ class Taxes:
                 if product_id in tariffs:
                     tariffs[product_id].leave(present.job.id, at_ns)
         self._tariffs = tariffs
-        for present in list(self._present.values()):
-            self._enter(present.job, at_ns, first=False)
+        for present in sorted(self._present.values(), key=_since):
+            self._enter(present.job, max(at_ns, present.since_ns), first=False)
 
     def divisor(self, product_id: str, weight_ppm: int | None, at_ns: int) -> None:
         """The weight of all payers of a product whose scope is the fleet, this node's included; None: not known now.
@@ -130,7 +137,7 @@ class Taxes:
         before = self._present.get(job.id)
         pays = payees(job, self.products)
         named = tuple(dict.fromkeys((job.product_id, *job.uses, *pays)))
-        self._present[job.id] = _Present(job, named, pays)
+        self._present[job.id] = _Present(job, at_ns if before is None else before.since_ns, named, pays)
         if before is not None:
             for payee in set(before.payees).difference(pays):
                 if payee in self._tariffs:
@@ -167,7 +174,12 @@ class Taxes:
             account.advance(at_ns)
         start_unix_ns = unix_ns - max(0, at_ns - self._at_ns)
         self._at_ns, self._unix_offset_ns = at_ns, unix_ns - at_ns
-        self._charge(at_ns, self._unix_offset_ns, metered)
+        for product_id, tariff in self._tariffs.items():
+            self._charge(product_id, tariff, at_ns, metered.get(product_id, NOTHING_METERED))
+        for product_id in metered.keys() - self._tariffs.keys():
+            # Nobody declared it, so nobody pays for it.
+            self._book(product_id, "platform", 0, metered[product_id].platform_ng, at_ns)
+            self._book(product_id, "overhead_hardware", 0, metered[product_id].platform_hardware_ng, at_ns)
         due, self._due = self._due, Due({}, [])
         self._serve()
         for product_id, amounts in metered.items():
@@ -255,18 +267,13 @@ class Taxes:
             account.advance(at_ns)
             account.weight_ppm -= account.running.pop(present.job.id, 0)
 
-    def _charge(self, at_ns: int, unix_offset_ns: int, metered: Mapping[str, Metered]) -> None:
+    def _charge(self, product_id: str, tariff: Tariff, at_ns: int, metered: Metered) -> None:
         """Split what fell due until a moment, and keep it for the tick's end."""
-        for product_id, tariff in self._tariffs.items():
-            for term, parts in tariff.charge(at_ns, unix_offset_ns, metered.get(product_id, NOTHING_METERED)):
-                for job_id, owed_ng in parts.payers.items():
-                    owed = self._due.by_job.setdefault(job_id, {})
-                    owed[product_id, term] = owed.get((product_id, term), 0) + owed_ng
-                self._book(product_id, term, sum(parts.payers.values()), parts.untaxed_ng, at_ns)
-        for product_id in metered.keys() - self._tariffs.keys():
-            # Nobody declared it, so nobody pays for it.
-            self._book(product_id, "platform", 0, metered[product_id].platform_ng, at_ns)
-            self._book(product_id, "overhead_hardware", 0, metered[product_id].platform_hardware_ng, at_ns)
+        for term, parts in tariff.charge(at_ns, self._unix_offset_ns or 0, metered):
+            for job_id, owed_ng in parts.payers.items():
+                owed = self._due.by_job.setdefault(job_id, {})
+                owed[product_id, term] = owed.get((product_id, term), 0) + owed_ng
+            self._book(product_id, term, sum(parts.payers.values()), parts.untaxed_ng, at_ns)
 
     def _servers(self, present: _Present) -> list[str]:
         """The products that bill their retraining to a job; a fleet's isn't known to one node, and is untaxed."""
@@ -299,6 +306,10 @@ class Taxes:
             account.billed_ng[term] = account.billed_ng.get(term, 0) + billed_ng
         if untaxed_ng:
             account.untaxed_ng[term] = account.untaxed_ng.get(term, 0) + untaxed_ng
+
+
+def _since(present: _Present) -> int:
+    return present.since_ns
 
 
 def add_taxes(values: list[int], taxes_ng: Owed, owed: Mapping[tuple[str, Term], int]) -> None:

@@ -139,7 +139,9 @@ def test_any_course_of_events_is_billed_to_a_nanogram(
         elif action == "fleet" and fleet:
             outside = None if weight % 3 == 0 else weight
             world.taxes.divisor("iks", outside, world.now_ns)
-        elif action in ("tick", "declare"):
+        elif action == "declare":
+            world.taxes.declare(list(world.taxes.products.values())[::-1], world.now_ns)
+        elif action == "tick":
             metered = {"iks": of_iks, "bare": of_bare}
             length_ns = world.now_ns - ticked_ns
             ticked_ns = world.now_ns
@@ -165,8 +167,6 @@ def test_any_course_of_events_is_billed_to_a_nanogram(
                 assert world.overhead("iks", "platform") == int(whole)
             stock = Fraction(ng_from_g(10**9) * world.now_ns, YEAR_S * S)
             assert world.overhead("model", "product") == int(stock)
-            if action == "declare":
-                world.taxes.declare(list(world.taxes.products.values())[::-1], world.now_ns)
     assert {key for key, ng in world.owed.items() if ng >= 2} <= due.keys()
     for key, exact in due.items():
         # One nanogram, for each time that it left; and of a rate what is below one is still to come.
@@ -407,6 +407,31 @@ def test_running_jobs_go_on_under_changed_products_and_each_moment_keeps_its_pri
     world.end("a")
     world.tick()
     assert world.totals("iks").running_jobs == 0
+
+
+def test_those_who_left_before_the_registry_changed_pay_their_part_of_the_tick() -> None:
+    world = World(IKS)
+    world.tick(0)
+    world.job("a", "iks")
+    world.now_ns += S
+    world.end("a")
+    world.job("b", "iks")
+    world.now_ns += 3 * S
+    world.taxes.declare([replace(IKS, overhead_rate=5 * G_PER_S)], world.now_ns)
+    world.tick(0, iks=Metered(platform_ng=400))
+    assert world.owed == {("a", "iks", "platform"): ng_from_g(1) + 100, ("b", "iks", "platform"): ng_from_g(3) + 300}
+
+
+def test_what_the_registry_says_before_the_first_tick_holds_from_the_beginning() -> None:
+    """An agent that comes back finds the registry a moment after its own configuration."""
+    world = World()
+    world.job("a", "iks")
+    world.now_ns += 3600 * S
+    world.job("b", "iks")
+    world.now_ns += 2 * S
+    world.taxes.declare([IKS], world.now_ns)
+    world.tick(0)
+    assert world.owed == {("a", "iks", "platform"): ng_from_g(3601), ("b", "iks", "platform"): ng_from_g(1)}
 
 
 def test_a_product_is_deployed_while_the_agent_runs() -> None:
