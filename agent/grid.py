@@ -115,12 +115,14 @@ def open_grid(
     configured: bool,
     *,
     asks: bool = True,
+    about_unix_ns: int | None = None,
     environment: Mapping[str, str] = os.environ,
 ) -> Grid:
     """What [carbon] says, ready at once. Raises ConfigError for a zone, a file or a key that isn't there.
 
     `configured`: whether anybody chose the intensity. `asks`: whether a provider is asked; else its cache in
-    `state_dir` and the fallbacks count. A thread runs only for what changes.
+    `state_dir` and the fallbacks count. `about_unix_ns`: the moment that will be asked about, where that isn't now. A
+    thread runs only for what changes.
     """
     carbon = config.carbon
     feed: Feed | None = None
@@ -143,7 +145,7 @@ def open_grid(
 
     pue_feed = None if carbon.pue_series is None else PueFeed(Path(carbon.pue_series))
     cache = Cache(state_dir, feed.about) if state_dir is not None and feed is not None else None
-    grid = Followed(feed, fallback, carbon.pue, clock, cache=cache, pue_feed=pue_feed)
+    grid = Followed(feed, fallback, carbon.pue, clock, cache=cache, pue_feed=pue_feed, about_unix_ns=about_unix_ns)
     if asks:
         grid.start()
     return grid

@@ -117,8 +117,9 @@ class _State:
 class Followed:
     """What a feed says over time. Without one, `fallback` counts for all time, and only the PUE is followed.
 
-    `start` begins a thread, whose two steps are `ask` and `look`. Raises ConfigError where a configured file can't be
-    read at the start.
+    `about_unix_ns` is the moment that will be asked about, where that isn't now: of a long file only what is near is
+    taken. `start` begins a thread, whose two steps are `ask` and `look`. Raises ConfigError where a configured file
+    can't be read at the start.
     """
 
     def __init__(
@@ -130,6 +131,7 @@ class Followed:
         *,
         cache: Cache | None = None,
         pue_feed: "PueFeed | None" = None,
+        about_unix_ns: int | None = None,
     ) -> None:
         self._feed = feed
         self._fallback = fallback
@@ -152,7 +154,8 @@ class Followed:
         reported: Sequence[Reported] = kept.values
         try:
             if feed is not None and feed.whole:
-                self._answer = feed.fetch(0, now_unix_ns, now_unix_ns)
+                near_unix_ns = now_unix_ns if about_unix_ns is None else min(about_unix_ns, now_unix_ns)
+                self._answer = feed.fetch(near_unix_ns - 2 * HORIZON_NS, now_unix_ns, now_unix_ns)
                 self._grid.succeed(self._answer, now_unix_ns)
                 reported = self._answer.values
             if pue_feed is not None:
@@ -279,6 +282,8 @@ class Followed:
             self._warned = 0
 
     def _fetch(self, feed: Feed, began_ns: int, now_unix_ns: int) -> Answer:
+        if feed.whole:
+            return feed.fetch(now_unix_ns - 2 * HORIZON_NS, now_unix_ns, now_unix_ns)
         start_unix_ns = now_unix_ns - NEAR_NS
         deep = began_ns >= self._deep_at_ns or not self._known.reported
         if deep:

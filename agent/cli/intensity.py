@@ -72,7 +72,8 @@ def show(file: Path | None, as_json: bool, at_unix_ns: int | None, pattern: str 
         _zones(loaded.config, pattern, as_json)
         return
     clock = SystemClock()
-    grid = open_grid(loaded.config, clock, Path(loaded.config.agent.state_dir), chosen(loaded), asks=False)
+    state_dir = Path(loaded.config.agent.state_dir)
+    grid = open_grid(loaded.config, clock, state_dir, chosen(loaded), asks=False, about_unix_ns=at_unix_ns)
     now_unix_ns = clock.time_ns() if at_unix_ns is None else at_unix_ns
     value, pue = grid.now(now_unix_ns), grid.pue(now_unix_ns)
     links = chain(loaded, value, now_unix_ns)

@@ -183,8 +183,7 @@ def valued(
     """A value in force, with its bounds: those given, else by its quality."""
     if bounds is None:
         band = band_of(quality, about.method)
-        exact = Fraction(Decimal(str(g_per_kwh)))
-        bounds = float(exact * band[0]), float(exact * band[1])
+        bounds = round(g_per_kwh * float(band[0]), 12), round(g_per_kwh * float(band[1]), 12)
     return CarbonIntensity(
         gco2e_per_kwh=g_per_kwh,
         valid_from_unix_ns=valid_from_unix_ns,

@@ -39,7 +39,8 @@ class Feed(Protocol):
     """A source of intensity (or of PUE alone).
 
     `every_s`: how often it is worth asking. `ahead_ns`: how far ahead it says anything. `settles`: whether its values
-    become final. `whole`: each answer is all there is, not news. `fetch` blocks and raises Unanswered.
+    become final. `whole`: each answer is all there is from the start on, not news. `fetch` blocks; it raises
+    Unanswered.
     """
 
     about: About

@@ -6,6 +6,7 @@ longer; outside of that the nearest row holds on, flagged stale. A single row ho
 
 import csv
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from itertools import pairwise
@@ -49,17 +50,23 @@ class SeriesFeed:
         self._answer = Answer()
 
     def fetch(self, start_unix_ns: int, end_unix_ns: int, now_unix_ns: int) -> Answer:
-        """The file as it is now; the same object as long as it doesn't change. Raises Unanswered."""
+        """The file as it is now, from the row on that is in force at the start; the same object as long as it doesn't
+        change. Raises Unanswered.
+        """
         rows = _unless_wrong(intensities, self.path)
         if rows is self._rows:
             return self._answer
+        self._rows = rows
         starts = [start for start, _ in rows]
-        ends = [*starts[1:], starts[-1] + typical_step_ns(starts)]
+        step_ns = typical_step_ns(starts)
+        first = max(0, bisect_right(starts, start_unix_ns) - 1)
+        starts, rows = starts[first:], rows[first:]
+        ends = [*starts[1:], starts[-1] + step_ns]
         values = [
             Reported(start, end, g_per_kwh, "final", now_unix_ns)
             for (start, g_per_kwh), end in zip(rows, ends, strict=True)
         ]
-        self._rows, self._answer = rows, Answer(values=values)
+        self._answer = Answer(values=values)
         return self._answer
 
 

@@ -130,6 +130,14 @@ def test_a_single_row_holds_for_good(tmp_path: Path) -> None:
     assert timeline.at(T + 10**5 * H).quality == "final"
 
 
+def test_of_a_long_series_what_is_near_is_taken(tmp_path: Path) -> None:
+    rows = "".join(f"{rfc3339(T + n * H)},{100 + n}\n" for n in range(48))
+    feed = SeriesFeed(write(tmp_path, HEAD + rows), "lifecycle")
+    values = feed.fetch(T + 40 * H + 1, 0, 0).values
+    assert [one.g_per_kwh for one in values] == [140 + n for n in range(8)]
+    assert values[-1].valid_until_unix_ns == T + 48 * H
+
+
 def test_a_file_is_read_again_when_it_changes(tmp_path: Path) -> None:
     path = write(tmp_path, HEAD + "2023-11-14T23:00:00Z,400\n")
     feed = SeriesFeed(path, "lifecycle")
