@@ -9,6 +9,7 @@ from wattribute.exporters.report.exact import decimal_of, grams, mass, percent, 
 from wattribute.exporters.report.sheet import Made, Sheet
 from wattribute.exporters.report.words import TERM_NAMES, duration, signed
 
+DRAWN = 100  # products; a graph of more is nothing to look at
 UNKNOWN = ("unknown", "", "", "")
 
 
@@ -64,13 +65,10 @@ def _lineage(sheet: Sheet) -> Section:
         kind = "not registered" if parent.kind == "undeclared" else parent.kind
         rows.append((edge.child, edge.parent, kind, epc, plain(decimal_of(edge.weight, 12)), inherits))
     columns = ("product", "inherits from", "kind", "parent's EPC", "weight", "inherits")
-    return Section(
-        "Lineage",
-        (
-            Graph("What it was made from", sheet.lineage, sheet.id),
-            Table("Lineage", columns, rows, frozenset({3, 4, 5})),
-        ),
-    )
+    drawn: Block = Graph("What it was made from", sheet.lineage, sheet.id)
+    if len(sheet.lineage.nodes) > DRAWN:
+        drawn = Paragraph(f"Its {len(sheet.lineage.nodes)} products are too many to be drawn.")
+    return Section("Lineage", (drawn, Table("Lineage", columns, rows, frozenset({3, 4, 5}))))
 
 
 def _recovery(sheet: Sheet, made: Made) -> Section:

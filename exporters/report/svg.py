@@ -97,6 +97,7 @@ def graph(chart: Graph, label: str) -> str:
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="8" markerHeight="8" orient="auto">'
         '<path class="tip" d="M0,0L8,4L0,8z"/></marker></defs>'
     ]
+    weights = []
     for edge in chart.lineage.edges:
         (x1, y1), (x2, y2) = place[edge.parent], place[edge.child]
         x1, y1, y2 = x1 + WIDE, y1 + HIGH / 2, y2 + HIGH / 2
@@ -105,11 +106,12 @@ def graph(chart: Graph, label: str) -> str:
             f'<path class="link" marker-end="url(#tip)" '
             f'd="M{x1:g},{y1:g}C{bend:g},{y1:g} {bend:g},{y2:g} {x2:g},{y2:g}"/>'
         )
-        # Near the parent, where lines to several children are still apart from those of other parents.
-        x, y = x1 + (x2 - x1) * 0.5, (y1 + y2) / 2
-        body.append(
-            f'<text class="weight" x="{x:g}" y="{y - 4:g}" text-anchor="middle">{float(edge.weight):.3g}</text>'
+        # At 0.3 of the curve: nearer to the parent, where lines that meet at a child are still apart.
+        x, y = 0.343 * x1 + 0.63 * bend + 0.027 * x2, 0.784 * y1 + 0.216 * y2
+        weights.append(
+            f'<text class="weight" x="{x:g}" y="{y + 4:g}" text-anchor="middle">{float(edge.weight):.3g}</text>'
         )
+    body += weights  # over all lines
     for node in chart.lineage.nodes:
         x, y = place[node.id]
         known = "EPC unknown" if node.epc is None else mass(node.epc.central) + " CO2e"

@@ -250,6 +250,15 @@ def test_what_products_are_called_is_text() -> None:
     assert reader.wants == []
 
 
+def test_a_graph_of_very_many_products_isnt_drawn() -> None:
+    known = products()
+    many = {f"part-{number}": Product(id=f"part-{number}", kind="dataset", epc_own_ng=KG) for number in range(150)}
+    known["bert-tuned"] = replace(known["bert-tuned"], parents=dict.fromkeys(many, Fraction(1)))
+    page = html(product_sheet({**known, **many}))
+    assert "Its 151 products are too many to be drawn" in page
+    assert "part-149" in page
+
+
 def test_a_missing_epc_is_unknown_and_never_nothing() -> None:
     known = products()
     known["bert-tuned"] = replace(known["bert-tuned"], parents={"nobody-knows": Fraction(1, 2)})
