@@ -1,5 +1,7 @@
 """Who pays whom, around the books: products as they are registered, the fleet's divisors, what falls due late."""
 
+import hashlib
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,14 @@ class Dues:
         self._courier = courier
         self._undeclared: set[str] = set()
         self._about: dict[str, Any] | None = None
+        self._hash: str | None = None
+
+    @property
+    def registry_hash(self) -> str:
+        """A name for the products as they are, so that nodes with different ones can be told apart."""
+        if self._hash is None:
+            self._hash = hash_of_products(self._books.taxes.products.values())
+        return self._hash
 
     def follow(self, now_ns: int) -> None:
         """Before a tick: products that were changed, and how much weight uses those of the fleet."""
@@ -50,7 +60,7 @@ class Dues:
         except ValueError as error:
             log.error("the registry of products can't be read, and what was known of it stays: %s", error)
             return
-        self._about = None
+        self._about = self._hash = None
         log.info("products registered: %s", ", ".join(products) or "none")
 
     def collect(self, jobs: Mapping[str, LiveJob], record: "Record | NoRecord") -> None:
@@ -118,3 +128,9 @@ class Dues:
         """Take leave of the archive."""
         if self._courier is not None:
             self._courier.close()
+
+
+def hash_of_products(products: Iterable[Product]) -> str:
+    """The same for the same products, in whatever order."""
+    text = json.dumps(sorted(map(repr, products)))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

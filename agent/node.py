@@ -301,7 +301,7 @@ class Node:
             pue=self._climate.pue(unix_ns),
             intensity=self._climate.intensity(unix_ns),
             ledger_created_unix_ns=self.record.created_unix_ns,
-            registry_hash=self.record.registry_hash,
+            registry_hash=self._dues.registry_hash,
             agent_tick_ns=self._tick_ns,
             agent_ticks=self._ticks,
             agent_ticks_late=self._late_ticks,

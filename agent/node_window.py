@@ -25,6 +25,7 @@ class NodeWindow:
         self._names: dict[tuple[str, str], None] = {}
         self._closed_unix_ns = 0
         self._end_unix_ns = 0
+        self._pending = False
 
     def restore(self, saved: SavedJob) -> None:
         """Go on with the names that the ledger has."""
@@ -35,9 +36,10 @@ class NodeWindow:
         """Whether the window is to be closed: at its end, or soon after a job's."""
         if not self._end_unix_ns:
             self._closed_unix_ns, self._end_unix_ns = unix_ns - AFTER_JOB_NS, next_end_unix_ns
-        over = unix_ns >= self._end_unix_ns or (job_closed and unix_ns - self._closed_unix_ns >= AFTER_JOB_NS)
+        self._pending |= job_closed
+        over = unix_ns >= self._end_unix_ns or (self._pending and unix_ns - self._closed_unix_ns >= AFTER_JOB_NS)
         if over:
-            self._closed_unix_ns, self._end_unix_ns = unix_ns, next_end_unix_ns
+            self._closed_unix_ns, self._end_unix_ns, self._pending = unix_ns, next_end_unix_ns, False
         return over
 
     def rows(self, books: Books, unix_ns: int, prices: str) -> tuple[JobRow, Close]:

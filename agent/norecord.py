@@ -18,7 +18,6 @@ class NoRecord:
     committed = 2**63
     used_ns = 0
     waits = False
-    registry_hash = ""
 
     def __init__(self, created_unix_ns: int) -> None:
         self.created_unix_ns = created_unix_ns

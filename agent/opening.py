@@ -59,19 +59,13 @@ class SystemClock:
 
 def open_daemon_node(loaded: Loaded) -> Node:
     """The daemon's node, gone on from where its ledger ends. Raises SensorUnavailable, LedgerError."""
-    from wattribute.agent.record import Record, hash_of_products
+    from wattribute.agent.record import Record
 
     clock = SystemClock()
     identity = node_id(loaded.config)
     boot = boot_id(Path(loaded.config.paths.proc))
     # The ledger first: its lock is what keeps a second agent from counting the same node.
-    record = Record.open(
-        Path(loaded.config.agent.state_dir),
-        node_id=identity,
-        boot=boot,
-        clock=clock,
-        registry_hash=hash_of_products(products(loaded.config)),
-    )
+    record = Record.open(Path(loaded.config.agent.state_dir), node_id=identity, boot=boot, clock=clock)
     try:
         return open_node(
             loaded, "daemon", identity, clock, record, courier=open_courier(loaded.config, identity, clock)

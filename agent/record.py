@@ -4,7 +4,6 @@
 The totals of a tick are handed over in one batch; what is shown waits until that batch is durable.
 """
 
-import hashlib
 import json
 import logging
 import time
@@ -25,7 +24,6 @@ from wattribute.agent.core.model import (
     SourceHealth,
     Term,
 )
-from wattribute.agent.core.products import Product
 from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.corrections import Corrections
@@ -48,9 +46,8 @@ WINDOW_NS = 300 * NS_PER_S
 class Record:
     """The node's side of its ledger. `folds` are the sums of the series that left the page."""
 
-    def __init__(self, ledger: Ledger, restored: Restored, boot: str, registry_hash: str) -> None:
+    def __init__(self, ledger: Ledger, restored: Restored, boot: str) -> None:
         self.folds = Folds()
-        self.registry_hash = registry_hash
         self.created_unix_ns = restored.created_unix_ns
         self._ledger = ledger
         self._restored = restored
@@ -69,10 +66,10 @@ class Record:
         self._about_written: dict[str, Any] = {}
 
     @classmethod
-    def open(cls, state_dir: Path, *, node_id: str, boot: str, clock: Clock, registry_hash: str) -> "Record":
+    def open(cls, state_dir: Path, *, node_id: str, boot: str, clock: Clock) -> "Record":
         """Open the ledger below `state_dir`. Raises LedgerError with the fix."""
         ledger = Ledger.open(state_dir, node_id=node_id, boot_id=boot, clock_unix_ns=clock.time_ns)
-        return cls(ledger, ledger.restore(), boot, registry_hash)
+        return cls(ledger, ledger.restore(), boot)
 
     @property
     def committed(self) -> int:
@@ -300,9 +297,3 @@ def _gap_row(start_unix_ns: int, gap: Gap) -> GapRow:
         upper_uj=gap.upper_uj,
         booked_uj=gap.lower_uj,
     )
-
-
-def hash_of_products(products: Iterable[Product]) -> str:
-    """A name for the declared products, so that nodes with different declarations can be told apart."""
-    text = json.dumps(sorted(repr(product) for product in products))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -237,7 +237,7 @@ def products(config: Config) -> list[Product]:
             status=p.status,
             deployed_unix_ns=None if p.deployed is None else midnight_unix_ns(p.deployed),
             scope=p.scope,
-            retraining_interval_s=round(p.retraining_interval_days * DAY_S),
+            retraining_interval_s=None if (days := p.retraining_interval_days) is None else round(days * DAY_S),
             version=p.version,
             boundary=p.boundary,
         )

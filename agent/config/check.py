@@ -207,7 +207,7 @@ def _product(product: Product) -> Iterator[Problem]:
         yield "product", f'product "{product.id}": epc_kgco2e_low, epc_kgco2e and epc_kgco2e_high aren\'t in that order'
     if product.status == "open" and product.deployed is not None:
         yield "product", f'product "{product.id}": it has a day of deployment, but status = "open"; set "frozen"'
-    if product.retraining_interval_days < MIN_RETRAINING_DAYS:
+    if product.retraining_interval_days is not None and product.retraining_interval_days < MIN_RETRAINING_DAYS:
         yield "product", f'product "{product.id}": retraining_interval_days is below a minute'
 
 

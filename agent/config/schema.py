@@ -209,7 +209,8 @@ class Parent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A platform, model, data set or service that jobs stand on, and what it costs them.
 
-    `deployed`: from which day (UTC) its EPC is written off; without it, for as long as the agent runs.
+    `deployed`: from which day (UTC) its EPC is written off; without it, for as long as the agent runs. Retraining is
+    split over the jobs of `retraining_interval_days`: a day, from its first retraining job on, where nothing is said.
     """
 
     id: Name
@@ -230,7 +231,7 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     tax_by: Literal["weight", "reserved", "units"] = "weight"
     amortise: Literal["time", "units"] = "time"
     expected_units: Positive | None = None
-    retraining_interval_days: Positive = 1.0
+    retraining_interval_days: Positive | None = None
     parents: tuple[Parent, ...] = ()
 
 

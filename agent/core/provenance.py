@@ -14,7 +14,6 @@ from typing import Any
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.products import Frozen, Product, find_cycle, given
-from wattribute.agent.core.units import DAY_S
 
 PLACES = 12  # of a weight, as in WEIGHT_SCALE
 FIELDS = (
@@ -139,7 +138,7 @@ def fold(folded: Registry, event: Event) -> None:
 
 
 def _blank(product_id: str) -> Product:
-    return Product(id=product_id, status="open", retraining_interval_s=DAY_S)
+    return Product(id=product_id, status="open")
 
 
 def _changed(product: Product, event: Event) -> Product:

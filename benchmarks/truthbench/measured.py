@@ -15,10 +15,9 @@ from tests.e2e.running import check_identities, parse, total
 from wattribute.agent.config import load
 from wattribute.agent.node import Node
 from wattribute.agent.opening import open_node
-from wattribute.agent.record import Record, hash_of_products
+from wattribute.agent.record import Record
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 from wattribute.agent.site import Site
-from wattribute.agent.wiring import products
 from wattribute.collectors import host, nvml
 from wattribute.collectors.host import HostFacts
 
@@ -126,7 +125,6 @@ class MeasuredNode:
             node_id="bench",
             boot="boot-1",
             clock=self._clock,
-            registry_hash=hash_of_products(products(loaded.config)),
         )
         with self._hardware():
             self._node = open_node(

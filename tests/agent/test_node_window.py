@@ -92,9 +92,11 @@ def test_the_end_of_a_job_closes_the_nodes_window_but_not_each(bench: Bench, wor
         bench.end(f"j{number}", worker.pid)
         bench.tick(0.5)
     assert 1 <= windows() <= 2
-    for _ in range(10):
+    for _ in range(12):
         bench.tick()
     before = windows()
+    jobs, unpaid, node = closed(tmp_path / "state")
+    assert jobs["cpu"] + unpaid["cpu"] == node["cpu"], "the last end is followed by a close, a little later"
     bench.start("last", worker.pid)
     worker.burn()
     bench.tick()

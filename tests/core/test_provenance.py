@@ -89,7 +89,7 @@ def test_events_fold_to_products_costs_and_freezes() -> None:
     )
     wiki, bert = folded.products["wiki"], folded.products["bert"]
     assert (wiki.kind, wiki.version, wiki.status, wiki.boundary) == ("dataset", "2020", "retired", "crawl")
-    assert (wiki.retraining_interval_s, wiki.own) == (DAY_S, Bounded.exactly(100 * G))
+    assert (wiki.retraining_interval_s, wiki.own) == (None, Bounded.exactly(100 * G))
     assert (bert.status, bert.runs_on, bert.owners, bert.scope) == ("frozen", ("k8s",), ("ada",), "fleet")
     assert (bert.lifetime_s, bert.concurrency_ppm, bert.deployed_unix_ns) == (3 * YEAR_S, 5, 5)
     assert bert.parents == {"wiki": Fraction(2, 5)}

@@ -16,10 +16,9 @@ from wattribute.agent.config import Loaded, load
 from wattribute.agent.config.schema import Config
 from wattribute.agent.node import Node
 from wattribute.agent.opening import open_node
-from wattribute.agent.record import Record, hash_of_products
+from wattribute.agent.record import Record
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 from wattribute.agent.site import Site
-from wattribute.agent.wiring import products
 from wattribute.collectors.process.collector import Processes
 
 S = 1_000_000_000
@@ -116,13 +115,7 @@ class Bench:
         )
         loaded: Loaded = load(path, {}, {})
         config: Config = loaded.config
-        record = Record.open(
-            Path(config.agent.state_dir),
-            node_id="n",
-            boot=self.boot,
-            clock=self.clock,
-            registry_hash=hash_of_products(products(config)),
-        )
+        record = Record.open(Path(config.agent.state_dir), node_id="n", boot=self.boot, clock=self.clock)
         self._node = open_node(loaded, "daemon", "n", self.clock, record, kernel=self.kernel, inline=True)
         return self._node
 
