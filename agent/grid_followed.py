@@ -271,10 +271,10 @@ class Followed:
             self._grid.gap_ns += since_ns
         if rank > self._warned and (self._grid.in_a_row or self._grid.read_unix_ns is not None):
             log.warning(
-                "carbon intensity: %g g/kWh (%s, valid from %s) in the place of a live value",
+                "carbon intensity: %g g/kWh (%s, %s) in the place of a live value",
                 value.gco2e_per_kwh,
                 value.quality,
-                rfc3339(value.valid_from_unix_ns),
+                f"of {rfc3339(value.valid_from_unix_ns)}" if value.quality == "stale" else value.source,
             )
             self._warned = rank
         elif not rank and self._warned:
