@@ -160,7 +160,7 @@ class Followed:
                 reported = self._answer.values
             if pue_feed is not None:
                 self._pue_rows = pue_feed.fetch()
-                self._pue_state.succeed(Answer(), now_unix_ns)
+                self._judge_pue(pue_feed, now_unix_ns)
         except Unanswered as error:
             raise ConfigError(error.cause) from error
         pues = self._pue_rows or [(0, pue)]
@@ -232,7 +232,7 @@ class Followed:
         if self._pue_feed is not None:
             try:
                 self._take(self._answer, self._pue_feed.fetch(), now_unix_ns)
-                self._pue_state.succeed(Answer(), now_unix_ns)
+                self._judge_pue(self._pue_feed, now_unix_ns)
             except Unanswered as error:
                 self._pue_state.fail(error.reason, error.cause, error.fix)
         if self._feed is not None:
@@ -260,9 +260,6 @@ class Followed:
         states = [self._grid] if self._feed is not None else []
         if self._pue_feed is not None:
             states.append(self._pue_state)
-            outside = self._pue_feed.outside(now_unix_ns)
-            if outside and self._pue_state.up:
-                self._pue_state.fail("stale", outside, "add rows to it")
         self._health = tuple(state.told() for state in states)
 
     def _look_at_grid(self, value: CarbonIntensity, since_ns: int) -> None:
@@ -280,6 +277,13 @@ class Followed:
         elif not rank and self._warned:
             log.info("carbon intensity: live again, %g g/kWh (%s)", value.gco2e_per_kwh, value.quality)
             self._warned = 0
+
+    def _judge_pue(self, feed: "PueFeed", now_unix_ns: int) -> None:
+        outside = feed.outside(now_unix_ns)
+        if not outside:
+            self._pue_state.succeed(Answer(), now_unix_ns)
+        elif outside != self._pue_state.why:
+            self._pue_state.fail("stale", outside, "add rows to it")
 
     def _fetch(self, feed: Feed, began_ns: int, now_unix_ns: int) -> Answer:
         if feed.whole:

@@ -501,7 +501,7 @@ def test_a_series_is_followed_and_what_was_used_stays(tmp_path: Path) -> None:
     assert not health.up and health.failures == {"series": 1} and "line 2" in health.why
 
 
-def test_a_pue_series_goes_with_a_number_too(tmp_path: Path) -> None:
+def test_a_pue_series_goes_with_a_number_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = tmp_path / "p.csv"
     write(path, f"valid_from,pue\n{rfc3339(T * S)},1.5\n{rfc3339((T + 3600) * S)},1.25\n")
     clock = HandClock()
@@ -519,6 +519,9 @@ def test_a_pue_series_goes_with_a_number_too(tmp_path: Path) -> None:
     grid.look()
     (health,) = grid.health()
     assert not health.up and "holds for a time that it doesn't cover" in health.why
+    for _ in range(3):
+        grid.ask()
+    assert caplog.text.count("holds for a time") == 1 and "again" not in caplog.text
     write(path, f"valid_from,pue\n{rfc3339(T * S)},0.5\n")
     grid.ask()
     grid.look()
