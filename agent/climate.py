@@ -104,6 +104,8 @@ class Climate:
                 "provider": value.provider,
                 "method": value.method,
                 "quality": value.quality,
+                "year": value.year,
+                "source": value.source,
             },
             "varies": self.varies,
             "bands": {name: band_texts(band) for name, band in bands.items()},

@@ -13,10 +13,12 @@ from typing import NamedTuple
 
 from wattribute.agent.core.accounting import Price
 from wattribute.agent.core.errors import LedgerError
-from wattribute.agent.core.units import DAY_S, NS_PER_S, UJ_PER_KWH
+from wattribute.agent.core.units import UJ_PER_KWH
+from wattribute.agent.grid_followed import HORIZON_NS
 from wattribute.agent.ledger.batch import Correction
 from wattribute.agent.ledger.reader import Reader, read_only
 from wattribute.agent.ledger.schema import NODE_KEY, WindowRow
+from wattribute.collectors.grid.feed import HOUR_NS
 
 log = logging.getLogger("wattribute")
 
@@ -25,8 +27,9 @@ FinalPrice = Callable[[int, int], Price | None]
 
 EVERY_S = 60.0
 ROWS = 2000
-GIVEN_UP_NS = 7 * DAY_S * NS_PER_S
-"""A provider that never tells the final value isn't waited for any longer: the row stays as it was booked."""
+GIVEN_UP_NS = HORIZON_NS - 4 * HOUR_NS
+"""A provider that never tells the final value isn't waited for any longer: the row stays as it was booked. The rows
+behind it have as much time left."""
 
 
 class Settled(NamedTuple):

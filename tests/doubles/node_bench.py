@@ -14,6 +14,7 @@ from tests.doubles.powercap import Package
 from tests.e2e.running import Sample, check_identities, parse, total
 from wattribute.agent.config import Loaded, load
 from wattribute.agent.config.schema import Config
+from wattribute.agent.courier import Courier
 from wattribute.agent.node import Node
 from wattribute.agent.opening import open_node
 from wattribute.agent.record import Record
@@ -116,8 +117,16 @@ class Bench:
         loaded: Loaded = load(path, {}, {})
         config: Config = loaded.config
         record = Record.open(Path(config.agent.state_dir), node_id="n", boot=self.boot, clock=self.clock)
-        self._node = open_node(loaded, "daemon", "n", self.clock, record, kernel=self.kernel, inline=True)
+        self._courier = Courier(config, "n", self.clock)
+        self._courier.work()
+        self._node = open_node(
+            loaded, "daemon", "n", self.clock, record, courier=self._courier, kernel=self.kernel, inline=True
+        )
         return self._node
+
+    def hear(self) -> None:
+        """What the courier's thread would do by now."""
+        self._courier.work(hurry=True)
 
     def kill(self) -> None:
         """As kill -9 after the last commit: nothing is said."""
