@@ -66,10 +66,13 @@ class Sums:
         """Take all rows of `windows` in, following their chain."""
         key, groups = self._key, self._groups
         jobs_uj = self.jobs_uj
+        last: tuple[object, object, object] = (None, None, None)
         for values in chain.follow(rows, progress):
             position = chain.rows
-            _, _, _, job, domain, _, content, _ = values
-            self._window(position, values)
+            _, _, start, job, domain, end, content, _ = values
+            if (job, start, end) != last:  # the rows of one window stand together
+                last = (job, start, end)
+                self._window(position, values)
             try:
                 amounts = decoded(content)
             except (msgspec.MsgspecError, TypeError, ValueError):

@@ -20,7 +20,6 @@ from wattribute.agent.ledger.opening import JOB_QUERY, Damaged, SavedJob, head_o
 from wattribute.agent.ledger.schema import CHAINS, COLUMNS, FIXED_NAMES, NODE_KEY, ROWS, Table, slot_names
 from wattribute.agent.ledger.sums import (
     GROUPS,
-    Amounts,
     Closed,
     Sums,
     Trouble,
@@ -76,11 +75,26 @@ def heads(connection: sqlite3.Connection, version: int) -> list[Head]:
 
 def verify(connection: sqlite3.Connection, version: int, progress: Progress | None = None) -> Verdict:
     """Check everything, within the caller's transaction. Raises sqlite3.Error."""
-    return _Verification(connection, version, progress).verdict()
+    lenient = connection.text_factory
+    try:
+        connection.text_factory = str  # much quicker, and fails where a text isn't UTF-8
+        return _Verification(connection, version, progress).verdict()
+    except sqlite3.OperationalError:
+        connection.text_factory = lenient
+        return _Verification(connection, version, progress).verdict()
+    finally:
+        connection.text_factory = lenient
 
 
 def _chains(version: int) -> tuple[Table, ...]:
     return CHAINS if version > 1 else CHAINS[:2]
+
+
+class _Epochs(dict[int, tuple[str, str]]):
+    """(node, epoch) by number."""
+
+    def __missing__(self, number: int) -> tuple[str, str]:
+        return "", f"number {number}, which isn't there"
 
 
 class _Verification:
@@ -88,7 +102,8 @@ class _Verification:
         self._connection = connection
         self._version = version
         self._progress = progress
-        self._epochs = {row[0]: row[1:] for row in connection.execute("SELECT epoch_id, node_id, epoch FROM epochs")}
+        epochs = connection.execute("SELECT epoch_id, node_id, epoch FROM epochs")
+        self._epochs = _Epochs((number, (node_id, epoch)) for number, node_id, epoch in epochs)
         self._problems: list[Problem] = []
 
     def verdict(self) -> Verdict:
@@ -139,7 +154,7 @@ class _Verification:
         """The rows of a chain as they are stored, one by one."""
         epochs = self._epochs
         for row in self._connection.execute(f"SELECT {COLUMNS[table]}, position, hash FROM {table} ORDER BY position"):
-            yield epochs.get(row[0], ("", f"number {row[0]}, which isn't there")) + row[1:-2], row[-2], row[-1]
+            yield epochs[row[0]] + row[1:-2], row[-2], row[-1]
 
     def _job_id(self, key: str) -> int | None:
         found = self._connection.execute("SELECT id FROM job JOIN total USING (id) WHERE key = ?", (key,)).fetchone()
@@ -268,16 +283,17 @@ class _Verification:
             f"SELECT {COLUMNS[one.table]} FROM {one.table} WHERE position BETWEEN ? AND ? AND position <> ?",
             (one.position - NEIGHBOURS, one.position + NEIGHBOURS, one.position),
         ):
-            yield self._epochs.get(row[0], ("", "")) + row[1:]
+            yield self._epochs[row[0]] + row[1:]
 
 
 def _closed_of(key: str, meta: Mapping[str, Any], closed: Sequence[int]) -> Closed:
+    fixed = 0 if key == NODE_KEY else len(FIXED_NAMES)
+    amounts = {name: amount for name, amount in zip(FIXED_NAMES[:fixed], closed, strict=False) if amount}
+    if len(closed) <= fixed:
+        return Closed(key, amounts, {})
     names = slot_names(meta, len(closed))
-    amounts: Amounts = {}
-    for at, amount in zip(names, closed, strict=True):
-        if amount:
-            amounts[at] = amount
-    late = range(len(FIXED_NAMES), len(closed)) if key != NODE_KEY else ()
+    amounts |= {names[slot]: closed[slot] for slot in range(fixed, len(closed)) if closed[slot]}
+    late = range(fixed, len(closed)) if fixed else ()
     return Closed(key, amounts, {f"unnamed.{slot}": names[slot] for slot in late})
 
 
