@@ -4,6 +4,8 @@ import json
 import re
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -445,3 +447,11 @@ def test_a_byte_order_mark_is_passed_over(elsewhere: Path, tmp_path: Path) -> No
 def test_help_has_every_part() -> None:
     shown: Any = CliRunner().invoke(main, ["ledger", "--help"]).output
     assert all(name in shown for name in ("verify", "export", "import"))
+
+
+def test_the_way_to_verify_by_hand_is_right(here: Path, tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "ledger.md").read_text()
+    program = page.partition("### By hand")[2].partition("```python\n")[2].partition("```")[0]
+    good("export", here, "--local", "-o", tmp_path / "windows.jsonl")
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.strip() == good("verify", here, "--head").split(" ")[0], done.stderr
