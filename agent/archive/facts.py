@@ -71,6 +71,8 @@ def joined(found: Iterable[tuple[int, Facts]]) -> Facts:
     It began when its first member did, and has ended when the last has. Its weight is shared by its nodes.
     """
     ordered = sorted(found, key=lambda pair: pair[0])
+    if len(ordered) == 1:
+        return ordered[0][1]
     latest = ordered[-1][1]
     starts = [facts.started_unix_ns for _, facts in ordered if facts.started_unix_ns]
     ends = [facts.ended_unix_ns for _, facts in ordered]

@@ -1,9 +1,10 @@
 """Jobs and nodes as the archive's rows tell of them: over all nodes and time from sums, over a stretch from rows."""
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import cast
 
-from wattribute.agent.archive.database import Database, Params
+from wattribute.agent.archive.database import Database, Params, Value
 from wattribute.agent.archive.facts import Facts, facts_of, is_provisional, joined, parse
 from wattribute.agent.archive.intake import amounts
 from wattribute.agent.core.model import TERMS, Role, Term
@@ -52,14 +53,24 @@ class Known:
 
 def jobs(database: Database, product_id: str | None, role: Role | None) -> Iterator[JobRecord]:
     """Every job over all time, by id; in pieces, so that memory stays flat. Raises LedgerError."""
+    of_product = _IS_A_JOB
+    params: dict[str, Value] = {"limit": JOBS_AT_ONCE}
+    if product_id is not None:
+        of_product += " AND job_id IN (SELECT job_id FROM job_facts WHERE product_id = :product_id)"
+        params["product_id"] = product_id
     after = ""
     while True:
         with database.transaction(writing=False):
-            page = _page(database, after, product_id)
-            if not page:
+            ids = database.rows(
+                f"SELECT DISTINCT job_id FROM job_facts WHERE job_id > :after AND {of_product}"
+                " ORDER BY job_id LIMIT :limit",
+                {**params, "after": after},
+            )
+            if not ids:
                 return
-            records = list(_records(database, page))
-            after = max(page)
+            between = {**params, "first": ids[0][0], "last": ids[-1][0]}
+            records = list(_records(database, f"job_id BETWEEN :first AND :last AND {of_product}", between))
+            after = ids[-1][0]
         for record in records:
             if (product_id is None or record.product_id == product_id) and (role is None or record.role == role):
                 yield record
@@ -68,28 +79,11 @@ def jobs(database: Database, product_id: str | None, role: Role | None) -> Itera
 def job(database: Database, job_id: str) -> JobRecord | None:
     """One job over all time. Raises LedgerError."""
     with database.transaction(writing=False):
-        known = _known(database, "job_id = :job_id", {"job_id": job_id})
-        return next(_records(database, known), None) if not job_id.startswith("_") else None
-
-
-def _page(database: Database, after: str, product_id: str | None) -> dict[str, Known]:
-    params: Params = {"after": after, "limit": JOBS_AT_ONCE}
-    of_product = ""
-    if product_id is not None:
-        of_product, params = "AND product_id = :product_id", {**params, "product_id": product_id}
-    ids = database.rows(
-        f"SELECT DISTINCT job_id FROM job_facts WHERE job_id > :after AND {_IS_A_JOB} {of_product}"
-        " ORDER BY job_id LIMIT :limit",
-        params,
-    )
-    if not ids:
-        return {}
-    wanted = {str(job_id) for (job_id,) in ids}
-    found = _known(database, "job_id BETWEEN :first AND :last", {"first": min(wanted), "last": max(wanted)})
-    return {job_id: known for job_id, known in found.items() if job_id in wanted}
+        return next(_records(database, f"job_id = :job_id AND {_IS_A_JOB}", {"job_id": job_id}), None)
 
 
 def _known(database: Database, where: str, params: Params) -> dict[str, Known]:
+    """The jobs that fit, in the order of their ids."""
     found: dict[str, Known] = {}
     settled = Settled(database)
     for job_id, node_id, until, body, provisional_unix_ns, settled_unix_ns in database.rows(
@@ -103,27 +97,29 @@ def _known(database: Database, where: str, params: Params) -> dict[str, Known]:
     return found
 
 
-def _records(database: Database, page: Mapping[str, Known]) -> Iterator[JobRecord]:
-    if not page:
-        return
-    ids = sorted(page)
-    where, params = "job_id BETWEEN :first AND :last", {"first": ids[0], "last": ids[-1]}
-    sums: dict[str, Amounts] = {job_id: {} for job_id in ids}
+def _records(database: Database, where: str, params: Params) -> Iterator[JobRecord]:
+    page = _known(database, where, params)
+    sums: dict[str, Amounts] = {job_id: {} for job_id in page}
     for job_id, domain, name, amount in database.stream(
-        "SELECT job_id, domain, name, CAST(SUM(amount) AS BIGINT) FROM job_sums"
-        f" WHERE {where} GROUP BY job_id, domain, name",
-        params,
+        f"SELECT job_id, domain, name, amount FROM job_sums WHERE {where}", params
     ):
-        if job_id in sums:
-            sums[job_id][domain, name] = amount
+        of_job = sums[job_id]
+        of_job[domain, name] = of_job.get((domain, name), 0) + amount  # one row per node
     revised = dict(
         database.rows(
             f"SELECT job_id, COUNT(DISTINCT at_unix_ns) FROM corrections WHERE {where} GROUP BY job_id", params
         )
     )
-    for job_id in ids:
-        known = page[job_id]
+    for job_id, known in page.items():
         yield record(job_id, known.facts, sums[job_id], 1 + revised.get(job_id, 0), known.provisional)
+
+
+@functools.lru_cache(maxsize=4096)
+def _words(name: str) -> tuple[str, str, str]:
+    """`tax.platform.iks` and the like in three parts; a product's id may have dots."""
+    first, _, rest = name.partition(".")
+    second, _, third = rest.partition(".")
+    return first, second, third
 
 
 def record(
@@ -136,14 +132,13 @@ def record(
     taxes: dict[tuple[str, Term], int] = {}
     corrections: dict[Term, int] = {}
     for (domain, name), amount in sums.items():
-        first, _, rest = name.partition(".")
+        first, rest, payee = _words(name)
         if domain:
             energy[domain, first, rest] = amount
-        elif name in TERMS:
-            terms[name] = terms.get(name, 0) + amount
+        elif first in TERMS:
+            terms[first] = terms.get(first, 0) + amount
         elif first in ("tax", "correction"):
-            term_name, _, payee = rest.partition(".")
-            term = cast(Term, term_name)
+            term = cast(Term, rest)
             if first == "correction":
                 terms[term] = terms.get(term, 0) + amount
                 corrections[term] = corrections.get(term, 0) + amount
@@ -181,18 +176,17 @@ def node_record(node_id: str, sums: Amounts) -> NodeRecord:
     unattributed_ng: dict[tuple[str, Term], int] = {}
     corrections: dict[Term, int] = {}
     for (domain, name), amount in sums.items():
-        first, _, rest = name.partition(".")
+        first, rest, last = _words(name)
         if domain and first == "node":
             energy[domain, rest] = amount
         elif domain and first == "unattributed":
             unattributed[domain, rest] = amount
-        elif name in TERMS:
-            terms[name] = terms.get(name, 0) + amount
+        elif first in TERMS:
+            terms[first] = terms.get(first, 0) + amount
         elif first == "unattributed":
-            reason, _, term_name = rest.partition(".")
-            unattributed_ng[reason, cast(Term, term_name)] = amount
+            unattributed_ng[rest, cast(Term, last)] = amount
         elif first == "correction":
-            term = cast(Term, rest.partition(".")[0])
+            term = cast(Term, rest)
             terms[term] = terms.get(term, 0) + amount
             corrections[term] = corrections.get(term, 0) + amount
     return NodeRecord(

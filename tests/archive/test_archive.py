@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sqlite3
 import stat
 import subprocess
@@ -540,3 +541,26 @@ def test_a_row_in_postgresql_says_what_it_says_in_sqlite(postgres: Postgres, tmp
     assert answers[0] == answers[1]
     assert os.path.exists(tmp_path / FILE)
     assert json.dumps(answers[0][2]) == json.dumps(answers[1][2])
+
+
+def test_the_rights_in_the_documentation_are_what_an_agent_needs(postgres: Postgres, tmp_path: Path) -> None:
+    database = postgres.new_database()
+    agent = Agent(state_dir=str(tmp_path))
+    open_archive(Config(agent=agent, ledger=Ledger(url=postgres.url(database)))).close()
+    text = (Path(__file__).resolve().parents[2] / "docs" / "fleet.md").read_text()
+    rights, query = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
+    postgres.sql(rights, database)
+    url = postgres.url(database).replace("wattribute:geheim", "wattribute_agent")
+    with open_archive(Config(agent=agent, ledger=Ledger(url=url))) as archive:
+        rows = windows()
+        archive.deliver("n1", "windows", rows)
+        archive.deliver("n1", "windows", chain([window(direct__measured=9)]))
+        archive.deliver("n1", "corrections", chain([correction()]))
+        archive.present("n1", {"iks": 1})
+        archive.present("n1", {})
+        archive.append([{"k": 1}], after=0)
+        assert energy(archive) == 28
+        for table in ("windows", "gaps", "corrections", "refused", "epochs", "product_events"):
+            with pytest.raises(LedgerError, match="permission denied"):
+                archive._database.run(f"DELETE FROM {table}")
+    assert postgres.sql(query, database).startswith("j|")
