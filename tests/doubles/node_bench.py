@@ -90,6 +90,7 @@ class Bench:
         self.collectors = 'modelled = "off"\nnvml = "off"'
         self.paths = f'sys = "{folder}/sys"'
         self.kernel: Processes | None = None  # this machine's own
+        self.attribution = "cpu_idle_w = 10"
         self.peer_uid = 0
         self._folder = folder
         self._before: dict[tuple[str, tuple[tuple[str, str], ...]], Decimal] = {}
@@ -112,7 +113,7 @@ class Bench:
         path = self._folder / "wattribute.toml"
         path.write_text(
             f'[agent]\nstate_dir = "{self._folder}/state"\n[paths]\n{self.paths}\n'
-            f"[attribution]\ncpu_idle_w = 10\n[collectors]\n{self.collectors}\n{self.text}"
+            f"[attribution]\n{self.attribution}\n[collectors]\n{self.collectors}\n{self.text}"
         )
         loaded: Loaded = load(path, {}, {})
         config: Config = loaded.config
@@ -146,12 +147,13 @@ class Bench:
         self.open()
         self.tick(0)
 
-    def tick(self, seconds: float = 1.0, cpu_uj: int = 50_000_000) -> None:
+    def tick(self, seconds: float = 1.0, cpu_uj: float = 50_000_000) -> None:
         self.clock.pass_(seconds)
         self.package.package.add(round(cpu_uj * seconds))
         if self.package.dram is not None and self.dram_uj:
             self.package.dram.add(round(self.dram_uj * seconds))
         self.node.tick(patience_ns=2 * S)
+        self.node.show()
 
     def start(self, job_id: str, pid: int, member: str = "m", **fields: Any) -> dict[str, Any]:
         answer = self.node.start(
