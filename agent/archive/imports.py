@@ -76,7 +76,7 @@ class _Check:
         self._bundle = bundle
         self._strands = {strand.chain: strand for strand in bundle.strands}
         # Where chains leave others: the hash there is what they follow.
-        self._forks = {(one.parent, one.forked_after) for one in bundle.strands if one.parent is not None}
+        self._forks = {self._left(one) for one in bundle.strands}
         self._hashes: dict[tuple[int | None, int], bytes] = {}
         self._rows = self._known = 0
 
@@ -127,13 +127,20 @@ class _Check:
             known = count
         self._rows, self._known = self._rows + count, self._known + known
 
+    def _left(self, strand: Strand) -> tuple[int | None, int]:
+        """The chain, and the position in it, whose row a chain's first own row follows."""
+        parent = strand.parent
+        while parent in self._strands and self._strands[parent].forked_after >= strand.forked_after:
+            parent = self._strands[parent].parent  # that part was shared already
+        return parent, strand.forked_after
+
     def _before(self, strand: Strand, first: Brought) -> bytes:
         """The hash that the first row follows: none, another chain's of the export, or one that the archive has."""
         position = first.position - 1
         if position == 0:
             return NO_HASH
-        if strand.parent is not None and (strand.parent, position) in self._hashes:
-            return self._hashes[strand.parent, position]
+        if position == strand.forked_after and self._left(strand) in self._hashes:
+            return self._hashes[self._left(strand)]
         table, kept = self._bundle.table, _digest(first.hash)
         tips = self._archive.acked(strand.node_id, table)
         for tip in tips:
