@@ -107,6 +107,7 @@ class Node:
         self._rows = {job_id: Row.of(live, pack(live.entry.values)) for job_id, live in registry.jobs.items()}
         self.views = ShowWindow(round(config.export.export_age_s * NS_PER_S))
         self._seq = 0
+        self._viewed = 0
         self._last_tick_ns = 0
         self._taken_ns = 0
         self._take_used_ns = 0
@@ -317,10 +318,11 @@ class Node:
 
     def flush(self, patience_s: float = 5.0) -> None:
         """Write down what was booked, wait until it is durable, and show it."""
-        if self._taken_ns < self._last_tick_ns:
-            self._take(self._last_tick_ns, self._clock.time_ns())
-        self.record.flush(patience_s)
-        self.show()
+        for _ in range(2):
+            if self._taken_ns < self._last_tick_ns or self._viewed < self._seq:
+                self._take(self._last_tick_ns, self._clock.time_ns())
+            self.record.flush(patience_s)
+            self.show()  # which makes room for a view that there was none for
 
     def foreign(self, roots: set[ProcessId]) -> None:
         """Process trees inside ours that measure themselves: what they use is theirs."""
@@ -471,6 +473,7 @@ class Node:
         self._rows = rows
         self._seq += 1
         if self.views.has_room:
+            self._viewed = self._seq
             self.views.put(now_ns, take(self._seq, self.books, rows, self._folds, self.record.corrections.sums_ng))
         self._taken_ns = now_ns
         self.record.about = self._about()

@@ -59,7 +59,7 @@ class FoundBench(Bench):
         self.source.tell(*self.told.values())
         self.sim.remove(path)
 
-    def tick(self, seconds: float = 1.0, cpu_uj: int = 50_000_000) -> None:
+    def tick(self, seconds: float = 1.0, cpu_uj: float = 50_000_000) -> None:
         self.sim.cgroups.flush()
         self.sim.now_ns = self.clock.boot_ns
         super().tick(seconds, cpu_uj)

@@ -162,7 +162,7 @@ def test_a_products_life(bench: Bench, workers: list[Worker], tmp_path: Path) ->
         assert billed + round(untaxed * 10**9) == cost
     assert not platform.taxes_ng
     assert tax(jobs["train"], "iks", "platform") > 0
-    assert tax(jobs["use-3"], "iks", "platform") == pytest.approx(3 * tax(jobs["use-1"], "iks", "platform"), rel=1e-6)
+    assert tax(jobs["use-3"], "iks", "platform") == pytest.approx(3 * tax(jobs["use-1"], "iks", "platform"), rel=0.01)
 
     # Retraining is paid by whom the model served in the interval, also once their series have left the page.
     retrained = jobs["retrain"].terms_ng["operation"] + jobs["retrain"].terms_ng["cooling"]
