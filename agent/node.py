@@ -341,8 +341,8 @@ class Node:
             if part is not None:
                 part.close()
         self._climate.close()
-        self._dues.close()
         self.record.close()
+        self._dues.close()  # last: it delivers what the record wrote
 
     # Inside
 
