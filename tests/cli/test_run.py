@@ -263,7 +263,7 @@ def test_daemons_that_fork_twice_are_waited_for_and_billed(
 def test_it_returns_when_the_command_ends_and_names_what_runs_on(
     agent: AgentOnSocket, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    named = "while ! grep -q sleep /proc/$!/comm; do :; done"  # a fork has its parent's name until it is another program
+    named = "while ! grep -q sleep /proc/$!/comm; do :; done"  # a fork has its parent's name at first
     script = f"(exec sleep 300 >/dev/null 2>&1 & echo $! > {tmp_path}/pid; {named})"
     done = run(environment, "--", "sh", "-c", script)
     left = int((tmp_path / "pid").read_text())
