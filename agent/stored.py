@@ -3,10 +3,12 @@
 A file's name is a digest, never made from the job's name. Files are replaced whole and readable by their owner only.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,8 @@ from wattribute.agent.receipts import SCHEMA
 _log = logging.getLogger("wattribute")
 _FOLDER = "receipts"
 _FILE_BYTES = 1 << 20
+_DIGITS = 32
+_NAME = re.compile(r"[0-9a-f]{32}\.json")
 
 
 def write_atomic(path: Path, text: str, mode: int) -> None:
@@ -47,7 +51,7 @@ class ReceiptFiles:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             # By its start, too: an id that comes back after the process has let go of it is another part.
             key = "\0".join((receipt["job_id"], self._process, str(receipt["started_at"])))
-            name = hashlib.sha256(key.encode()).hexdigest()[:32]
+            name = hashlib.sha256(key.encode()).hexdigest()[:_DIGITS]
             write_atomic(self._folder / f"{name}.json", json.dumps(receipt) + "\n", 0o600)
         except OSError as error:
             if not self._warned:
@@ -69,14 +73,28 @@ def stored(state_dirs: Iterable[Path]) -> Iterator[dict[str, Any]]:
         except OSError:
             continue
         for name in names:
-            part = _part(folder / name)
+            part = read_part(folder / name)
             if part is not None:
                 yield part
 
 
-def _part(path: Path) -> dict[str, Any] | None:
+def files(state_dir: Path) -> Iterator[tuple[str, int, Path]]:
+    """The files that receipts are kept in: the name that tells one from every other, when it was written (Unix ns)."""
     try:
-        with open(os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0)), "rb") as file:
+        with os.scandir(state_dir / _FOLDER) as entries:
+            for entry in entries:
+                if _NAME.fullmatch(entry.name):
+                    with contextlib.suppress(OSError):
+                        yield entry.name[:_DIGITS], entry.stat(follow_symlinks=False).st_mtime_ns, Path(entry.path)
+    except OSError:
+        return
+
+
+def read_part(path: Path) -> dict[str, Any] | None:
+    """One part; None for what isn't a receipt."""
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)  # a pipe would be waited for
+    try:
+        with open(os.open(path, flags), "rb") as file:
             part = json.loads(file.read(_FILE_BYTES))
     except (OSError, ValueError, RecursionError):
         return None
@@ -84,4 +102,4 @@ def _part(path: Path) -> dict[str, Any] | None:
     return part if known else None
 
 
-__all__ = ["ReceiptFiles", "stored", "write_atomic"]
+__all__ = ["ReceiptFiles", "files", "read_part", "stored", "write_atomic"]

@@ -1,15 +1,19 @@
 """The archive: closed rows of all nodes, products and costs; SQLite beside the agent, or PostgreSQL for a fleet.
 
-It holds nothing that ledger.db of each node doesn't have, but for what was registered and imported.
+It holds nothing that ledger.db of each node and the receipts of processes without an agent don't have, but for what was
+registered and imported.
 """
 
 import logging
+import os
+import time
 from pathlib import Path
 
 from wattribute.agent.archive.database import Database, Unreachable
 from wattribute.agent.archive.store import Archive
 from wattribute.agent.config.schema import Config
 from wattribute.agent.core.errors import ConfigError, LedgerError
+from wattribute.agent.identity import user_state_dir
 
 __all__ = ["FILE", "Archive", "Unreachable", "file_of", "is_local", "open_archive"]
 
@@ -21,16 +25,19 @@ SQLITE = "sqlite:///"
 
 
 def open_archive(config: Config, *, pull: bool = True) -> Archive:
-    """The archive that `ledger.url` names. A local one first takes in what this node's ledger has since (`pull`).
+    """The archive that `ledger.url` names. A local one first takes in what is new on this machine (`pull`).
 
+    That is what this node's ledger has since, and what processes without an agent measured of themselves.
     Raises LedgerError, ConfigError, with the fix.
     """
     archive = _made(_open(config))
     if pull and is_local(config):
         try:
-            _pull(Path(config.agent.state_dir), archive)
-        except LedgerError as error:  # what is here already can still be told
-            log.warning("what this node's ledger has since isn't in the archive: %s", error)
+            for what, pulled in (("this node's ledger has since", _pull), ("ran without an agent", _pull_receipts)):
+                try:
+                    pulled(Path(config.agent.state_dir), archive)
+                except LedgerError as error:  # what is here already can still be told
+                    log.warning("what %s isn't in the archive: %s", what, error)
         except BaseException:
             archive.close()
             raise
@@ -77,3 +84,8 @@ def _pull(state_dir: Path, archive: Archive) -> None:
     if (state_dir / DATABASE).is_file():
         with read_only(state_dir) as reader:
             deliver_all(reader, archive)
+
+
+def _pull_receipts(state_dir: Path, archive: Archive) -> None:
+    own = user_state_dir(os.environ)
+    archive.take_receipts([state_dir, *([Path(own)] if own else [])], now_unix_ns=time.time_ns())

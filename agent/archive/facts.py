@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from wattribute.agent.core.model import ROLES, Role
-from wattribute.agent.core.records import Source
+from wattribute.agent.core.records import SOURCES, Source
 
 _MAX = (1 << 63) - 1
 
@@ -56,7 +56,7 @@ def facts_of(said: Mapping[str, Any]) -> Facts:
         expected_nodes=_number(said, "nodes", _number(said, "expected_nodes", 1)),
         started_unix_ns=_number(said, "started_unix_ns", 0),
         ended_unix_ns=_number(said, "ended_unix_ns", 0) if ended is not None else None,
-        source="codecarbon" if said.get("source") == "codecarbon" else "agent",
+        source=cast(Source, said.get("source")) if said.get("source") in SOURCES else "agent",
     )
 
 

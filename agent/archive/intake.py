@@ -80,34 +80,39 @@ def deliver(database: Database, node_id: str, table: Table, rows: Delivery) -> T
     """
     if not rows:
         return Taken(0, 0, 0)
+    with database.transaction(writing=True):
+        return deliver_within(database, node_id, table, rows)
+
+
+def deliver_within(database: Database, node_id: str, table: Table, rows: Delivery) -> Taken:
+    """`deliver` as a part of the caller's transaction. Raises LedgerError: the whole transaction is void then."""
     for (one, _, _), (following, _, _) in pairwise(rows):
         if following != one + 1:
             raise LedgerError(f"{table} of {node_id}: position {following} comes after {one}. Fix: deliver them all")
-    with database.transaction(writing=True):
-        # The row's lock is what makes two deliveries for one node follow one another.
-        database.run(
-            "INSERT INTO nodes VALUES (:node_id, 1, :now) ON CONFLICT (node_id) DO UPDATE"
-            " SET deliveries = nodes.deliveries + 1, delivered_unix_ns = excluded.delivered_unix_ns",
-            {"node_id": node_id, "now": database.now_unix_ns()},
-        )
-        chain, before, known = _attach(database, node_id, table, rows)
-        new = rows[known:]
-        if not new:
-            return Taken(0, known, 0)
-        head = bytes.fromhex(before)
-        for position, row, kept in new:
-            head = chained(head, row)
-            if head != kept:
-                raise LedgerError(
-                    f"{table} of {node_id}: the chain breaks at position {position}, and nothing of this delivery "
-                    "is taken. Fix: wattribute ledger verify, on that node"
-                )
-        counted, same, refused = _store(database, table, chain, new)
-        _add_sums(database, table, counted)
-        database.run(
-            "UPDATE chains SET position = :position, hash = :hash WHERE chain = :chain",
-            {"chain": chain, "position": new[-1][0], "hash": head.hex()},
-        )
+    # The row's lock is what makes two deliveries for one node follow one another.
+    database.run(
+        "INSERT INTO nodes VALUES (:node_id, 1, :now) ON CONFLICT (node_id) DO UPDATE"
+        " SET deliveries = nodes.deliveries + 1, delivered_unix_ns = excluded.delivered_unix_ns",
+        {"node_id": node_id, "now": database.now_unix_ns()},
+    )
+    chain, before, known = _attach(database, node_id, table, rows)
+    new = rows[known:]
+    if not new:
+        return Taken(0, known, 0)
+    head = bytes.fromhex(before)
+    for position, row, kept in new:
+        head = chained(head, row)
+        if head != kept:
+            raise LedgerError(
+                f"{table} of {node_id}: the chain breaks at position {position}, and nothing of this delivery "
+                "is taken. Fix: wattribute ledger verify, on that node"
+            )
+    counted, same, refused = _store(database, table, chain, new)
+    _add_sums(database, table, counted)
+    database.run(
+        "UPDATE chains SET position = :position, hash = :hash WHERE chain = :chain",
+        {"chain": chain, "position": new[-1][0], "hash": head.hex()},
+    )
     return Taken(len(counted), known + same, refused)
 
 

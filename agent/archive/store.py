@@ -1,11 +1,12 @@
 """The archive: the closed rows of every node, what was registered of products, and who runs what now."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from wattribute.agent.archive import intake, reading, totals
+from wattribute.agent.archive import in_process, intake, reading, totals
 from wattribute.agent.archive.database import Database, insert
 from wattribute.agent.archive.intake import Delivery, Taken, Tip
 from wattribute.agent.archive.reading import Kept, Strand
@@ -83,6 +84,10 @@ class Archive:
     def deliver(self, node_id: str, table: Table, rows: Delivery) -> Taken:
         """Take rows of one chain in: see intake.deliver. Raises LedgerError."""
         return intake.deliver(self._database, node_id, table, rows)
+
+    def take_receipts(self, state_dirs: Iterable[Path], *, now_unix_ns: int) -> int:
+        """Take in what processes without an agent have left: see in_process.take. Raises LedgerError."""
+        return in_process.take(self._database, state_dirs, now_unix_ns=now_unix_ns)
 
     def acked(self, node_id: str, table: Table) -> list[Tip]:
         """The chains of a node and how far the archive has each, newest first. Raises LedgerError."""

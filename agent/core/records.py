@@ -5,11 +5,12 @@ Integers are microjoules, nanograms CO2e and nanoseconds. Corrections are in the
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from wattribute.agent.core.model import Role, Term
 
-Source = Literal["agent", "codecarbon"]
+Source = Literal["agent", "in-process", "codecarbon"]
+SOURCES: tuple[Source, ...] = get_args(Source)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
