@@ -69,6 +69,19 @@ class Receipt:
         return dict(self._parts["quality"])
 
     @property
+    def bounds(self) -> dict[str, Any]:
+        """Between which grams each sum and term lies ([low, high], worst case; None where it can't be said), and what
+        makes ASC^e most uncertain (`dominant`).
+        """
+        copy: dict[str, Any] = json.loads(json.dumps(self._parts["bounds"]))
+        return copy
+
+    @property
+    def revision(self) -> int:
+        """1, and more each time something was added or corrected after the end."""
+        return int(self._parts["revision"])
+
+    @property
     def basis(self) -> str:
         """Who measured: `daemon`, `in-process`, or `mixed`."""
         return str(self._parts["basis"])
@@ -128,6 +141,8 @@ class Receipt:
             ("quality", self._quality()),
         ]
         lines += [(_NAMES[name], f"{_grams(self._grams(name)):>14}{self._made_of(name)}") for name in SUMS]
+        if self._parts["bounds"].get("asce") or self._parts["bounds"].get("jsce"):
+            lines.append(("bounds", self._bounds()))
         lines.append(("carbon", self._carbon()))
         shown = len(self.notes) if len(self.notes) <= _NOTES_SHOWN else _NOTES_SHOWN - 1
         lines += [("note", note) for note in self.notes[:shown]]
@@ -163,6 +178,15 @@ class Receipt:
         base = {"jsce": "JSC + ", "asc": "JSC + ", "asce": "JSC^e + hardware + "}.get(name, "")
         return "  = " + base + " + ".join(f"{term.replace('_', ' ')} {_grams(self._grams(term))}" for term in terms)
 
+    def _bounds(self) -> str:
+        bounds = self._parts["bounds"]
+        name = "asce" if bounds.get("asce") else "jsce"
+        low, high = bounds[name]
+        missing = "" if name == "asce" else ", ASC^e open above: an EPC is missing"
+        term, _, cause = (bounds.get("dominant") or "").partition(": ")
+        widest = f"; most uncertain: {term.replace('_', ' ')}, by {cause}" if cause else ""
+        return f"{_NAMES[name]} {_grams(low)} to {_grams(high)}{missing}{widest}"
+
     def _carbon(self) -> str:
         parts = self._parts
         intensity = parts["intensity"] or {}
@@ -173,6 +197,7 @@ class Receipt:
             price = f"{value:g} gCO2e/kWh" + (f" ({quality})" if quality else "")
         pue = "" if parts["pue"] is None else f", PUE {parts['pue']:g}"
         settled = "" if self.settled else ", not settled yet"
+        settled += f", revision {self.revision}" if self.revision > 1 else ""
         return f"{price}{pue}; measured by: {self.basis}{settled}"
 
 

@@ -17,6 +17,7 @@ from wattribute.agent.core.model import (
 )
 from wattribute.agent.core.products import Product, payees, pays_epc
 from wattribute.agent.core.receipt import build
+from wattribute.agent.core.retraining import served
 from wattribute.agent.core.uncertainty import band_of_texts, bounds, receipt_bounds
 from wattribute.agent.core.units import UJ_PER_KWH, g_of
 from wattribute.agent.live import LiveJob
@@ -120,11 +121,11 @@ def recorded(state_dir: Path) -> list[dict[str, Any]]:
             return []
         saved = {**ledger.finished_jobs(), **ledger.jobs()}
         seen_unix_ns = ledger.committed_unix_ns()
+    taxed_later = served(state)
     receipts = []
     for key, job in saved.items():
         if not key.startswith("_"):
             live = revive(job)
-            receipts.append(
-                receipt_of(live, state["about"], now_unix_ns=seen_unix_ns, settled=live.entry.ended_ns is not None)
-            )
+            settled = live.entry.ended_ns is not None and key not in taxed_later
+            receipts.append(receipt_of(live, state["about"], now_unix_ns=seen_unix_ns, settled=settled))
     return receipts

@@ -198,3 +198,9 @@ def _split(product_id: str, interval: _Interval) -> Closed:
     weights = list(served.values())
     parts = zip(*(apportion(amount_ng, weights) for amount_ng in whole), strict=True)
     return Closed(product_id, *times, {j: part for j, part in zip(served, parts, strict=True) if any(part)}, (0, 0))
+
+
+def served(state: Mapping[str, Any]) -> set[str]:
+    """The jobs that may still be billed for retraining, by what `served_chunks` gave: for who reads it elsewhere."""
+    chunks = (chunk for name, chunk in state.items() if name.startswith(PREFIX) and chunk)
+    return {job_id for _, _, jobs in chunks for job_id, _ in jobs}

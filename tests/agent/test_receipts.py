@@ -75,14 +75,15 @@ def test_what_is_asked_for_most_has_a_name() -> None:
 
 def test_in_a_terminal_it_is_a_short_aligned_table() -> None:
     lines = str(Receipt(part())).splitlines()
-    assert 8 <= len(lines) <= 14
+    assert 8 <= len(lines) <= 15
     assert lines[0] == "wattribute receipt: bert-ft-7"
     assert "  product  bert-base (uses iks-dallas), role use, phase training" in lines
     assert "  energy   1.23 J  (cpu direct 1 J + idle 200 mJ + overhead 30 mJ)" in lines
     assert "  quality  100% modelled; without psu, nic" in lines
+    assert "  bounds   JSC^e 100 mgCO2e to 300 mgCO2e, ASC^e open above: an EPC is missing" in lines
     assert "  note     no RAPL here: cpu is modelled" in lines
     assert "480 gCO2e/kWh (default), PUE 1.2; measured by: in-process" in lines[-2]
-    assert len(str(Receipt(part(notes=[f"note {n}" for n in range(50)]))).splitlines()) <= 14
+    assert len(str(Receipt(part(notes=[f"note {n}" for n in range(50)]))).splitlines()) <= 15
 
 
 def test_what_isnt_known_is_said_and_never_a_zero() -> None:
