@@ -8,7 +8,8 @@ cover: what no sensor sees (a receipt's `boundary.missing`), and by which policy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from math import ceil, floor
+from functools import lru_cache
+from math import lcm
 from typing import Final, NamedTuple, TypeAlias
 
 from wattribute.agent.core.bounds import Bounded
@@ -31,14 +32,27 @@ PUE_UNCONFIGURED_HIGH: Final = Fraction(158, 100)  # the average of 2020 (Gitzel
 PUE_CONFIGURED: Final = Fraction(5, 100)  # a year's figure against the hour's: our judgement
 
 
+class _Ends(NamedTuple):
+    """A band as integers, so that a thousand receipts at once cost little: low / of_low to high / of_high, exactly."""
+
+    low: int
+    of_low: int
+    high: int
+    of_high: int
+
+
+_EXACTLY = _Ends(1, 1, 1, 1)
+
+
 class _Bands(NamedTuple):
-    energy: Band
-    intensity: Band
-    pue: Band
-    hardware: Band
+    energy: _Ends
+    intensity: _Ends
+    pue: _Ends
+    hardware: _Ends
 
 
-_Term: TypeAlias = Callable[[_Bands], Bounded]
+_Span: TypeAlias = tuple[int, int]
+"""The lowest and the highest of a term, in nanograms."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,18 +94,18 @@ def band_texts(band: Band) -> list[str]:
 def band_of_texts(texts: Sequence[str]) -> Band:
     """A band from JSON."""
     low, high = texts
-    return Fraction(low), Fraction(high)
+    return _fraction(low), _fraction(high)
+
+
+@lru_cache(maxsize=1024)  # all jobs of a node have the same few
+def _fraction(text: str) -> Fraction:
+    return Fraction(text)
 
 
 def energy_band(energy_by_quality_uj: Mapping[str, int]) -> Band:
     """The band of some energy from what it is made of; without any, that of a model."""
-    known = {quality: uj for quality, uj in energy_by_quality_uj.items() if uj > 0}
-    whole_uj = sum(known.values())
-    if not whole_uj:
-        return ENERGY_BANDS["modelled"]
-    bands = [(uj, ENERGY_BANDS[quality]) for quality, uj in known.items()]
-    low, high = (sum((uj * band[end] for uj, band in bands), Fraction(0)) / whole_uj for end in (0, 1))
-    return low, high
+    ends = _energy_ends(energy_by_quality_uj)
+    return Fraction(ends.low, ends.of_low), Fraction(ends.high, ends.of_high)
 
 
 def bounds(
@@ -112,49 +126,47 @@ def bounds(
     products whose platform tax is a declared rate, which is taken as it is; a metered one is as uncertain as the job's
     own energy. Raises KeyError for a quality that doesn't exist, ValueError for a band that doesn't hold 1.
     """
-    bands = _Bands(energy_band(energy_by_quality_uj), intensity_band, pue_band, hardware_band)
-    for band in (*bands, *(band for band in epc_bands.values() if band is not None)):
-        if not 0 <= band[0] <= 1 <= band[1]:
-            raise ValueError(f"a band must hold 1: {band[0]} to {band[1]}")
+    bands = _Bands(_energy_ends(energy_by_quality_uj), _ends(intensity_band), _ends(pue_band), _ends(hardware_band))
+    epc_ends = {payee: _ends(band) for payee, band in epc_bands.items() if band is not None}
     central = {term: terms_ng.get(term, 0) for term in TERMS}
-    fixed_ng = sum(ng for (payee, term), ng in taxes_ng.items() if term == "platform" and payee in declared)
-    paid_ng = {payee: ng for (payee, term), ng in taxes_ng.items() if term == "product"}
+    used_ng, metered_ng = central["operation"], central["platform"]
+    paid_ng: dict[str, int] = {}
+    for (payee, term), ng in taxes_ng.items():
+        if term == "product":
+            paid_ng[payee] = ng
+        elif term == "platform" and payee in declared:
+            metered_ng -= ng
+    fixed_ng = central["platform"] - metered_ng
     unnamed_ng = central["product"] - sum(paid_ng.values())
-    missing = None in epc_bands.values() or (unnamed_ng != 0 and not epc_bands)
+    missing = len(epc_ends) < len(epc_bands) or (unnamed_ng != 0 and not epc_bands)
 
-    def cooling(b: _Bands) -> Bounded:
-        used_ng = central["operation"]
-        whole_ng = used_ng + central["cooling"]
-        ends = [
-            e * i * max(Fraction(0), whole_ng * p - used_ng)
-            for e, i, p in zip(b.energy, b.intensity, b.pue, strict=True)
-        ]
-        return _around(central["cooling"], *ends)
+    def platform(b: _Bands) -> _Span:
+        low, high = _metered(metered_ng, b)
+        return fixed_ng + low, fixed_ng + high
 
-    def platform(b: _Bands) -> Bounded:
-        return Bounded.exactly(fixed_ng) + _metered(central["platform"] - fixed_ng, b)
-
-    makers: dict[Term, _Term] = {
-        "operation": lambda b: _scaled(central["operation"], _product(b.energy, b.intensity)),
-        "cooling": cooling,
+    makers: dict[Term, Callable[[_Bands], _Span]] = {
+        "operation": lambda b: _scaled(used_ng, _product(b.energy, b.intensity)),
+        "cooling": lambda b: _cooling(used_ng, central["cooling"], b),
         "platform": platform,
         "retraining": lambda b: _metered(central["retraining"], b),
         "hardware": lambda b: _scaled(central["hardware"], b.hardware),
         "overhead_hardware": lambda b: _scaled(central["overhead_hardware"], b.hardware),
     }
-    known = {term: make(bands) for term, make in makers.items()}
-    product = _scaled(unnamed_ng, _widest(epc_bands.values()))
-    for payee, ng in paid_ng.items():
-        product += _scaled(ng, epc_bands.get(payee) or EXACT)
+    spans = {term: make(bands) for term, make in makers.items()}
+    parts = [_scaled(ng, epc_ends.get(payee, _EXACTLY)) for payee, ng in paid_ng.items()]
+    if unnamed_ng:
+        parts.append(_scaled(unnamed_ng, _widest(epc_ends.values())))
+    spans["product"] = sum(low for low, _ in parts), sum(high for _, high in parts)
+    known = {term: Bounded(low, central[term], high) for term, (low, high) in spans.items()}
     jsc = known["operation"] + known["cooling"]
     jsce = jsc + known["platform"] + known["retraining"]
     return Uncertainty(
-        terms={**known, "product": None if missing else product},
+        terms={**known, "product": None} if missing else known,
         jsc=jsc,
         jsce=jsce,
         asc=jsc + known["hardware"],
-        asce=None if missing else jsce + known["hardware"] + known["overhead_hardware"] + product,
-        dominant=_dominant({**known, "product": product}, makers, bands),
+        asce=None if missing else jsce + known["hardware"] + known["overhead_hardware"] + known["product"],
+        dominant=_dominant(spans, makers, bands),
     )
 
 
@@ -197,44 +209,77 @@ def _grams(bounded: Bounded | None) -> list[float] | None:
     return None if bounded is None else [g_of(bounded.low), g_of(bounded.high)]
 
 
-def _product(*bands: Band) -> Band:
-    low = high = Fraction(1)
-    for band in bands:
-        low, high = low * band[0], high * band[1]
-    return low, high
+def _ends(band: Band) -> _Ends:
+    """Raises ValueError for a band that doesn't hold 1."""
+    (low, of_low), (high, of_high) = band[0].as_integer_ratio(), band[1].as_integer_ratio()
+    if not (0 <= low <= of_low and of_high <= high):
+        raise ValueError(f"a band must hold 1: {band[0]} to {band[1]}")
+    return _Ends(low, of_low, high, of_high)
 
 
-def _widest(bands: Iterable[Band | None]) -> Band:
-    known = [EXACT, *(band for band in bands if band is not None)]
-    return min(low for low, _ in known), max(high for _, high in known)
+_ENERGY_ENDS: Final[Mapping[str, _Ends]] = {quality: _ends(band) for quality, band in ENERGY_BANDS.items()}
+_ENERGY_OF: Final = lcm(*(of for ends in _ENERGY_ENDS.values() for of in (ends.of_low, ends.of_high)))
 
 
-def _around(central_ng: int, *ends: Fraction) -> Bounded:
+def _energy_ends(energy_by_quality_uj: Mapping[str, int]) -> _Ends:
+    low = high = whole_uj = 0
+    for quality, energy_uj in energy_by_quality_uj.items():
+        if energy_uj > 0:
+            ends = _ENERGY_ENDS[quality]
+            whole_uj += energy_uj
+            low += energy_uj * ends.low * (_ENERGY_OF // ends.of_low)
+            high += energy_uj * ends.high * (_ENERGY_OF // ends.of_high)
+    if not whole_uj:
+        return _ENERGY_ENDS["modelled"]
+    return _Ends(low, whole_uj * _ENERGY_OF, high, whole_uj * _ENERGY_OF)
+
+
+def _product(a: _Ends, b: _Ends) -> _Ends:
+    return _Ends(a.low * b.low, a.of_low * b.of_low, a.high * b.high, a.of_high * b.of_high)
+
+
+def _widest(bands: Iterable[_Ends]) -> _Ends:
+    known = [_EXACTLY, *bands]
+    low = min(known, key=lambda ends: Fraction(ends.low, ends.of_low))
+    high = max(known, key=lambda ends: Fraction(ends.high, ends.of_high))
+    return _Ends(low.low, low.of_low, high.high, high.of_high)
+
+
+def _scaled(central_ng: int, ends: _Ends) -> _Span:
     """Rounded outwards. A term that later corrections made negative has its ends the other way round."""
-    low_ng, high_ng = floor(min(ends)), ceil(max(ends))
-    return Bounded(min(low_ng, central_ng), central_ng, max(high_ng, central_ng))
+    low, of_low, high, of_high = ends
+    if central_ng < 0:
+        low, of_low, high, of_high = high, of_high, low, of_low
+    return central_ng * low // of_low, -(-central_ng * high // of_high)
 
 
-def _scaled(central_ng: int, band: Band) -> Bounded:
-    return _around(central_ng, central_ng * band[0], central_ng * band[1])
-
-
-def _metered(central_ng: int, bands: _Bands) -> Bounded:
+def _metered(central_ng: int, bands: _Bands) -> _Span:
     """Somebody else's JSC, metered as the job's own is."""
-    return _scaled(central_ng, _product(bands.energy, bands.intensity, bands.pue))
+    return _scaled(central_ng, _product(_product(bands.energy, bands.intensity), bands.pue)) if central_ng else (0, 0)
 
 
-def _width(bounded: Bounded) -> int:
-    return bounded.high - bounded.low
+def _cooling(used_ng: int, central_ng: int, bands: _Bands) -> _Span:
+    """What energy x intensity x PUE leaves of operation and cooling beside operation; a PUE is never below 1."""
+    low, of_low, high, of_high = _product(bands.energy, bands.intensity)
+    pue, whole_ng = bands.pue, used_ng + central_ng
+    low, of_low = low * max(0, whole_ng * pue.low - used_ng * pue.of_low), of_low * pue.of_low
+    high, of_high = high * max(0, whole_ng * pue.high - used_ng * pue.of_high), of_high * pue.of_high
+    return min(low // of_low, high // of_high, central_ng), max(-(-low // of_low), -(-high // of_high), central_ng)
 
 
-def _dominant(known: Mapping[Term, Bounded], makers: Mapping[Term, _Term], bands: _Bands) -> str:
+def _width(span: _Span) -> int:
+    return span[1] - span[0]
+
+
+def _dominant(spans: Mapping[Term, _Span], makers: Mapping[Term, Callable[[_Bands], _Span]], bands: _Bands) -> str:
     """The widest term, and the band that makes it widest where all others are exact."""
-    widest = max(TERMS, key=lambda term: _width(known[term]))
-    if not _width(known[widest]):
+    widest = max(TERMS, key=lambda term: _width(spans[term]))
+    if not _width(spans[widest]):
         return ""
     if widest == "product":
         return "product: epc"
-    exact = _Bands(EXACT, EXACT, EXACT, EXACT)
-    causes = {name: _width(makers[widest](exact._replace(**{name: getattr(bands, name)}))) for name in _Bands._fields}
+    make, exact = makers[widest], _Bands(_EXACTLY, _EXACTLY, _EXACTLY, _EXACTLY)
+    causes = {
+        name: _width(make(exact._replace(**{name: ends}))) for name, ends in zip(_Bands._fields, bands, strict=True)
+    }
     return f"{widest}: {max(causes, key=lambda name: causes[name])}"

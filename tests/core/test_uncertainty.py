@@ -284,3 +284,34 @@ def test_the_dominant_term_has_the_widest_interval(case: Case) -> None:
         assert cause in ("energy", "intensity", "pue", "hardware", "epc")
     else:
         assert not any(widths.values())
+
+
+@given(
+    st.dictionaries(st.sampled_from(QUALITIES), st.integers(1, 10**12), min_size=1),
+    st.integers(0, 1500),
+    st.integers(100, 300),
+    st.booleans(),
+    BANDS,
+    st.tuples(*[st.fractions(0, 1, max_denominator=100)] * 5),
+)
+def test_a_truth_within_the_bands_is_within_the_bounds(
+    energy: Mapping[str, int], g_per_kwh: int, pue_percent: int, configured: bool, intensity: Band, at: tuple[Any, ...]
+) -> None:
+    """Each input anywhere in its band, each quality by itself; joules here, so that nothing is rounded on the way."""
+    pue = Fraction(pue_percent, 100) if configured else Fraction(1)
+    booked = sum(energy.values()) * g_per_kwh * 100
+    terms: dict[Term, int] = {"operation": booked, "cooling": int(booked * (pue - 1))}
+    pues = pue_band(pue, configured=configured)
+    one = bounds(terms, energy, intensity_band=intensity, pue_band=pues, hardware_band=EXACT, epc_bands={}, taxes_ng={})
+
+    def true(band: Band, place: Fraction) -> Fraction:
+        return band[0] + (band[1] - band[0]) * place
+
+    used = sum(uj * true(ENERGY_BANDS[quality], at[i]) for i, (quality, uj) in enumerate(energy.items()))
+    operation = used * g_per_kwh * 100 * true(intensity, at[3])
+    cooling = operation * (pue * true(pues, at[4]) - 1)
+    for term, truth in (("operation", operation), ("cooling", cooling)):
+        bounded = one.terms[term]  # type: ignore[index]
+        assert bounded is not None
+        assert bounded.low <= truth <= bounded.high
+    assert one.jsc.low <= operation + cooling <= one.jsc.high
