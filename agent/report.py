@@ -99,6 +99,9 @@ def _basis(record: JobRecord, receipt: Mapping[str, Any] | None, loaded: Loaded)
             "Imported from CodeCarbon, whose method, carbon intensity and PUE it has; hardware and taxes aren't in it."
         )
         return Basis(basis="CodeCarbon", notes=(note,))
+    if record.source == "in-process":
+        note = "Measured by the job's own process, whose receipt isn't here: prices are those of its time and place."
+        return Basis(basis="in-process", notes=(note,))
     return of_config(loaded)
 
 
@@ -161,13 +164,18 @@ def node_sheet(archive: Archive, loaded: Loaded, asked: Asked) -> Sheet:
     for job in _jobs(archive, asked):
         (seen if job.source == "agent" else imported).add(job)
     if not nodes and not seen.jobs:
-        raise WattributeError("no node has told anything of that time. Start an agent: wattribute agent")
+        alone = f" (of {imported.jobs} without an agent see: wattribute jobs)" if imported.jobs else ""
+        raise WattributeError(f"no node has told anything of that time{alone}. Start an agent: wattribute agent")
     basis = of_node(loaded)
     ids = ", ".join(sorted(nodes)) if len(nodes) < 4 else f"{len(nodes)} nodes"
     sheet = _sheet("node", ids, asked, basis or of_config(loaded), _of_nodes(nodes.values(), seen.jobs))
     if imported.jobs:
         own_ng = Costs.of(group.costs for group in imported.groups()).own_ng
-        note = f"{imported.jobs} imported jobs ({mass(own_ng)}) ran on none of these nodes and aren't in the sum."
+        jobs = "job was" if imported.jobs == 1 else "jobs were"
+        note = (
+            f"{imported.jobs} {jobs} imported or measured without an agent ({mass(own_ng)}): no node tells of that, "
+            "and it isn't in the sum."
+        )
         sheet = replace(sheet, notes=(note, *sheet.notes))
     return replace(
         sheet,

@@ -10,6 +10,12 @@ from wattribute.agent.archive import Archive, open_archive
 from wattribute.agent.config.schema import Agent, Config, Ledger
 
 
+@pytest.fixture(autouse=True)
+def own_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the user who runs the tests has measured isn't theirs."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+
+
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
     """Its commits aren't synced: tests of durability start their own."""

@@ -224,7 +224,7 @@ def test_an_imported_job_isnt_priced_as_this_node_is(place: Path) -> None:
     (row,) = csv.DictReader(io.StringIO(good(place, "job", "codecarbon-1", "--codecarbon-csv")))
     assert (row["energy_consumed"], row["emissions"]) == ("0.0000011", "0.0000000099")
     text = good(place, "node")
-    assert "1 imported jobs (9.9 µg) ran on none of these nodes" in text
+    assert "1 job was imported or measured without an agent (9.9 µg): no node tells of that" in text
     assert "add up to what the nodes used, exactly" in text
 
 
