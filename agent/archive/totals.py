@@ -14,6 +14,7 @@ from wattribute.agent.settlement import GIVEN_UP_NS
 
 JOBS_AT_ONCE = 2000
 _PAID_TO_OTHERS = ("platform", "retraining", "overhead_hardware", "product")
+_OF_JOBS = "correction of jobs"
 _IS_A_JOB = "substr(job_id, 1, 1) <> '_'"
 # Windows belong to the time in which they start, so that stretches that touch add up.
 _IN_TIME = "window_start_unix_ns >= :first AND window_start_unix_ns < :last"
@@ -185,7 +186,12 @@ def node_record(node_id: str, sums: Amounts) -> NodeRecord:
             terms[first] = terms.get(first, 0) + amount
         elif first == "unattributed":
             unattributed_ng[rest, cast(Term, last)] = amount
-        elif first == "correction":
+        elif first == "correction":  # of what nobody paid, whatever the reason was
+            term = cast(Term, rest)
+            terms[term] = terms.get(term, 0) + amount
+            corrections[term] = corrections.get(term, 0) + amount
+            unattributed_ng["correction", term] = amount
+        elif first == _OF_JOBS:
             term = cast(Term, rest)
             terms[term] = terms.get(term, 0) + amount
             corrections[term] = corrections.get(term, 0) + amount
@@ -206,11 +212,25 @@ def node_totals(database: Database, node_id: str | None) -> dict[str, NodeRecord
     if node_id is not None:
         of_node, params = "AND node_id = :node_id", {**params, "node_id": node_id}
     sums: dict[str, Amounts] = {}
-    for node, domain, name, amount in database.rows(
-        f"SELECT node_id, domain, name, amount FROM job_sums WHERE job_id = :job_id {of_node} ORDER BY node_id", params
-    ):
-        sums.setdefault(node, {})[domain, name] = amount
+    with database.transaction(writing=False):
+        for node, domain, name, amount in database.rows(
+            f"SELECT node_id, domain, name, amount FROM job_sums WHERE job_id = :job_id {of_node} ORDER BY node_id",
+            params,
+        ):
+            sums.setdefault(node, {})[domain, name] = amount
+        _add_corrections_of_jobs(database, sums, "1 = 1", {})
     return {node: node_record(node, amounts_) for node, amounts_ in sums.items()}
+
+
+def _add_corrections_of_jobs(database: Database, nodes: dict[str, Amounts], where: str, params: Params) -> None:
+    """What a job's energy cost otherwise than it was booked, its node's did too. Raises LedgerError."""
+    for node, term, amount in database.rows(
+        "SELECT node_id, term, SUM(delta_ng) FROM corrections JOIN epochs USING (epoch_id)"
+        f" WHERE term IN ('operation', 'cooling', 'hardware') AND {where} AND {_IS_A_JOB} GROUP BY node_id, term",
+        params,
+    ):
+        if node in nodes:
+            nodes[node]["", f"{_OF_JOBS}.{term}"] = int(amount)
 
 
 class Stretch:
@@ -218,7 +238,7 @@ class Stretch:
 
     def __init__(self, database: Database, first: int | None, last: int | None) -> None:
         self._database = database
-        self._params: Params = {"first": 0 if first is None else first, "last": _MAX if last is None else last}
+        self.params: Params = {"first": 0 if first is None else first, "last": _MAX if last is None else last}
         self.sums: dict[tuple[str, str], Amounts] = {}  # (job, node) -> amounts
         self._provisional: dict[tuple[str, str], int] = {}
         self._settled: dict[tuple[str, str], int] = {}
@@ -229,7 +249,7 @@ class Stretch:
         for job_id, node_id, domain, content, prices, end in self._database.stream(
             "SELECT job_id, node_id, domain, content, prices, window_end_unix_ns FROM windows JOIN epochs USING"
             f" (epoch_id) WHERE {_IN_TIME} AND {jobs_}",
-            {**self._params, **params},
+            {**self.params, **params},
         ):
             key = (job_id, node_id)
             sums = self.sums.setdefault(key, {})
@@ -240,7 +260,7 @@ class Stretch:
         for job_id, node_id, product_id, term, cause, delta, at, end in self._database.stream(
             "SELECT job_id, node_id, product_id, term, cause, delta_ng, at_unix_ns, window_end_unix_ns FROM corrections"
             f" JOIN epochs USING (epoch_id) WHERE {_IN_TIME} AND {jobs_}",
-            {**self._params, **params},
+            {**self.params, **params},
         ):
             key = (job_id, node_id)
             sums = self.sums.setdefault(key, {})
@@ -288,7 +308,9 @@ def node_totals_in(
     """What each node used in a stretch of time. Raises LedgerError."""
     with database.transaction(writing=False):
         read = Stretch(database, first, last).read("job_id = :job_id", {"job_id": NODE_KEY})
-    return {node: node_record(node, sums) for (_, node), sums in sorted(read.sums.items()) if node_id in (None, node)}
+        nodes = {node: sums for (_, node), sums in sorted(read.sums.items()) if node_id in (None, node)}
+        _add_corrections_of_jobs(database, nodes, _IN_TIME, read.params)
+    return {node: node_record(node, sums) for node, sums in nodes.items()}
 
 
 def _summed(many: Iterable[Amounts]) -> Amounts:

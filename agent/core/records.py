@@ -49,7 +49,8 @@ class NodeRecord:
     """What one node used, and what of it nobody paid.
 
     `energy_uj`: (domain, quality) -> uJ. `unattributed_uj`: (domain, reason) -> uJ. `terms_ng`: operation, cooling and
-    hardware of everything. `unattributed_ng`: (reason, term) -> ng.
+    hardware of everything. `unattributed_ng`: (reason, term) -> ng; corrections of it have a reason of their own,
+    `correction`. `corrections_ng`: all of them, the jobs' too.
     """
 
     id: str

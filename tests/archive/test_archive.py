@@ -268,7 +268,7 @@ def test_what_nobody_paid_of_a_node(archive: Archive) -> None:
         energy_uj={("cpu", "measured"): 100, ("cpu", "modelled"): 1},
         unattributed_uj={("cpu", "idle"): 20, ("cpu", "gap"): 3},
         terms_ng={"operation": 36, "cooling": 8, "hardware": 2},
-        unattributed_ng={("idle", "operation"): 9},
+        unattributed_ng={("idle", "operation"): 9, ("correction", "operation"): -4},
         corrections_ng={"operation": -4},
     )
     assert archive.node_totals()["n1"] == expected
@@ -278,6 +278,19 @@ def test_what_nobody_paid_of_a_node(archive: Archive) -> None:
     assert archive.node_totals(node_id="n1", from_unix_ns=0)["n1"] == expected
     assert list(archive.jobs()) == []
     assert archive.job("_node") is None
+
+
+def test_what_a_job_cost_otherwise_its_node_did_too(archive: Archive) -> None:
+    rows = [window("a", "", operation=30, cooling=3), window("_node", "", operation=40, cooling=4)]
+    archive.deliver("n1", "windows", chain(rows))
+    late = [correction("_node", product="", delta=-2), correction("a", delta=-7), correction("a", delta=5, start=300)]
+    archive.deliver("n1", "corrections", chain(late))
+    for until in (None, 9999 * S):
+        (job,), node = archive.jobs(to_unix_ns=until), archive.node_totals(to_unix_ns=until)["n1"]
+        assert job.terms_ng["operation"] == 28
+        assert node.terms_ng == {"operation": 36, "cooling": 4}
+        assert node.corrections_ng == {"operation": -4}
+    assert archive.node_totals(to_unix_ns=300 * S)["n1"].terms_ng["operation"] == 31
 
 
 def test_a_job_is_provisional_until_its_node_has_settled_past_it(archive: Archive) -> None:
