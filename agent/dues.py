@@ -92,10 +92,9 @@ class Dues:
         for product_id in dict.fromkeys((live.entry.job.product_id, *live.entry.job.uses)):
             if product_id == "default" or product_id in taxes.products:
                 continue
-            notes.append(
-                f"product {product_id!r} isn't declared: a tag without taxes (declare it under [[product]], or with "
-                "`wattribute product add`)"
-            )
+            how = "[[product]], or with `wattribute product add`" if self._courier else "[[product]]"
+            alone = "" if self._courier else " here: without an agent, registered products bill nothing"
+            notes.append(f"product {product_id!r} isn't declared{alone}: a tag without taxes (declare it under {how})")
             if product_id not in self._undeclared:
                 self._undeclared.add(product_id)
                 log.warning("%s", notes[-1])

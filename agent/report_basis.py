@@ -11,6 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, cast
 
+from wattribute.agent.archive.receipt_amounts import energy_of
 from wattribute.agent.config import Loaded
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.hardware import Band, Hardware
@@ -22,7 +23,7 @@ from wattribute.agent.core.products import payees, pays_epc
 from wattribute.agent.core.receipt import UNSEEN
 from wattribute.agent.core.records import JobRecord
 from wattribute.agent.core.uncertainty import Uncertainty, band_of, bounds, pue_band
-from wattribute.agent.core.units import ng_from_g, uj_from_j
+from wattribute.agent.core.units import ng_from_g
 from wattribute.exporters.report.sheet import Costs, Intensity
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -211,16 +212,9 @@ def receipt_uncertainty(receipt: Mapping[str, Any], costs: Costs) -> Uncertainty
 def record_of(receipt: Mapping[str, Any]) -> JobRecord:
     """A receipt as a record: of a job that was measured without an agent, or whose rows aren't closed yet.
 
-    A receipt tells qualities of the whole, not by domain: a domain is modelled where its method says so.
+    A receipt tells qualities of the whole, not by domain: what can't be told apart counts as modelled.
     """
-    ratios = receipt["quality"]
-    sensed = "integrated" if ratios["integrated"] and not ratios["measured"] else "measured"
-    energy: dict[tuple[str, str, str], int] = {}
-    for domain, shares in receipt["energy_j"].items():
-        modelled = receipt["method"].get(domain, "").startswith("modelled") or ratios["modelled"] == 1
-        for share, energy_j in (shares or {}).items():
-            if energy_j:
-                energy[domain, share, "modelled" if modelled else sensed] = uj_from_j(energy_j)
+    energy = energy_of(receipt, [])
     grams = receipt["gco2e"]
     taxes: dict[tuple[str, Term], int] = {}
     for tax in receipt["taxes"]:

@@ -62,7 +62,7 @@ def _part(receipt: Mapping[str, Any]) -> Part:
         )
         if amount
     }
-    for (domain, share, quality), energy_uj in _energy(receipt, notes).items():
+    for (domain, share, quality), energy_uj in energy_of(receipt, notes).items():
         amounts[domain, f"{share}.{quality}"] = energy_uj
     return Part(
         job_id=receipt["job_id"],
@@ -101,7 +101,7 @@ def _grams(receipt: Mapping[str, Any]) -> Iterator[tuple[str, int]]:
     yield from taxes.items()
 
 
-def _energy(receipt: Mapping[str, Any], notes: list[str]) -> dict[tuple[str, str, str], int]:
+def energy_of(receipt: Mapping[str, Any], notes: list[str]) -> dict[tuple[str, str, str], int]:
     """(domain, share, quality) -> uJ, together the receipt's `energy_uj`."""
     told: dict[tuple[str, str], int] = {}
     for domain, shares in receipt["energy_j"].items():

@@ -70,6 +70,9 @@ def _made(found: Book, product_id: str) -> list[tuple[str, str]]:
         lines.append(("  creation jobs", f"{masses(recorded.jobs)} in {recorded.job_count}"))
     if recorded.running:
         lines.append(("  still running", f"{len(recorded.running)} of them"))
+    if recorded.unmeasured:
+        lost = ", ".join(recorded.unmeasured[:3]) + (" ..." if len(recorded.unmeasured) > 3 else "")
+        lines.append(("  energy unknown", f"of {lost}: a lower bound, until product cost enters what that took"))
     if recorded.entered_count:
         lines.append(("  entered by hand", f"{masses(recorded.entered)} in {recorded.entered_count}"))
     now = late(found, product_id)
@@ -125,6 +128,7 @@ def _document(found: Book, product_id: str, now: Recovery) -> dict[str, Any]:
         },
         "creation_jobs": recorded.job_count,
         "creation_jobs_running": len(recorded.running),
+        "creation_jobs_unmeasured": list(recorded.unmeasured),
         "missing": list(found.missing(product_id)) if epc.total is None else [],
         "given_weight": float(found.given.get(product_id, 0)),
         "inherited_by_children_gco2e": g_of(found.given_ng.get(product_id, 0)),

@@ -15,11 +15,15 @@ from wattribute.agent.core.records import JobRecord
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recorded:
-    """What making a product has cost by the records: its creation jobs' ASC^e, and what was entered by hand."""
+    """What making a product has cost by the records: its creation jobs' ASC^e, and what was entered by hand.
+
+    `unmeasured` are creation jobs whose energy nobody knows: without what is entered for them it is a lower bound.
+    """
 
     jobs: Bounded = NOTHING
     job_count: int = 0
     running: tuple[str, ...] = ()
+    unmeasured: tuple[str, ...] = ()
     entered: Bounded = NOTHING
     entered_count: int = 0
 
@@ -81,6 +85,7 @@ def book(
                 jobs=so_far.jobs + cost_of(job),
                 job_count=so_far.job_count + 1,
                 running=(*so_far.running, job.id) if job.ended_unix_ns is None else so_far.running,
+                unmeasured=(*so_far.unmeasured, job.id) if job.cpu_ns and not job.energy_uj else so_far.unmeasured,
             )
         for (payee, term), billed_ng in job.taxes_ng.items():
             if term == "product":
