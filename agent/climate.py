@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 LOOKED_BACK_NS = 300 * NS_PER_S
 """As long as a window of the ledger: whether anything in it may still be revised."""
 
+CLOSED_BY_NS = 120 * NS_PER_S
+"""So long after its end a job's last window is in the ledger: two intervals of a minute at most."""
+
 
 class Climate:
     """The grid as a node sees it. `hardware` and `pue_configured` are for the bounds of what it charges."""
@@ -28,6 +31,7 @@ class Climate:
         self._hardware = hardware
         self._band = grid.band()
         self._settlement: Settlement | None = None
+        self._settled_until_unix_ns = self._opened_unix_ns = 0
 
     @property
     def varies(self) -> bool:
@@ -39,9 +43,10 @@ class Climate:
         """Where the prices come from."""
         return self._grid
 
-    def settle_with(self, settlement: "Settlement") -> None:
-        """Correct what was booked provisionally, from now on."""
+    def settle_with(self, settlement: "Settlement", now_unix_ns: int, until_unix_ns: int) -> None:
+        """Correct what was booked provisionally, from now on; until when it is corrected already."""
         self._settlement = settlement
+        self._opened_unix_ns, self._settled_until_unix_ns = now_unix_ns, until_unix_ns
         settlement.start()
 
     def follow(self, books: Books, jobs: Mapping[str, LiveJob], corrections: "Corrections") -> None:
@@ -56,7 +61,8 @@ class Climate:
                     live.known_meta = False
         settled = None if self._settlement is None else self._settlement.take()
         if settled is not None:
-            corrections.settle(settled.corrections, settled.position, jobs)
+            corrections.settle(settled, jobs)
+            self._settled_until_unix_ns = corrections.until_unix_ns
 
     def meet(self, live: LiveJob) -> None:
         """A job that begins is charged at what is in force."""
@@ -64,8 +70,13 @@ class Climate:
 
     def provisional(self, live: LiveJob, unix_ns: int) -> bool:
         """Whether a later final value may still change what a job was charged."""
-        job = live.entry.job
-        return self._grid.provisional(job.started_unix_ns, job.ended_unix_ns or unix_ns)
+        job, ended_unix_ns = live.entry.job, live.entry.job.ended_unix_ns
+        if ended_unix_ns is not None and ended_unix_ns + CLOSED_BY_NS <= self._settled_until_unix_ns:
+            return False
+        if self._settlement is not None and ended_unix_ns is not None and ended_unix_ns <= self._opened_unix_ns:
+            # What it was charged at, the run before knew.
+            return unix_ns - ended_unix_ns < self._settlement.waits_ns
+        return self._grid.provisional(job.started_unix_ns, ended_unix_ns or unix_ns)
 
     def intensity(self, unix_ns: int) -> CarbonIntensity:
         """The carbon intensity in force."""

@@ -1,28 +1,32 @@
 """What is booked after the fact: rows of the ledger and revisions of receipts, never a counter that was shown."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from wattribute.agent.ledger.batch import Correction
     from wattribute.agent.live import LiveJob
+    from wattribute.agent.settlement import Settled
 
 
 class Corrections:
-    """Corrections since the last batch, and their sums by product and term, signed ng. `position`: see settlement."""
+    """Corrections since the last batch, and their sums by product and term, signed ng. `position` and `until_unix_ns`:
+    see settlement.Settled.
+    """
 
     def __init__(self, saved: Mapping[str, Any] | None = None) -> None:
         """Go on from what `state` gave."""
         known = saved or {"position": 0, "sums": []}
         self.position: int = known["position"]
+        self.until_unix_ns: int = known.get("until_unix_ns", 0)
         self.sums_ng: dict[tuple[str, str], int] = {(product, term): ng for product, term, ng in known["sums"]}
         self._waiting: list[Correction] = []
         self._changed = False
 
-    def settle(self, found: "Iterable[Correction]", position: int, jobs: "Mapping[str, LiveJob]") -> None:
-        """Take in what was settled up to a position of the chain; `jobs` are those whose receipts are in memory."""
+    def settle(self, found: "Settled", jobs: "Mapping[str, LiveJob]") -> None:
+        """Take in what was settled; `jobs` are those whose receipts are in memory."""
         touched = set()
-        for correction in found:
+        for correction in found.corrections:
             self._waiting.append(correction)
             key = (correction.product_id, correction.term)
             self.sums_ng[key] = self.sums_ng.get(key, 0) + correction.delta_ng
@@ -32,7 +36,8 @@ class Corrections:
                 touched.add(correction.job_id)
         for job_id in touched:
             jobs[job_id].corrected += 1
-        self.position = position
+        self.position = found.position
+        self.until_unix_ns = max(self.until_unix_ns, found.until_unix_ns)
         self._changed = True
 
     def add(self, correction: "Correction") -> None:
@@ -44,4 +49,5 @@ class Corrections:
         rows, self._waiting = self._waiting, []
         changed, self._changed = self._changed, False
         sums = [[*key, ng] for key, ng in self.sums_ng.items()]
-        return rows, {"position": self.position, "sums": sums} if changed else None
+        state = {"position": self.position, "until_unix_ns": self.until_unix_ns, "sums": sums}
+        return rows, state if changed else None

@@ -41,9 +41,12 @@ class Grid(Protocol):
 
     `prices`: one object for all moments, replaced whole when there is news; what was in force stays so in every later
     one. `provisional`: whether a final value may still change what energy of that time cost; `final_price`: what it
-    cost by final values alone, None as long as one is missing, and for time before this source was in use. `band`: how
-    far off the value in force may be, as multiples of it.
+    cost by final values alone, None as long as one is missing, and for time before this source was in use
+    (`since_unix_ns`). `band`: how far off the value in force may be, as multiples of it.
     """
+
+    @property
+    def since_unix_ns(self) -> int: ...
 
     @property
     def prices(self) -> PriceSeries: ...
@@ -65,6 +68,11 @@ class Fixed:
         self._since_unix_ns = since_unix_ns
         self._price = price_of(value.gco2e_per_kwh, pue)
         self._prices = PriceSeries.constant(self._price)
+
+    @property
+    def since_unix_ns(self) -> int:
+        """Since when it has been in use."""
+        return self._since_unix_ns
 
     @property
     def prices(self) -> PriceSeries:

@@ -170,6 +170,11 @@ class Followed:
         self.look()
 
     @property
+    def since_unix_ns(self) -> int:
+        """Since when this source has been in use, over restarts."""
+        return self._since_unix_ns
+
+    @property
     def prices(self) -> PriceSeries:
         """What energy costs at every moment, as far as is known now."""
         return self._known.prices

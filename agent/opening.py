@@ -179,8 +179,9 @@ def _settle(climate: Climate, record: "Record | NoRecord", state_dir: Path, cloc
         return
     from wattribute.agent.settlement import Settlement
 
-    after = record.corrections.position
-    climate.settle_with(Settlement(state_dir, climate.grid.final_price, clock.time_ns, after))
+    grid, done = climate.grid, record.corrections
+    settlement = Settlement(state_dir, grid.final_price, clock.time_ns, done.position, grid.since_unix_ns)
+    climate.settle_with(settlement, clock.time_ns(), done.until_unix_ns)
 
 
 def _allotted(config: Config, sensors: Sensors, clock: Clock, *, inline: bool) -> "AllottedGpus | None":

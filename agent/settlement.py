@@ -1,7 +1,8 @@
 """Settles what was booked at a carbon intensity that wasn't final yet: by corrections, never by edits.
 
 Closed windows are gone through in the order of their chain, each once: as soon as every period that one overlaps has
-its final value, the difference between what its energy costs and what was booked is a correction. Nanograms.
+its final value, the difference between what its energy costs and what was booked is a correction. Nanograms. Within a
+window energy counts as used evenly; taxes are left as they were booked.
 """
 
 import json
@@ -26,6 +27,8 @@ FinalPrice = Callable[[int, int], Price | None]
 """What energy cost from one moment (Unix ns) to another, once that is final; None until then."""
 
 EVERY_S = 60.0
+BEHIND_S = 1.0
+"""How often there is a pass, and how often while there is more than one pass takes: thousands of jobs close at once."""
 ROWS = 2000
 GIVEN_UP_NS = HORIZON_NS - 4 * HOUR_NS
 """A provider that never tells the final value isn't waited for any longer: the row stays as it was booked. The rows
@@ -33,10 +36,11 @@ behind it have as much time left."""
 
 
 class Settled(NamedTuple):
-    """Corrections, and the position in the chain of windows up to which all is settled."""
+    """Corrections, and up to where all is settled: a position in the chain of windows, and that window's end."""
 
     corrections: list[Correction]
     position: int
+    until_unix_ns: int
 
 
 class ClosedWindow(NamedTuple):
@@ -84,19 +88,25 @@ def _booked(amounts: dict[str, int], prefix: str, term: str) -> int:
     return sum(ng for name, ng in amounts.items() if name.startswith(prefix) and name.endswith(f".{term}"))
 
 
-def settle(windows: Iterable[ClosedWindow], final_price: FinalPrice, now_unix_ns: int, after: int) -> Settled:
-    """Correct what can be corrected now; stops at the first window whose final price isn't known yet."""
+def settle(
+    windows: Iterable[ClosedWindow], final_price: FinalPrice, now_unix_ns: int, after: int, since_unix_ns: int = 0
+) -> Settled:
+    """Correct what can be corrected now; stops at the first window whose final price isn't known yet.
+
+    What began before `since_unix_ns` was another source's: its final price never comes.
+    """
     corrections: list[Correction] = []
-    position = after
+    position, until_unix_ns = after, 0
     for window in windows:
         if window.provisional:
             price = final_price(window.start_unix_ns, window.end_unix_ns)
-            if price is None and now_unix_ns - window.end_unix_ns < GIVEN_UP_NS:
+            awaited = window.start_unix_ns >= since_unix_ns and now_unix_ns - window.end_unix_ns < GIVEN_UP_NS
+            if price is None and awaited:
                 break
             if price is not None:
                 corrections += _corrections(window, price)
-        position = window.position
-    return Settled(corrections, position)
+        position, until_unix_ns = window.position, max(until_unix_ns, window.end_unix_ns)
+    return Settled(corrections, position, until_unix_ns)
 
 
 def _corrections(window: ClosedWindow, price: Price) -> Iterator[Correction]:
@@ -121,12 +131,22 @@ def _corrections(window: ClosedWindow, price: Price) -> Iterator[Correction]:
 class Settlement:
     """Goes through the ledger beside the agent, in a thread of its own, from where the last run ended."""
 
-    def __init__(self, state_dir: Path, final_price: FinalPrice, clock_unix_ns: Callable[[], int], after: int) -> None:
+    waits_ns = GIVEN_UP_NS
+
+    def __init__(
+        self,
+        state_dir: Path,
+        final_price: FinalPrice,
+        clock_unix_ns: Callable[[], int],
+        after: int,
+        since_unix_ns: int = 0,
+    ) -> None:
         self.name = "settlement"
         self._state_dir = state_dir
         self._final_price = final_price
         self._clock_unix_ns = clock_unix_ns
         self._position = after
+        self._since_unix_ns = since_unix_ns
         self._ready: Settled | None = None
         self._reader: Reader | None = None
         self._stop = threading.Event()
@@ -141,10 +161,10 @@ class Settlement:
         ready, self._ready = self._ready, None
         return ready
 
-    def look(self) -> None:
-        """One pass over what is new: at most ROWS rows. Raises LedgerError."""
+    def look(self) -> bool:
+        """One pass over what is new: at most ROWS rows; True where there is more. Raises LedgerError."""
         if self._ready is not None:
-            return
+            return True
         if self._reader is None:
             self._reader = read_only(self._state_dir)
         rows = [
@@ -152,10 +172,14 @@ class Settlement:
             for position, row, _ in self._reader.chain("windows", self._position, ROWS)
             if isinstance(row, WindowRow)
         ]
-        found = settle(closed_windows(rows), self._final_price, self._clock_unix_ns(), self._position)
-        if found.position > self._position:
-            self._position = found.position
-            self._ready = found
+        found = settle(
+            closed_windows(rows), self._final_price, self._clock_unix_ns(), self._position, self._since_unix_ns
+        )
+        if found.position <= self._position:
+            return False
+        self._position = found.position
+        self._ready = found
+        return len(rows) == ROWS
 
     def close(self) -> None:
         """End the thread; may be called twice."""
@@ -166,8 +190,10 @@ class Settlement:
             self._reader.close()
 
     def _run(self) -> None:
-        while not self._stop.wait(EVERY_S):
+        behind = False
+        while not self._stop.wait(BEHIND_S if behind else EVERY_S):
             try:
-                self.look()
+                behind = self.look()
             except LedgerError as error:
+                behind = False
                 log.warning("carbon intensity can't be settled: %s", error)

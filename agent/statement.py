@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from math import isclose
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +25,7 @@ from wattribute.agent.live import LiveJob
 from wattribute.agent.saved import revive
 
 ALL = Fraction(1)
+_PRICED: tuple[Term, Term] = ("operation", "cooling")
 
 
 def receipt_of(live: LiveJob, about: Mapping[str, Any], *, now_unix_ns: int, settled: bool) -> dict[str, Any]:
@@ -52,15 +54,22 @@ def receipt_of(live: LiveJob, about: Mapping[str, Any], *, now_unix_ns: int, set
 
 
 def _charged(live: LiveJob, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Where prices change in time: the mean intensity and PUE that the job's energy was charged at."""
+    """The mean intensity and PUE that the job's energy is charged at by now, unless they are those in force."""
     values = live.entry.values
-    energy_uj, operation_ng = sum(values[:ENERGY_SLOTS]), values[TERM_SLOT["operation"]]
-    if not about.get("varies") or not energy_uj or not operation_ng:
+    energy_uj = sum(values[:ENERGY_SLOTS])
+    operation_ng, cooling_ng = (
+        values[TERM_SLOT[term]] + sum(ng for (_, name), ng in live.corrections_ng.items() if name == term)
+        for term in _PRICED
+    )
+    if not energy_uj or operation_ng <= 0:
         return {}
-    return {
-        "intensity": {**about["intensity"], "gco2e_per_kwh": g_of(operation_ng) * UJ_PER_KWH / energy_uj},
-        "pue": 1 + values[TERM_SLOT["cooling"]] / operation_ng,
-    }
+    g_per_kwh, pue = g_of(operation_ng) * UJ_PER_KWH / energy_uj, 1 + cooling_ng / operation_ng
+    rounded = max(1e-6, 100 / operation_ng)  # a window's grams are whole nanograms
+    if isclose(g_per_kwh, about["intensity"]["gco2e_per_kwh"], rel_tol=rounded) and isclose(
+        pue, about["pue"], rel_tol=rounded
+    ):
+        return {}
+    return {"intensity": {**about["intensity"], "gco2e_per_kwh": g_per_kwh}, "pue": pue}
 
 
 def _bounds(live: LiveJob, about: Mapping[str, Any]) -> dict[str, object]:
@@ -108,7 +117,9 @@ def recorded(state_dir: Path) -> list[dict[str, Any]]:
 
     Raises LedgerError for one that is damaged.
     """
+    from wattribute.agent.climate import CLOSED_BY_NS
     from wattribute.agent.ledger.reader import read_only
+    from wattribute.agent.settlement import GIVEN_UP_NS
 
     try:
         if not (state_dir / "ledger.db").exists():
@@ -122,10 +133,15 @@ def recorded(state_dir: Path) -> list[dict[str, Any]]:
         saved = {**ledger.finished_jobs(), **ledger.jobs()}
         seen_unix_ns = ledger.committed_unix_ns()
     taxed_later = served(state)
+    # Where prices change in time: up to when what was booked is settled, and since when a final price is waited for.
+    until_unix_ns = state.get("corrections", {}).get("until_unix_ns", 0) - CLOSED_BY_NS
+    since_unix_ns = seen_unix_ns - GIVEN_UP_NS if state["about"].get("varies") else seen_unix_ns
     receipts = []
     for key, job in saved.items():
         if not key.startswith("_"):
             live = revive(job)
-            settled = live.entry.ended_ns is not None and key not in taxed_later
+            ended_unix_ns = live.entry.job.ended_unix_ns
+            priced = ended_unix_ns is not None and ended_unix_ns <= max(until_unix_ns, since_unix_ns)
+            settled = priced and key not in taxed_later
             receipts.append(receipt_of(live, state["about"], now_unix_ns=seen_unix_ns, settled=settled))
     return receipts

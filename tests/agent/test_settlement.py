@@ -66,9 +66,11 @@ def test_final_windows_cost_nothing_and_an_open_price_stops_the_pass() -> None:
     third = rows("c", 600, energy, {"operation": G}, final=True)
     windows = list(closed_windows(numbered(first, second, third)))
     stopped = settle(windows, lambda start, end: None, 1000 * S, 0)
-    assert (stopped.corrections, stopped.position) == ([], 2)
+    assert stopped == ([], 2, 300 * S)
     given_up = settle(windows, lambda start, end: None, GIVEN_UP_NS + 600 * S, 0)
-    assert (given_up.corrections, given_up.position) == ([], 6)
+    assert given_up == ([], 6, 900 * S)
+    another_source = settle(windows, lambda start, end: None, 1000 * S, 0, 301 * S)
+    assert another_source == ([], 6, 900 * S)
 
 
 windows_of = st.lists(
@@ -122,8 +124,29 @@ def test_it_reads_the_ledger_beside_the_agent_and_each_window_once(tmp_path: Pat
     assert found is not None
     assert {one.term: one.delta_ng for one in found.corrections} == {"operation": -424 * G, "cooling": 28 * G}
     commit(ledger, Batch(seq=2, at_unix_ns=11 * S, corrections=found.corrections))
-    settlement.look()
+    assert not settlement.look()
     assert settlement.take() is None
     assert ledger.verify() == []
+    settlement.close()
+    ledger.close()
+
+
+def test_more_rows_than_one_pass_takes_are_more_passes(tmp_path: Path) -> None:
+    ledger = open_ledger(tmp_path)
+    used, prices = totals(direct=KWH_UJ, operation=480 * G), json.dumps({"quality": "estimated", "final": False})
+    jobs = [JobRow.of(f"j{n}", used, {"job": {"id": f"j{n}", "product_id": "p"}, "taxes": []}) for n in range(1500)]
+    closes = [Close.of(row.key, 9 * S, used, prices) for row in jobs]
+    commit(ledger, Batch(seq=1, at_unix_ns=9 * S, jobs=jobs, closes=closes))
+    settlement = Settlement(tmp_path, at_final, lambda: 10_000 * S, 0)
+    corrected: set[str] = set()
+    assert settlement.look(), "3000 rows are behind it"
+    assert settlement.look(), "the first pass wasn't taken yet"
+    for more in (False, False):
+        found = settlement.take()
+        assert found is not None
+        assert not corrected & {one.job_id for one in found.corrections}
+        corrected |= {one.job_id for one in found.corrections}
+        assert settlement.look() == more
+    assert len(corrected) == 1500
     settlement.close()
     ledger.close()
