@@ -170,7 +170,7 @@ class Node:
     def receipt(self, job_id: str) -> dict[str, Any] | None:
         """What a job has used until the last tick, or None where nobody knows it."""
         live = self.registry.jobs.get(job_id) or self.record.finished(job_id)
-        return self._receipt(live) if live is not None else None
+        return self._receipt(live, self._about()) if live is not None else None
 
     def settled(self, job_id: str) -> bool:
         """Whether a job has ended and its closing readings are in."""
@@ -179,7 +179,8 @@ class Node:
 
     def jobs(self) -> list[dict[str, Any]]:
         """Receipts of the jobs that run or are still held."""
-        return [self._receipt(live) for live in self.registry.jobs.values()]
+        about = self._about()
+        return [self._receipt(live, about) for live in self.registry.jobs.values()]
 
     def health(self) -> dict[str, Any]:
         """The state of each source and of the record."""
@@ -485,8 +486,7 @@ class Node:
         self._gaps = []
         self._take_used_ns += time.thread_time_ns() - began_ns
 
-    def _receipt(self, live: LiveJob) -> dict[str, Any]:
-        about = self._about()
+    def _receipt(self, live: LiveJob, about: Mapping[str, Any]) -> dict[str, Any]:
         unix_ns = self._clock.time_ns()
         settled = not live.running and self._settled(live)
         settled = settled and not self._dues.open(live) and not self._climate.provisional(live, unix_ns)

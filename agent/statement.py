@@ -1,6 +1,6 @@
 """A job's receipt from its live or its saved totals, and what is the same on all receipts of a node."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import isclose
 from pathlib import Path
@@ -78,10 +78,7 @@ def _bounds(live: LiveJob, about: Mapping[str, Any]) -> dict[str, object]:
     if bands is None:
         return {"jsce": None, "asce": None}
     job, values = live.entry.job, live.entry.values
-    products = {
-        product_id: Product(id=product_id, runs_on=tuple(said["runs_on"]), parents=dict.fromkeys(said["parents"], ALL))
-        for product_id, said in about["products"].items()
-    }
+    products = _Products(about["products"])
     epc_bands: dict[str, Band | None] = {}
     declared = set()
     for payee in payees(job, products):
@@ -110,6 +107,26 @@ def _bounds(live: LiveJob, about: Mapping[str, Any]) -> dict[str, object]:
         declared=declared,
     )
     return receipt_bounds(found)
+
+
+class _Products(Mapping[str, Product]):
+    """What `about` says of products as such, made when it is asked for: a job pays few of them."""
+
+    def __init__(self, said: Mapping[str, Any]) -> None:
+        self._said = said
+
+    def __getitem__(self, product_id: str) -> Product:
+        said = self._said[product_id]
+        return Product(id=product_id, runs_on=tuple(said["runs_on"]), parents=dict.fromkeys(said["parents"], ALL))
+
+    def __contains__(self, product_id: object) -> bool:
+        return product_id in self._said
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._said)
+
+    def __len__(self) -> int:
+        return len(self._said)
 
 
 def recorded(state_dir: Path) -> list[dict[str, Any]]:

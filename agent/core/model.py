@@ -6,6 +6,7 @@ Frozen, keyword-only where they are built by hand; the unit is the last word of 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Literal, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 DomainKind: TypeAlias = Literal["cpu", "dram", "gpu", "rest", "psys"]
@@ -201,6 +202,7 @@ CARRY_SLOT: dict[Term, int] = {
 SLOTS = EXPORTED_SLOTS + 3
 
 
+@cache  # 72 of them, which a receipt asks for a hundred times
 def energy_slot(kind: DomainKind, share: ShareKind, quality: Quality) -> int:
     """Index of a job's microjoules of one domain, share and quality in its totals."""
     return (DOMAIN_KINDS.index(kind) * 3 + SHARE_KINDS.index(share)) * 3 + QUALITIES.index(quality)
