@@ -51,6 +51,10 @@ class Database(Protocol):
         """Make tables, unless this one is there; others who would do the same wait. Raises LedgerError."""
         ...
 
+    def be_lenient(self) -> bool:
+        """From now on read texts that aren't UTF-8 with marks in them, so that rows can be named; False: no change."""
+        ...
+
     def close(self) -> None:
         """Let go of it; may be called twice."""
         ...

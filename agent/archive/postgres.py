@@ -22,6 +22,7 @@ HANGING_S = 120.0
 """How long one transaction may take: a thousand rows are a tenth of a second, a report over everything is minutes."""
 SCHEMA_LOCK = 0x77617474
 
+_NO_DRIVER = "ledger.url names a PostgreSQL, and its driver isn't installed: pip install 'wattribute[postgresql]'"
 _ARGUMENTS: Mapping[str, str | int] = {
     "connect_timeout": CONNECT_S,
     "keepalives_idle": 15,
@@ -43,7 +44,9 @@ class PostgresDatabase:
         try:
             import sqlalchemy
             from sqlalchemy.pool import NullPool
-
+        except ImportError as error:
+            raise ConfigError(_NO_DRIVER) from error
+        try:
             parsed = sqlalchemy.make_url(url)
             self.name = _shown(parsed)
             engine = sqlalchemy.create_engine(
@@ -52,9 +55,7 @@ class PostgresDatabase:
                 connect_args={name: value for name, value in _ARGUMENTS.items() if name not in parsed.query},
             )
         except ImportError as error:
-            raise ConfigError(
-                "ledger.url names a PostgreSQL, and its driver isn't installed: pip install 'wattribute[postgresql]'"
-            ) from error
+            raise ConfigError(_NO_DRIVER) from error
         except (sqlalchemy.exc.ArgumentError, ValueError):
             raise ConfigError(
                 "ledger.url isn't an address of a database: postgresql://USER@HOST/DATABASE is one"
@@ -123,6 +124,9 @@ class PostgresDatabase:
                 for statement in statements:
                     # Bytes in order, not a language's: quicker, and the same order as SQLite's.
                     self.run(statement.replace(" TEXT", ' TEXT COLLATE "C"'))
+
+    def be_lenient(self) -> bool:
+        return False  # the server keeps no other texts
 
     def close(self) -> None:
         with contextlib.suppress(*self._failures):

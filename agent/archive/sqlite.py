@@ -91,6 +91,12 @@ class SqliteDatabase:
                 for statement in statements:
                     self.run(statement)
 
+    def be_lenient(self) -> bool:
+        if self._connection.text_factory is not str:
+            return False
+        self._connection.text_factory = _text
+        return True
+
     def close(self) -> None:
         self._connection.close()
 
@@ -110,3 +116,7 @@ class SqliteDatabase:
                 "has room; a damaged one can be moved away: it is filled again from ledger.db, without what was "
                 "registered or imported"
             ) from error
+
+
+def _text(stored: bytes) -> str:
+    return stored.decode(errors="replace")

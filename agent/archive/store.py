@@ -25,7 +25,13 @@ class Archive:
         """Makes the tables where there are none. Raises LedgerError."""
         self._database = database
         database.create(TABLES, unless="archive_counters")
-        ((version,),) = database.rows("SELECT value FROM archive_counters WHERE name = 'schema'")
+        found = database.rows("SELECT value FROM archive_counters WHERE name = 'schema'")
+        if not found or type(found[0][0]) is not int:
+            raise LedgerError(
+                f"{database.name} doesn't say its schema: somebody has changed it. Fix: put a backup of it back, or "
+                "give another ledger.url"
+            )
+        version = found[0][0]
         if version != SCHEMA_VERSION:
             raise LedgerError(
                 f"{database.name} was written by a newer wattribute (schema {version}, this one knows "
@@ -179,6 +185,12 @@ class Archive:
 
     def verify(self) -> list[str]:
         """What is wrong, in words; nothing: chains and sums are sound. Raises LedgerError."""
+        try:
+            with self._database.transaction(writing=False):
+                return list(problems(self._database))
+        except LedgerError:
+            if not self._database.be_lenient():
+                raise
         with self._database.transaction(writing=False):
             return list(problems(self._database))
 
