@@ -56,7 +56,7 @@ COLUMNS = (
     "wue",
 )
 _DOMAINS = (("cpu", "cpu"), ("gpu", "gpu"), ("ram", "dram"))  # theirs and ours; `rest` is in energy_consumed alone
-_FIGURES = 15
+_FIGURES, _PUE_FIGURES = 15, 9
 
 
 def codecarbon_csv(sheet: Sheet) -> str:
@@ -92,16 +92,16 @@ def _row(job: JobRecord, sheet: Sheet) -> list[tuple[str, Decimal | str]]:
             ("emissions_rate", rounded(Fraction(emitted_ng, 10**12) / lasted, _FIGURES)),
         ]
     if by_domain:
-        row.append(("energy_consumed", decimal_of(sheet.used_kwh(costs.whole_uj), _FIGURES)))
+        row.append(("energy_consumed", decimal_of(sheet.used_kwh(costs.whole_uj, costs), _FIGURES)))
     for theirs, ours in _DOMAINS:
         if ours not in by_domain:
             continue
-        used_kwh = sheet.used_kwh(by_domain[ours])
+        used_kwh = sheet.used_kwh(by_domain[ours], costs)
         row.append((f"{theirs}_energy", decimal_of(used_kwh, _FIGURES)))
         if lasted:
             row.append((f"{theirs}_power", rounded(used_kwh * J_PER_KWH / lasted, _FIGURES)))
     if sheet.pue is not None:
-        row.append(("pue", sheet.pue))
+        row.append(("pue", rounded(sheet.pue_of(costs), _PUE_FIGURES)))
     return row
 
 

@@ -65,7 +65,7 @@ def _activities(sheet: Sheet) -> list[tuple[str, Costs]]:
 
 
 def _consumption(activity: str, costs: Costs, sheet: Sheet) -> dict[str, Any]:
-    energy = {"value": decimal_of(sheet.used_kwh(costs.whole_uj), _KWH_DIGITS), "unit": "kWh"}
+    energy = {"value": decimal_of(sheet.used_kwh(costs.whole_uj, costs), _KWH_DIGITS), "unit": "kWh"}
     known = [name for name in (sheet.intensity.zone, sheet.intensity.provider) if name]
     sums = costs.sums_ng()
     return {

@@ -183,19 +183,27 @@ class Sheet:
         sums = {"jsc": found.jsc, "jsce": found.jsce, "asc": found.asc, "asce": found.asce}
         return sums[name] if name in sums else found.terms.get(cast(Term, name))
 
-    def used_kwh(self, energy_uj: int) -> Fraction:
+    def pue_of(self, costs: Costs) -> Fraction:
+        """The PUE that some of the sheet's costs were booked at: the sheet's, unless their cooling says otherwise.
+
+        It may have varied, or have been configured anew since.
+        """
+        operation_ng, cooling_ng = costs.term_ng("operation"), max(0, costs.term_ng("cooling"))
+        told = None if self.pue is None else Fraction(self.pue)
+        if operation_ng <= 0:
+            return Fraction(1) if told is None else told
+        # A window's grams are whole nanograms: that little doesn't tell two PUEs apart.
+        near_ng = max(operation_ng // 10**6, 100 * max(1, costs.jobs))
+        if told is not None and abs(operation_ng * (told - 1) - cooling_ng) <= near_ng:
+            return told
+        return Fraction(operation_ng + cooling_ng, operation_ng)
+
+    def used_kwh(self, energy_uj: int, costs: Costs | None = None) -> Fraction:
         """Energy with what it took to cool and supply it: what a meter at the building's door would have counted.
 
-        By the PUE where there is one; where it varied, by how much cooling the sheet's grams hold.
+        `costs`: whose energy it is; the sheet's, where none are given.
         """
-        operation_ng = self.total.term_ng("operation")
-        if self.pue is not None:
-            factor = Fraction(self.pue)
-        elif operation_ng > 0:
-            factor = Fraction(operation_ng + self.total.term_ng("cooling"), operation_ng)
-        else:
-            factor = Fraction(1)
-        return Fraction(energy_uj, UJ_PER_KWH) * factor
+        return Fraction(energy_uj, UJ_PER_KWH) * self.pue_of(self.total if costs is None else costs)
 
     def mean_g_per_kwh(self) -> Fraction | None:
         """Grams of operation per kilowatt-hour over everything in the sheet: what the energy was priced at."""

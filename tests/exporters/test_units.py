@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.exporters.sheets import NOW, S, job, job_sheet, node_sheet, product_sheet, products
 
 from wattribute.agent.core.records import JobRecord
+from wattribute.agent.core.model import Term
 from wattribute.agent.core.units import NG_PER_G, UJ_PER_KWH
 from wattribute.exporters.codecarbon_csv import COLUMNS, codecarbon_csv
 from wattribute.exporters.cyclonedx import cyclonedx
@@ -86,7 +87,8 @@ def test_any_job_has_the_same_mass_in_every_format(operation: int, cooling: int)
 
 @given(st.integers(1, 10**18), st.sampled_from(["1", "1.08", "1.58"]))
 def test_any_job_has_the_same_energy_in_every_format(energy_uj: int, pue: str) -> None:
-    record = replace(job(), energy_uj={("cpu", "direct", "measured"): energy_uj})
+    terms: dict[Term, int] = {"operation": 10**12, "cooling": int(10**12 * (Decimal(pue) - 1))}
+    record = replace(job(), energy_uj={("cpu", "direct", "measured"): energy_uj}, terms_ng=terms)
     sheet = job_sheet(record, uncertainty=None, pue=Decimal(pue))
     with_cooling = Fraction(energy_uj, UJ_PER_KWH) * Fraction(pue)
     found = {
@@ -334,3 +336,14 @@ def test_energy_of_a_pue_that_varied_is_as_much_as_its_grams_say() -> None:
     )
     assert job_sheet(record, pue=None, uncertainty=None).used_kwh(UJ_PER_KWH) == Fraction(6, 5)
     assert job_sheet(replace(record, terms_ng={}), pue=None, uncertainty=None).used_kwh(UJ_PER_KWH) == 1
+
+
+def test_a_pue_that_was_configured_since_is_not_that_of_what_was_booked() -> None:
+    terms: dict[Term, int] = {"operation": 400 * NG_PER_G, "cooling": 80 * NG_PER_G}
+    record = replace(job(), energy_uj={("cpu", "direct", "measured"): UJ_PER_KWH}, terms_ng=terms, taxes_ng={})
+    sheet = job_sheet(record, pue=Decimal("1.5"), uncertainty=None)
+    assert rows(sheet)[0]["energy_consumed"] == "1.2"
+    assert rows(sheet)[0]["pue"] == "1.2"
+    assert exact(ghg(sheet, Decimal(100)))["scope_2"]["market_based_tco2e"] == Decimal("0.00012")
+    score = exact(sci(sheet, "job", Decimal(1)))
+    assert score["e_kwh"] * score["i_gco2e_per_kwh"] == score["operational_gco2e"] == 480
