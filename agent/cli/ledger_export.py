@@ -16,7 +16,7 @@ from wattribute.agent.cli.ledger_options import PATH, config_of, places
 from wattribute.agent.cli.product_words import Moment
 from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.ledger.reader import Reader, read_only
-from wattribute.agent.ledger.schema import SCHEMA_VERSION, Table
+from wattribute.agent.ledger.schema import NO_HASH, SCHEMA_VERSION, Table
 from wattribute.exporters import ledger_csv, ledger_jsonl, ledger_parquet
 from wattribute.exporters.ledger_rows import About, Head, Row
 
@@ -119,6 +119,8 @@ def _of_ledger(reader: Reader, table: Table, first: int | None, last: int | None
 
 
 def _about(table: Table, heads: list[Head], first: int | None, last: int | None) -> About:
+    # A table without rows says so by a head of nobody's: else it couldn't be told from an export that was cut off.
+    heads = heads or [Head(chain=0, node_id="", rows=0, hash=NO_HASH.hex())]
     return About(table=table, schema=SCHEMA_VERSION, heads=heads, partial=first is not None or last is not None)
 
 

@@ -99,7 +99,12 @@ def _kind(path: Path) -> str:
         raise LedgerError(f"{path} is empty")
     if text.startswith(b"{"):
         return "jsonl"
-    header = next(csv.reader([text.partition(b"\n")[0].decode(errors="replace").rstrip("\r")]), [])
+    try:
+        header = next(csv.reader([text.partition(b"\n")[0].decode(errors="replace").rstrip("\r")]), [])
+    except csv.Error:
+        header = []
+    if b"\0" in start or not header:
+        raise LedgerError(f"{path} is neither an export of wattribute's nor an emissions.csv of CodeCarbon")
     return "csv" if {"record", "chain", "hash"} <= set(header) else "codecarbon"
 
 
@@ -118,6 +123,7 @@ def _export(archive: Archive, export: Export, *, dry_run: bool) -> dict[str, Any
         strands=[
             Strand(head.chain, head.node_id, head.parent, head.forked_after, head.rows, head.hash)
             for head in export.about.heads
+            if head.node_id
         ],
         rows=rows,
     )

@@ -163,7 +163,7 @@ def _read_heads(path: Path) -> list[Head]:
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise LedgerError(f"{path} can't be read: {error}") from error
+        raise LedgerError(f"{path} can't be read: {getattr(error, 'strerror', None) or error}") from error
     heads = []
     for number, line in enumerate(lines, start=1):
         try:

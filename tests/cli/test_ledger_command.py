@@ -172,6 +172,15 @@ def test_out_and_in_again(here: Path, elsewhere: Path, tmp_path: Path, form: str
     assert list(tmp_path.glob(".*partial")) == []
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_a_table_without_rows_goes_out_and_in(elsewhere: Path, here: Path, tmp_path: Path, form: str) -> None:
+    good("export", elsewhere, "--table", "gaps", "-o", tmp_path / f"gaps.{form}")
+    good("export", here, "-o", tmp_path / f"windows.{form}")
+    files = (tmp_path / f"gaps.{form}", tmp_path / f"windows.{form}")
+    assert [one["added"] for one in json.loads(good("import", elsewhere, "--json", *files))] == [0, 21]
+    assert f"gaps.{form}: 0 rows of gaps of 0 nodes, chains sound: nothing added" in good("import", elsewhere, files[0])
+
+
 def test_an_export_to_stdout_is_that_of_a_file(here: Path, tmp_path: Path) -> None:
     good("export", here, "-o", tmp_path / "x.csv")
     result = CliRunner().invoke(main, ["ledger", "export", "--state-dir", str(here)])
@@ -429,6 +438,7 @@ def test_a_bad_line_is_told_by_line_and_column(
         (COLUMNS_3.encode() + b"\n\xff\xfe", "isn't UTF-8"),
         (COLUMNS_3.encode() + b'\n"open', "line 2: "),
         (b"garbage", "it isn't an emissions.csv"),
+        (b"\x7fELF\x02\r\0\r garbage", "is neither an export of wattribute's nor an emissions.csv of CodeCarbon"),
     ],
 )
 def test_what_is_no_emissions_csv(elsewhere: Path, tmp_path: Path, content: bytes, says: str) -> None:
