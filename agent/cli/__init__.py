@@ -5,7 +5,9 @@ Exit codes: 0 good, 1 what was asked for failed, 2 wrong usage or configuration.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from errno import EDQUOT, EFBIG, EIO, ENOSPC
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import click
@@ -26,6 +28,9 @@ COMMANDS = (
     "intensity",
     "config",
 )
+
+
+_FULL = {ENOSPC, EDQUOT, EFBIG, EIO}
 
 
 class Commands(click.Group):
@@ -51,6 +56,10 @@ class Commands(click.Group):
             ctx.fail(f"No such command {name!r}." + (f" Did you mean {meant[0]!r}?" if meant else ""))
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **extra: Any) -> click.Context:
+        with plain_errors():
+            return super().make_context(*args, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         with plain_errors():
             return super().invoke(ctx)
@@ -61,10 +70,29 @@ def plain_errors() -> Iterator[None]:
     """Says an expected failure in one line of stderr each, and exits with its code."""
     try:
         yield
+    except click.exceptions.NoArgsIsHelpError:
+        raise
+    except click.UsageError as error:
+        known = error.ctx.command_path if error.ctx else "wattribute"
+        said = " ".join(error.format_message().split())
+        _say(f"{said}{'' if said.endswith(('.', '?')) else '.'} See: {known} --help")
+        raise click.exceptions.Exit(2) from error
     except WattributeError as error:
         for line in str(error).splitlines():
-            click.echo(f"wattribute: error: {line}", err=True)
+            _say(line)
         raise click.exceptions.Exit(2 if isinstance(error, ConfigError) else 1) from error
+    except UnicodeEncodeError as error:
+        _say(f"the terminal's encoding ({error.encoding}) lacks a character. Fix: set PYTHONUTF8=1, or LC_ALL=C.UTF-8")
+        raise click.exceptions.Exit(1) from error
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _say(f"{error.filename or 'the output'} can't be written: {error.strerror}")
+        raise click.exceptions.Exit(1) from error
+
+
+def _say(line: str) -> None:
+    click.echo(f"wattribute: error: {line}", err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -91,3 +119,18 @@ def print_table(rows: Sequence[Sequence[str]], *, width: int, wrap_last: bool = 
         click.echo("  ".join([*cells, *(last[:1] or [""])]).rstrip())
         for line in last[1:]:
             click.echo(" " * indent + line)
+
+
+def write_file(path: Path, text: str) -> None:
+    """Writes what was asked for into a file, all of it or nothing. Raises WattributeError with the fix."""
+    from wattribute.agent.stored import write_atomic
+
+    try:
+        if path.exists() and not path.is_file():  # a pipe or a terminal, which can't be replaced
+            path.write_text(text, encoding="utf-8")
+        elif not path.parent.is_dir():
+            raise WattributeError(f"can't write {path}: there is no folder {path.parent}. Fix: mkdir -p {path.parent}")
+        else:
+            write_atomic(path, text, 0o644)
+    except OSError as error:
+        raise WattributeError(f"can't write {path}: {error.strerror or error}") from error

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from wattribute.agent.cli import write_file
 from wattribute.agent.cli.amounts import Amount, Amounts
 from wattribute.agent.cli.compare_words import Found, document, plot_of, show
 from wattribute.agent.cli.product_words import ProductId, config_option
@@ -140,10 +141,7 @@ def command(
     )
     found = _found(asked, file)
     if plot is not None:
-        try:
-            plot.write_text(plots.svg(plot_of(found)), encoding="utf-8")
-        except OSError as error:
-            raise WattributeError(f"can't write {plot}: {error.strerror}") from error
+        write_file(plot, plots.svg(plot_of(found)))
     if as_json:
         click.echo(json.dumps(document(found), indent=2, ensure_ascii=False))
         return

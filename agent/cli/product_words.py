@@ -128,8 +128,12 @@ def years(lifetime_s: int | None) -> str:
     if lifetime_s is None:
         return "none"
     if lifetime_s < YEAR_S:
-        return f"{lifetime_s / DAY_S:.4g} days"
-    return f"{lifetime_s / YEAR_S:.4g} years"
+        return _counted(f"{lifetime_s / DAY_S:.4g}", "day")
+    return _counted(f"{lifetime_s / YEAR_S:.4g}", "year")
+
+
+def _counted(number: str, what: str) -> str:
+    return f"{number} {what}{'' if number == '1' else 's'}"
 
 
 def weight(value: Fraction) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wattribute.agent.cli import write_file
 from wattribute.agent.core.errors import WattributeError
 
 if TYPE_CHECKING:
@@ -269,12 +270,4 @@ def _write(text: str, output: Path | None) -> None:
     if output is None or str(output) == "-":
         click.echo(text, nl=False)
         return
-    from wattribute.agent.stored import write_atomic
-
-    try:
-        if output.exists() and not output.is_file():  # a pipe or a terminal, which can't be replaced
-            output.write_text(text, encoding="utf-8")
-        else:
-            write_atomic(output, text, 0o644)
-    except OSError as error:
-        raise WattributeError(f"can't write {output}: {error.strerror or error}") from error
+    write_file(output, text)

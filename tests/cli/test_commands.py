@@ -1,8 +1,10 @@
 """The command line's frame: help, exit codes, errors in one line, and docs that match."""
 
+import errno
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -10,8 +12,8 @@ from click.testing import CliRunner
 from docs.write_commands import PAGE, page
 
 from wattribute import __version__
-from wattribute.agent.cli import COMMANDS, main, plain_errors, print_table
-from wattribute.agent.core.errors import ConfigError, SensorUnavailable
+from wattribute.agent.cli import COMMANDS, main, plain_errors, print_table, write_file
+from wattribute.agent.core.errors import ConfigError, SensorUnavailable, WattributeError
 
 
 def every_command(
@@ -59,8 +61,53 @@ def test_an_unknown_command_is_wrong_usage_and_names_the_nearest() -> None:
     assert "Did you mean 'doctor'?" in result.stderr
 
 
-def test_an_unknown_option_is_wrong_usage() -> None:
-    assert CliRunner().invoke(main, ["doctor", "--jsn"]).exit_code == 2
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--jsn"], "No such option '--jsn'. See: wattribute --help"),
+        (["doctor", "--jsn"], "No such option '--jsn'. Did you mean '--json'? See: wattribute doctor --help"),
+        (["report", "jb"], "No such command 'jb'. Did you mean 'job'? See: wattribute report --help"),
+        (["report", "job"], "Missing argument 'JOB_ID'. See: wattribute report job --help"),
+        (["estimate", "inference", "--watts", "3"], "--watts and --seconds go together. See: wattribute estimate inf"),
+    ],
+)
+def test_wrong_usage_is_one_line_that_says_where_to_look(words: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, words, prog_name="wattribute")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"wattribute: error: {said}")
+    assert result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the output can't be written: No space left on device"),
+        (OSError(errno.EIO, "Input/output error", "/x"), "/x can't be written: Input/output error"),
+        (UnicodeEncodeError("latin-1", "\u0639", 0, 1, "no"), "(latin-1) lacks a character. Fix: set PYTHONUTF8=1"),
+    ],
+)
+def test_output_that_cannot_be_written_is_no_traceback(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(click.exceptions.Exit) as caught, plain_errors():
+        raise error
+    assert caught.value.exit_code == 1
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(errno.EPIPE, "Broken pipe"), FileNotFoundError(errno.ENOENT, "no")])
+def test_other_failures_stay_what_they_are(error: OSError) -> None:
+    with pytest.raises(type(error)), plain_errors():
+        raise error
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_file(tmp_path / "x", "one")
+    assert (tmp_path / "x").read_text() == "one"
+    with pytest.raises(WattributeError, match="Fix: mkdir -p"):
+        write_file(tmp_path / "absent" / "x", "one")
+    with pytest.raises(WattributeError, match="can't write"):
+        write_file(tmp_path / "x" / "y", "one")
 
 
 @pytest.mark.parametrize(

@@ -235,7 +235,7 @@ def test_past_its_lifetime(recorded: Path) -> None:
     changed = invoke(recorded, "product", "add", "distil", "--update", "--lifetime-years", "1", "--concurrency", "1")
     assert changed.exit_code == 0, changed.output
     slow = compare(recorded, "distil", "small", "--jobs-per-day", "0.5")
-    assert "past the lifetime of distil (1 years)" in slow.stdout
+    assert "past the lifetime of distil (1 year)" in slow.stdout
     assert told_of(recorded, "distil", "small", "--jobs-per-day", "0.5")["past_lifetime"] is True
     assert told_of(recorded, "distil", "small", "--jobs-per-day", "1")["past_lifetime"] is False
 

@@ -465,4 +465,4 @@ def test_masses_in_words(mass_ng: int, words: str) -> None:
 def test_bounds_and_lifetimes_in_words() -> None:
     assert masses(None) == "unknown"
     assert masses(Bounded(G, 2 * G, 3 * G)) == "2 g (1 g to 3 g)"
-    assert [years(None), years(DAY_S), years(2 * YEAR_S)] == ["none", "1 days", "2 years"]
+    assert [years(None), years(DAY_S), years(2 * YEAR_S)] == ["none", "1 day", "2 years"]
