@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from decimal import Decimal, InvalidOperation
 from difflib import get_close_matches
 from fractions import Fraction
-from typing import Any
+from typing import Any, get_args
 
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.errors import Refused
-from wattribute.agent.core.products import Frozen, Product, find_cycle, given
+from wattribute.agent.core.products import Frozen, Product, Scope, find_cycle, given
 
 PLACES = 12  # of a weight, as in WEIGHT_SCALE
 FIELDS = (
@@ -108,16 +108,16 @@ def fold(folded: Registry, event: Event) -> None:
             return  # the same again
         costs[event["cost_id"]] = Cost(
             id=event["cost_id"],
-            mass=Bounded(*event["ng"]),
+            mass=Bounded(*_masses(event["ng"])),
             note=event.get("note", ""),
             at=event.get("at", ""),
             by=event.get("by", ""),
         )
     elif kind == "freeze":
-        inherited = {parent: Bounded(*values) for parent, values in event["inherited_ng"].items()}
+        inherited = {parent: Bounded(*_masses(values)) for parent, values in event["inherited_ng"].items()}
         freeze = Freeze(
-            epc=Frozen(own=Bounded(*event["own_ng"]), inherited=inherited),
-            deployed_unix_ns=event["deployed_unix_ns"],
+            epc=Frozen(own=Bounded(*_masses(event["own_ng"])), inherited=inherited),
+            deployed_unix_ns=_amount(event["deployed_unix_ns"]),
             at=event.get("at", ""),
             by=event.get("by", ""),
         )
@@ -148,12 +148,35 @@ def _changed(product: Product, event: Event) -> Product:
     for key in ("runs_on", "owners"):
         if key in values:
             values[key] = tuple(values[key])
+            if not all(isinstance(name, str) for name in values[key]):
+                raise ValueError(f"{key} holds something else than names")
+    for key in ("kind", "version", "boundary"):
+        if not isinstance(values.get(key, ""), str):
+            raise ValueError(f"{key} is no text")
+    if values.get("scope") not in (None, *get_args(Scope)):
+        raise ValueError(f"there is no scope {values['scope']!r}")
+    for key in ("overhead_rate", "concurrency_ppm", "lifetime_s", "retraining_interval_s"):
+        if values.get(key, 0) is not None or key in ("overhead_rate", "concurrency_ppm"):
+            _amount(values.get(key, 0))
+    if values.get("retraining_interval_s") == 0:
+        raise ValueError("retraining_interval_s is 0")
     if "epc_ng" in values:
-        low, central, high = values.pop("epc_ng") or (None, None, None)
+        low, central, high = _masses(values.pop("epc_ng") or ()) or (None, None, None)
         values |= {"epc_low_ng": low, "epc_own_ng": central, "epc_high_ng": high}
     changed = replace(product, **values)
     _ = changed.own  # bounds in order
     return changed
+
+
+def _masses(values: Iterable[Any]) -> list[int]:
+    return [_amount(value) for value in values]
+
+
+def _amount(value: Any) -> int:
+    """A tick reckons with it: an archive that others may write to isn't trusted with its type."""
+    if type(value) is not int or value < 0:
+        raise ValueError(f"{value!r} is no whole number from 0 on")
+    return value
 
 
 def exact(weight: str) -> Fraction:
