@@ -15,8 +15,8 @@ from wattribute.agent.archive.receipt_amounts import energy_of
 from wattribute.agent.config import Loaded
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.hardware import Band, Hardware
+from wattribute.agent.core.intensity import BAND_ELSE, ratios
 from wattribute.agent.core.intensity import band_of as intensity_band_of
-from wattribute.agent.core.intensity import ratios
 from wattribute.agent.core.lineage import Book
 from wattribute.agent.core.model import TERMS, CarbonIntensity, Job, Role, Term
 from wattribute.agent.core.products import payees, pays_epc
@@ -157,6 +157,10 @@ def uncertainty(
     `jobs`: (product, uses, role) of those who caused them, each kind once. Raises ConfigError.
     """
     bands = basis.bands or _bands(loaded)
+    low, high = bands["intensity"]
+    if loaded.config.carbon.provider is not None:
+        # What is in force now isn't what was: some of it was estimated, or stood in for an answer.
+        low, high = min(low, BAND_ELSE[0]), max(high, BAND_ELSE[1])
     epc_bands: dict[str, Band | None] = {}
     for product_id, uses, role in jobs:
         job = Job(id="", product_id=product_id, uses=uses, role=role)
@@ -168,7 +172,7 @@ def uncertainty(
     return bounds(
         costs.terms_ng,
         costs.energy_by(2),
-        intensity_band=bands["intensity"],
+        intensity_band=(low, high),
         pue_band=bands["pue"],
         hardware_band=bands["hardware"],
         epc_bands=epc_bands,

@@ -28,7 +28,7 @@ class Settled:
     """Up to where each node has settled what it booked at a carbon intensity that wasn't final.
 
     Nodes settle window by window in the order of their chains, and what nobody paid along with the rest; a window whose
-    final price makes no difference gets no correction, but those after it do. After a week a node waits no longer.
+    final price makes no difference gets no correction, but those after it do. After GIVEN_UP_NS a node waits no longer.
     """
 
     def __init__(self, database: Database) -> None:

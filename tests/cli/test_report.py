@@ -165,6 +165,15 @@ def test_what_a_product_cost_is_read_from_its_creation_jobs(place: Path) -> None
     assert json.loads(good(place, "job", "serve", "--json"))["bounds"]["asce"] is not None
 
 
+def test_with_a_live_provider_the_bounds_are_those_of_an_estimate_too(place: Path) -> None:
+    live = CONFIG.replace('zone = "FR"', 'provider = "uk"\nfactor_type = "direct"')
+    (place / "c.toml").write_text(live)
+    said = json.loads(good(place, "job", "serve", "--json"))
+    low, high = said["bounds"]["terms"]["operation"]
+    assert low <= said["total"]["gco2e"]["operation"] / 2
+    assert high >= said["total"]["gco2e"]["operation"] * 2
+
+
 def test_an_unknown_parent_leaves_the_epc_open_and_the_bounds_too(place: Path) -> None:
     (place / "c.toml").write_text(CONFIG.replace("epc_kgco2e = 40\n", ""))
     said = json.loads(good(place, "product", "bert", "--json"), parse_float=Decimal)

@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.exporters.sheets import NOW, S, job, job_sheet, node_sheet, product_sheet, products
 
-from wattribute.agent.core.records import JobRecord
 from wattribute.agent.core.model import Term
+from wattribute.agent.core.records import JobRecord
 from wattribute.agent.core.units import NG_PER_G, UJ_PER_KWH
 from wattribute.exporters.codecarbon_csv import COLUMNS, codecarbon_csv
 from wattribute.exporters.cyclonedx import cyclonedx
