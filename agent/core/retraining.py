@@ -21,17 +21,22 @@ _SET_BACK_NS = NS_PER_S
 
 
 class Closed(NamedTuple):
-    """One interval of one product, split: job id -> (JSC, hardware) in ng, and what nobody was there to pay."""
+    """One interval of one product, split: job id -> (JSC, hardware) in ng, and what nobody was there to pay.
+
+    `term` is that of the JSC; `cause` what the ledger's corrections say.
+    """
 
     product_id: str
     start_unix_ns: int
     end_unix_ns: int
     parts: Mapping[str, tuple[int, int]]
     untaxed: tuple[int, int]
+    term: Term = "retraining"
+    cause: str = "retraining"
 
     def owed(self, job_id: str) -> dict[tuple[str, Term], int]:
         """What a job owes, by product and term."""
-        terms: tuple[Term, Term] = ("retraining", "overhead_hardware")
+        terms: tuple[Term, Term] = (self.term, "overhead_hardware")
         return {(self.product_id, term): ng for term, ng in zip(terms, self.parts[job_id], strict=True) if ng}
 
 

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from wattribute.agent.core.fleet_parts import Kind
+from wattribute.agent.core.fleet_shares import FleetShares
 from wattribute.agent.core.model import TERM_SLOT, Job, ProductTotals, Term
 from wattribute.agent.core.products import Product, epc_parts, own_parts, payees, pays_epc
 from wattribute.agent.core.retraining import Closed, Retraining
@@ -54,6 +56,8 @@ class _Present(NamedTuple):
 class Taxes:
     """The declared products' rates, and who is present to pay them. Times are the agent's nanoseconds.
 
+    `fleet`: what is metered of a fleet's products, where nodes exchange it.
+
     Payers' remainders below a nanogram aren't saved: a restart costs a job at most one per product and term.
     """
 
@@ -63,6 +67,7 @@ class Taxes:
         self._tariffs: dict[str, Tariff] = {}
         self._present: dict[str, _Present] = {}
         self._retraining = Retraining()
+        self.fleet = FleetShares()
         self._ended: list[tuple[_Present, int]] = []  # since the last tick, at which moment
         self._due = Due({}, [])
         self._at_ns = at_ns
@@ -110,6 +115,8 @@ class Taxes:
                 if product_id in tariffs:
                     tariffs[product_id].leave(present.job.id, at_ns)
         self._tariffs = tariffs
+        fleet = {key: product for key, product in self.products.items() if product.scope == "fleet"}
+        self.fleet.declare({key: product.retraining_interval_s for key, product in fleet.items()}, at_ns)
         for present in sorted(self._present.values(), key=_since):
             self._enter(present.job, max(at_ns, present.since_ns), first=False)
 
@@ -140,6 +147,7 @@ class Taxes:
         self._present[job.id] = _Present(job, at_ns if before is None else before.since_ns, named, pays)
         if before is not None:
             for payee in set(before.payees).difference(pays):
+                self.fleet.leave(payee, job.id, at_ns)
                 if payee in self._tariffs:
                     self._tariffs[payee].leave(job.id, at_ns)
             self._uncount(before, at_ns)
@@ -147,6 +155,7 @@ class Taxes:
             if self.products[payee].status != "retired":
                 buys = pays_epc(job, payee, self.products)
                 self._tariffs[payee].enter(job.id, job.weight_ppm, at_ns, buys=buys)
+                self.fleet.enter(payee, job.id, job.weight_ppm, at_ns)
         for product_id in named:
             account = self._account(product_id, at_ns)
             account.advance(at_ns)
@@ -162,6 +171,7 @@ class Taxes:
         if present is None:
             return
         for payee in present.payees:
+            self.fleet.leave(payee, job.id, at_ns)
             if payee in self._tariffs:
                 self._tariffs[payee].leave(job.id, at_ns)
         self._uncount(present, at_ns)
@@ -174,6 +184,7 @@ class Taxes:
             account.advance(at_ns)
         start_unix_ns = unix_ns - max(0, at_ns - self._at_ns)
         self._at_ns, self._unix_offset_ns = at_ns, unix_ns - at_ns
+        exchanged, metered = self._exchanged(metered)
         for product_id, tariff in self._tariffs.items():
             self._charge(product_id, tariff, at_ns, metered.get(product_id, NOTHING_METERED))
         for product_id in metered.keys() - self._tariffs.keys():
@@ -186,7 +197,8 @@ class Taxes:
             if amounts.retraining_ng or amounts.retraining_hardware_ng:
                 costs_ng = amounts.retraining_ng, amounts.retraining_hardware_ng
                 self._retraining.add(product_id, *costs_ng, start_unix_ns, unix_ns)
-        for closed in self._retraining.close(unix_ns):
+        shared = self.fleet.settle(at_ns, start_unix_ns, unix_ns, exchanged)
+        for closed in [*self._retraining.close(unix_ns), *shared]:
             self._book_closed(closed, at_ns)
             if closed.parts:
                 due.closed.append(closed)
@@ -198,8 +210,10 @@ class Taxes:
         return tuple(p for p in due if None in self._epc[p] and self.products[p].lifetime_s)
 
     def open_retraining(self, job: Job) -> bool:
-        """Whether a job that ended may still be billed for retraining, when the interval that it ended in is over."""
-        if self._retraining.open(job.id):
+        """Whether a job that ended may still be billed for retraining, when the interval that it ended in is over, or
+        for what a fleet has metered.
+        """
+        if self._retraining.open(job.id) or self.fleet.open(job.id):
             return True
         return any(present.job.id == job.id and self._servers(present) for present, _ in self._ended)
 
@@ -236,11 +250,11 @@ class Taxes:
 
     def save_retraining(self) -> dict[str, Any]:
         """What retraining has cost in the intervals that are open, as plain JSON values; see `served_chunks`."""
-        return self._retraining.save()
+        return {**self._retraining.save(), "fleet": self.fleet.save()}
 
     def served_chunks(self) -> dict[str, Any]:
         """What changed since the last call of whom products served, as plain JSON values under stable names."""
-        return self._retraining.served_chunks()
+        return self._retraining.served_chunks() | self.fleet.chunks()
 
     def restore(self, saved: Mapping[str, Any], retraining: Mapping[str, Any] | None, at_ns: int) -> None:
         """Go on from what `save` and `save_retraining` gave, with the jobs that went on already entered."""
@@ -253,10 +267,13 @@ class Taxes:
                 self._tariffs[product_id].recovered_until_unix_ns = rest[0]
         if retraining is not None:
             self._retraining.restore(retraining)
+            if "fleet" in retraining:  # one saved by an older version has none
+                self.fleet.restore(retraining["fleet"])
 
     def restore_served(self, state: Mapping[str, Any]) -> None:
         """Take in the last that `served_chunks` gave under each name; other names are left alone."""
         self._retraining.restore_served(state)
+        self.fleet.restore_chunks(state)
 
     def _account(self, product_id: str, at_ns: int) -> _Account:
         return self._accounts.setdefault(product_id, _Account(at_ns=at_ns))
@@ -275,15 +292,28 @@ class Taxes:
                 owed[product_id, term] = owed.get((product_id, term), 0) + owed_ng
             self._book(product_id, term, sum(parts.payers.values()), parts.untaxed_ng, at_ns)
 
+    def _exchanged(
+        self, metered: Mapping[str, Metered]
+    ) -> tuple[dict[tuple[str, Kind], tuple[int, int]], Mapping[str, Metered]]:
+        """What of a tick's cost is split over the payers of all nodes, and what over those here."""
+        exchanged: dict[tuple[str, Kind], tuple[int, int]] = {}
+        kept = dict(metered)
+        for product_id in metered:
+            if self.fleet.takes(product_id):
+                amounts = kept.pop(product_id)
+                exchanged[product_id, "platform"] = amounts.platform_ng, amounts.platform_hardware_ng
+                exchanged[product_id, "retraining"] = amounts.retraining_ng, amounts.retraining_hardware_ng
+        return exchanged, kept
+
     def _servers(self, present: _Present) -> list[str]:
-        """The products that bill their retraining to a job; a fleet's isn't known to one node, and is untaxed."""
+        """The products that bill their retraining to a job; that of a fleet is untaxed unless nodes exchange it."""
         return [
             payee
             for payee in present.payees
             if self._retraining.follows(payee)
             and (product := self.products.get(payee)) is not None
             and product.status != "retired"
-            and product.scope != "fleet"
+            and (product.scope != "fleet" or self.fleet.takes(payee))
         ]
 
     def _serve(self) -> None:
@@ -291,11 +321,12 @@ class Taxes:
         for present, ended_ns in self._ended:
             for product_id in self._servers(present):
                 ended_unix_ns = ended_ns + (self._unix_offset_ns or 0)
-                self._retraining.serve(product_id, present.job.id, present.job.weight_ppm, ended_unix_ns)
+                intervals = self.fleet if self.fleet.takes(product_id) else self._retraining
+                intervals.serve(product_id, present.job.id, present.job.weight_ppm, ended_unix_ns)
         self._ended = []
 
     def _book_closed(self, closed: Closed, at_ns: int) -> None:
-        terms: tuple[tuple[Term, int], ...] = (("retraining", 0), ("overhead_hardware", 1))
+        terms: tuple[tuple[Term, int], ...] = ((closed.term, 0), ("overhead_hardware", 1))
         for term, place in terms:
             billed_ng = sum(part[place] for part in closed.parts.values())
             self._book(closed.product_id, term, billed_ng, closed.untaxed[place], at_ns)
