@@ -21,6 +21,7 @@ from wattribute.agent.archive import Archive, Unreachable, file_of, is_local, op
 from wattribute.agent.archive.delivery import deliver_new
 from wattribute.agent.config.schema import Config
 from wattribute.agent.core.errors import ConfigError, LedgerError, SensorUnavailable
+from wattribute.agent.core.fleet_parts import Part, Verdict
 from wattribute.agent.core.model import Clock, SourceHealth
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.divisor import PrometheusDivisor
@@ -103,10 +104,15 @@ class Courier:
         """Opens nothing yet. Raises ConfigError where `ledger.url` needs a driver that isn't installed."""
         self.products_changed = False
         """Whether `take_events` has something new."""
+        self.fleet_parts: Sequence[Part] = []
+        """This node's parts of metered overhead that the archive is offered until it has closed their intervals."""
+        self._closed: list[Verdict] = []
         self._config = config
-        self._node_id = node_id
+        self.node_id = node_id
         self._clock = clock
         self._local = is_local(config)
+        self.shares_overhead = not self._local
+        """Whether other nodes can be reached, to split with them what a fleet's products cost."""
         if not self._local and not (find_spec("sqlalchemy") and find_spec("psycopg")):
             raise ConfigError(
                 "ledger.url names a PostgreSQL, and its driver isn't installed: pip install 'wattribute[postgresql]'"
@@ -163,6 +169,11 @@ class Courier:
         """All that was registered of products, oldest first, as last heard."""
         self.products_changed = False
         return self._events
+
+    def take_closed(self) -> Sequence[Verdict]:
+        """The intervals of `fleet_parts` that were found closed since the last call."""
+        closed, self._closed = self._closed, []
+        return closed
 
     def health(self) -> Sequence[SourceHealth]:
         """How the archive fares, and the Prometheus that is asked for divisors."""
@@ -230,15 +241,17 @@ class Courier:
         """Say what runs here, hear what runs elsewhere, and whether products were changed."""
         now_ns, weights = self._clock.monotonic_ns(), dict(self._weights)
         if self._said is None or self._said[1] != weights or now_ns - self._said[0] > SAY_AGAIN_S * NS_PER_S:
-            archive.present(self._node_id, weights)
+            archive.present(self.node_id, weights)
             self._said = (now_ns, weights)
         if self._prometheus is None:
-            others = archive.weights_ppm(but=self._node_id, fresh_ns=round(FRESH_S * NS_PER_S))
+            others = archive.weights_ppm(but=self.node_id, fresh_ns=round(FRESH_S * NS_PER_S))
             self._heard = {product_id: (now_ns, weight) for product_id, weight in others.items()}
             self._heard_all_ns = now_ns
         if archive.last_event() != self._position:
             self._hear_events(archive.events())
             self._keep()
+        if parts := self.fleet_parts:
+            self._closed = archive.exchange(self.node_id, parts)
 
     def _deliver(self, archive: Archive) -> bool:
         """Deliver the next rows; whether there are more."""
@@ -309,7 +322,7 @@ class Courier:
         """The last rows, and no more presence; an archive that doesn't answer isn't called again."""
         if self._archive is not None:
             with contextlib.suppress(LedgerError, ConfigError):
-                self._archive.present(self._node_id, {})
+                self._archive.present(self.node_id, {})
                 while self._deliver(self._archive):
                     pass
         self._hang_up()

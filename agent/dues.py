@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wattribute.agent.core.books import Books
-from wattribute.agent.core.model import SourceHealth, Term
+from wattribute.agent.core.model import SourceHealth
 from wattribute.agent.core.products import Product, epcs
 from wattribute.agent.core.taxes import add_taxes
 from wattribute.agent.core.uncertainty import band_of, band_texts
+from wattribute.agent.fleet_exchange import FleetExchange
 from wattribute.agent.live import LiveJob
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ class Dues:
         self._books = books
         self._declared = declared
         self._courier = courier
+        self._exchange = None
+        if courier is not None and courier.shares_overhead:
+            self._exchange = FleetExchange(books.taxes.fleet, courier)
         self._undeclared: set[str] = set()
         self._about: dict[str, Any] | None = None
         self._hash: str | None = None
@@ -47,7 +51,8 @@ class Dues:
         if courier.products_changed:
             self._declare(courier.take_events(), now_ns)
         taxes = self._books.taxes
-        courier.present(taxes.fleet_weights_ppm())
+        expected = {} if self._exchange is None else self._exchange.follow()
+        courier.present(expected | taxes.fleet_weights_ppm())
         for product_id, weight_ppm in courier.divisors.items():
             taxes.divisor(product_id, weight_ppm, now_ns)
 
@@ -64,22 +69,20 @@ class Dues:
         log.info("products registered: %s", ", ".join(products) or "none")
 
     def collect(self, jobs: Mapping[str, LiveJob], record: "Record | NoRecord") -> None:
-        """After a tick: what a retraining that is over cost jobs that had ended before."""
+        """After a tick: what an interval that is over cost jobs that had ended before."""
         late, self._books.late = self._books.late, []
         for closed in late:
-            for job_id, (jsc_ng, hardware_ng) in closed.parts.items():
-                owed: dict[tuple[str, Term], int] = {}
-                if jsc_ng:
-                    owed[closed.product_id, "retraining"] = jsc_ng
-                if hardware_ng:
-                    owed[closed.product_id, "overhead_hardware"] = hardware_ng
+            for job_id in closed.parts:
+                owed = closed.owed(job_id)
                 live = jobs.get(job_id)
                 if live is None:
-                    record.bill_late(job_id, owed, closed.start_unix_ns, closed.end_unix_ns)
+                    record.bill_late(job_id, owed, closed.start_unix_ns, closed.end_unix_ns, closed.cause)
                     continue
                 add_taxes(live.entry.values, live.entry.taxes_ng, owed)
                 live.entry.changed, live.known_meta = True, False
                 live.reopened += 1
+        if self._exchange is not None:
+            self._exchange.collect(record)
 
     def open(self, live: LiveJob) -> bool:
         """Whether a tax of an ended job isn't known yet."""

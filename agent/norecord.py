@@ -16,6 +16,7 @@ class NoRecord:
 
     wakeup_fd = None
     committed = 2**63
+    written = 0
     used_ns = 0
     waits = False
 
@@ -38,7 +39,7 @@ class NoRecord:
         """The job leaves the table; its receipt is the session's to keep."""
 
     def bill_late(
-        self, job_id: str, owed: Mapping[tuple[str, Term], int], start_unix_ns: int, end_unix_ns: int
+        self, job_id: str, owed: Mapping[tuple[str, Term], int], start_unix_ns: int, end_unix_ns: int, cause: str
     ) -> None:
         """A session that is over has its receipt."""
 

@@ -77,6 +77,11 @@ class Record:
         return self._ledger.committed()
 
     @property
+    def written(self) -> int:
+        """Sequence number of the last batch that was written, durable or not."""
+        return self._seq
+
+    @property
     def used_ns(self) -> int:
         """CPU time that committing has cost so far, in the ledger's thread."""
         return self._ledger.used_ns
@@ -164,7 +169,7 @@ class Record:
         self._retired.append(live)
 
     def bill_late(
-        self, job_id: str, owed: Mapping[tuple[str, Term], int], start_unix_ns: int, end_unix_ns: int
+        self, job_id: str, owed: Mapping[tuple[str, Term], int], start_unix_ns: int, end_unix_ns: int, cause: str
     ) -> None:
         """What fell due after a job's series had left the page: to the fold, and as rows for its receipt."""
         live = self.finished(job_id)
@@ -174,9 +179,7 @@ class Record:
         shown = [0] * EXPORTED_SLOTS
         for (product_id, term), owed_ng in owed.items():
             shown[TERM_SLOT[term]] += owed_ng
-            self.corrections.add(
-                Correction(job_id, product_id, term, "retraining", start_unix_ns, end_unix_ns, owed_ng)
-            )
+            self.corrections.add(Correction(job_id, product_id, term, cause, start_unix_ns, end_unix_ns, owed_ng))
         self._changed_folds.add(self.folds.add(fold_name(overflow=live.folded), live.entry.job, shown))
 
     def fold(self, live: LiveJob) -> None:

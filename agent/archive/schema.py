@@ -100,6 +100,33 @@ TABLES: Sequence[str] = (
   at_unix_ns BIGINT NOT NULL,
   PRIMARY KEY (product_id, node_id)
 )""",
+    # Weights are decimal integers: those of many jobs at once may have more than 64 bits.
+    """CREATE TABLE fleet_parts (
+  product_id TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  start_unix_ns BIGINT NOT NULL,
+  end_unix_ns BIGINT NOT NULL,
+  node_id TEXT NOT NULL,
+  jsc_ng BIGINT NOT NULL,
+  hardware_ng BIGINT NOT NULL,
+  weight TEXT NOT NULL,
+  serial BIGINT NOT NULL,
+  at_unix_ns BIGINT NOT NULL,
+  PRIMARY KEY (product_id, kind, start_unix_ns, end_unix_ns, node_id)
+)""",
+    # `parts`: those that count, as JSON [node, jsc_ng, hardware_ng, weight, serial]; [] where nothing was metered.
+    """CREATE TABLE fleet_closed (
+  product_id TEXT NOT NULL,
+  kind TEXT NOT NULL,
+  start_unix_ns BIGINT NOT NULL,
+  end_unix_ns BIGINT NOT NULL,
+  jsc_ng BIGINT NOT NULL,
+  hardware_ng BIGINT NOT NULL,
+  weight TEXT NOT NULL,
+  parts TEXT NOT NULL,
+  at_unix_ns BIGINT NOT NULL,
+  PRIMARY KEY (product_id, kind, start_unix_ns, end_unix_ns)
+)""",
 )
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from wattribute.agent.archive import in_process, intake, reading, totals
+from wattribute.agent.archive import fleet_shares, in_process, intake, reading, totals
 from wattribute.agent.archive.database import Database, insert
 from wattribute.agent.archive.intake import Delivery, Taken, Tip
 from wattribute.agent.archive.reading import Kept, Strand
 from wattribute.agent.archive.schema import NO_HASH, SCHEMA_VERSION, TABLES, hash_of_event
 from wattribute.agent.archive.verify import Head, heads, problems
 from wattribute.agent.core.errors import LedgerError
+from wattribute.agent.core.fleet_parts import Part, Verdict
 from wattribute.agent.core.model import Role
 from wattribute.agent.core.records import JobRecord, NodeRecord
 from wattribute.agent.ledger.schema import Table
@@ -180,6 +181,10 @@ class Archive:
             {"after": self._database.now_unix_ns() - fresh_ns, "but": but},
         )
         return {product_id: int(weight) for product_id, weight in found}
+
+    def exchange(self, node_id: str, parts: Sequence[Part]) -> list[Verdict]:
+        """Offer a node's parts of metered overhead: see fleet_shares.exchange. Raises LedgerError."""
+        return fleet_shares.exchange(self._database, node_id, parts)
 
     # Evidence
 

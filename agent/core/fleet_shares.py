@@ -100,7 +100,7 @@ class FleetShares:
 
     def hear(self, verdicts: Iterable[Verdict]) -> None:
         """What the archive has closed; it is booked with the next ticks."""
-        self._verdicts = {verdict.key: verdict for verdict in verdicts}
+        self._verdicts |= {verdict.key: verdict for verdict in verdicts}
 
     def settle(self, at_ns: int, start_unix_ns: int, unix_ns: int, metered: Mapping[_Place, _Cost]) -> list[Closed]:
         """A tick until `unix_ns`, in which jobs cost `metered`; gives back what closed intervals came to on this node.
