@@ -346,7 +346,8 @@ class Registry:
         if not trusted and not self._owns(request.product_id, peer.uid):
             raise Refused(
                 f"role {request.role!r} or a weight for product {request.product_id!r} is for its owners: "
-                f"add {self._owner_of(peer.uid)!r} to its `owners` in the agent's configuration"
+                f"add {self._owner_of(peer.uid)!r} to its `owners` in the agent's configuration, or by "
+                "`wattribute product add --update --owner`, of which the agent hears within some seconds"
             )
         job = Job(
             id=request.job_id,
