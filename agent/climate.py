@@ -22,6 +22,9 @@ CLOSED_BY_NS = 120 * NS_PER_S
 """So long after its end a job's last window is in the ledger: two intervals of a minute at most."""
 
 
+_LARGE_PUE = 2.0  # from 1.06 on, the band of a configured PUE is the same for all
+
+
 class Climate:
     """The grid as a node sees it. `hardware` and `pue_configured` are for the bounds of what it charges."""
 
@@ -102,9 +105,11 @@ class Climate:
     def about(self, unix_ns: int) -> dict[str, Any]:
         """What is the same on all receipts: JSON values; bands are pairs of exact fractions, as texts."""
         value, pue = self._grid.now(unix_ns), self._grid.pue(unix_ns)
+        # A configured PUE that varies may have been larger when a job ran: the band must hold for that one too.
+        largest = max(pue, _LARGE_PUE) if self.varies and self._pue_configured else pue
         bands = {
             "intensity": self._band,
-            "pue": pue_band(pue, configured=self._pue_configured),
+            "pue": pue_band(largest, configured=self._pue_configured),
             "hardware": self._hardware,
         }
         return {

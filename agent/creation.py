@@ -8,11 +8,11 @@ from collections.abc import Callable
 from wattribute.agent.config import Loaded
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.hardware import Hardware
-from wattribute.agent.core.intensity import Band, band_of, ratios
+from wattribute.agent.core.intensity import BAND_ELSE, Band, band_of, ratios
 from wattribute.agent.core.lineage import asce
 from wattribute.agent.core.records import JobRecord
 from wattribute.agent.core.uncertainty import from_record, pue_band
-from wattribute.agent.grid import chosen, fixed_value
+from wattribute.agent.grid import chosen, fixed_value, knows_pue
 from wattribute.agent.wiring import components
 
 
@@ -23,7 +23,7 @@ def cost_of(loaded: Loaded) -> Callable[[JobRecord], Bounded]:
     """
     carbon = loaded.config.carbon
     intensity = _intensity(loaded)
-    pue = pue_band(carbon.pue, configured=not loaded.is_default("carbon.pue"))
+    pue = pue_band(carbon.pue, configured=knows_pue(loaded))
     hardware = Hardware(components(loaded.config, ())[0]).band()
 
     def bounded(job: JobRecord) -> Bounded:
@@ -35,6 +35,8 @@ def cost_of(loaded: Loaded) -> Callable[[JobRecord], Bounded]:
 
 def _intensity(loaded: Loaded) -> Band:
     carbon = loaded.config.carbon
-    if carbon.series is not None or carbon.provider is not None:
+    if carbon.provider is not None:
+        return BAND_ELSE  # some of it may have been estimated, or stood in for an answer
+    if carbon.series is not None:
         return band_of("final", f"average, {carbon.factor_type}")
     return ratios(fixed_value(carbon, 0, configured=chosen(loaded)))

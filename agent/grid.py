@@ -167,6 +167,12 @@ def chosen(loaded: Loaded) -> bool:
     )
 
 
+def knows_pue(loaded: Loaded) -> bool:
+    """Whether anybody said what the PUE is: a number, a series or a query."""
+    varies = loaded.config.carbon.pue_series is not None or bool(loaded.config.provider.pue_query)
+    return varies or not loaded.is_default("carbon.pue")
+
+
 def fixed_value(carbon: Carbon, since_unix_ns: int, *, configured: bool) -> CarbonIntensity:
     """A number, a mix or a zone as a value in force. Raises ConfigError for a zone that isn't there."""
     method = f"average, {carbon.factor_type}"

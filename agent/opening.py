@@ -16,7 +16,7 @@ from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.model import Account, Clock, UsageReading
 from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.dues import Dues
-from wattribute.agent.grid import chosen, open_grid
+from wattribute.agent.grid import chosen, knows_pue, open_grid
 from wattribute.agent.job_sources import open_found_jobs
 from wattribute.agent.live import CpuTime
 from wattribute.agent.node import Node
@@ -119,7 +119,7 @@ def open_node(
     climate = _climate(loaded, basis, clock, made)
     if not chosen(loaded):
         notes.append("carbon intensity defaulted to 480 g/kWh, the world's average: set [carbon] to your grid's")
-    if loaded.is_default("carbon.pue"):
+    if not knows_pue(loaded):
         notes.append("PUE defaulted to 1.0: cooling and power loss are left out until [carbon] pue is set")
     declared = products(config)
     at_ns = record.resume_at_ns(clock.monotonic_ns())
@@ -170,8 +170,7 @@ def _climate(loaded: Loaded, basis: Basis, clock: Clock, hardware: Hardware) -> 
     """In a process of one's own nobody is asked: what an agent or `intensity fetch` left in the cache counts."""
     config = loaded.config
     grid = open_grid(config, clock, Path(config.agent.state_dir), chosen(loaded), asks=basis == "daemon")
-    pue_configured = not loaded.is_default("carbon.pue") or config.carbon.pue_series is not None
-    return Climate(grid, pue_configured=pue_configured, hardware=hardware.band())
+    return Climate(grid, pue_configured=knows_pue(loaded), hardware=hardware.band())
 
 
 def _settle(climate: Climate, record: "Record | NoRecord", state_dir: Path, clock: Clock) -> None:

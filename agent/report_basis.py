@@ -183,12 +183,13 @@ def uncertainty(
 
 def _bands(loaded: Loaded) -> dict[str, Band]:
     """How far off the configuration's figures may be."""
+    from wattribute.agent.grid import knows_pue
     from wattribute.agent.wiring import components
 
     carbon, fixed = loaded.config.carbon, _fixed(loaded)
     return {
         "intensity": intensity_band_of("final", f"average, {carbon.factor_type}") if fixed is None else ratios(fixed),
-        "pue": pue_band(carbon.pue, configured=not loaded.is_default("carbon.pue")),
+        "pue": pue_band(carbon.pue, configured=knows_pue(loaded)),
         "hardware": Hardware(components(loaded.config, ())[0]).band(),
     }
 

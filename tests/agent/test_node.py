@@ -280,3 +280,13 @@ def test_a_long_export_age_keeps_few_views(bench: Bench) -> None:
     assert bench.node.views.aging <= 5
     bench.tick(3600)
     bench.page()
+
+
+def test_a_pue_series_is_a_pue_that_somebody_gave(bench: Bench, tmp_path: Path) -> None:
+    (tmp_path / "pue.csv").write_text("valid_from,pue\n2023-11-14T00:00:00Z,1.5\n2023-11-14T22:13:25Z,1.0\n")
+    bench.open(f'[carbon]\nintensity_g_per_kwh = 100\npue_series = "{tmp_path}/pue.csv"\n')
+    about = bench.node._about()
+    assert not [note for note in about["notes"] if "PUE" in note]
+    bench.clock.pass_(10)
+    about = bench.node._about()
+    assert (about["pue"], about["bands"]["pue"]) == (1.0, ["19/20", "21/20"]), "a job may have been charged at 1.5"
