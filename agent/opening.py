@@ -118,7 +118,8 @@ def open_node(
     made = Hardware(hardware)
     climate = _climate(loaded, basis, clock, made)
     if not chosen(loaded):
-        notes.append("carbon intensity defaulted to 480 g/kWh, the world's average: set [carbon] to your grid's")
+        default = climate.intensity(clock.time_ns()).gco2e_per_kwh
+        notes.append(f"carbon intensity defaulted to {default:g} g/kWh, the world's average: set [carbon] to your grid's")
     if not knows_pue(loaded):
         notes.append("PUE defaulted to 1.0: cooling and power loss are left out until [carbon] pue is set")
     declared = products(config)

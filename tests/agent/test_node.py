@@ -290,3 +290,10 @@ def test_a_pue_series_is_a_pue_that_somebody_gave(bench: Bench, tmp_path: Path) 
     bench.clock.pass_(10)
     about = bench.node._about()
     assert (about["pue"], about["bands"]["pue"]) == (1.0, ["19/20", "21/20"]), "a job may have been charged at 1.5"
+
+
+@pytest.mark.parametrize(("factors", "g_per_kwh"), [("lifecycle", "480"), ("direct", "475")])
+def test_the_note_names_the_default_that_is_in_force(bench: Bench, factors: str, g_per_kwh: str) -> None:
+    bench.open(f'[carbon]\nfactor_type = "{factors}"\n')
+    (note,) = [note for note in bench.node._about()["notes"] if "intensity" in note]
+    assert f"defaulted to {g_per_kwh} g/kWh" in note
