@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 CONNECT_S = 5
 HANGING_S = 120.0
-"""How long one transaction may take: a thousand rows are a tenth of a second, a report over everything is minutes."""
+"""How long one answer may take: a thousand rows are a tenth of a second, sorting some ten millions is a minute.
+
+Not how long a transaction may: a verification of everything is many answers.
+"""
+ROWS_AT_ONCE = 2000
 SCHEMA_LOCK = 0x77617474
 
 _NO_DRIVER = "ledger.url names a PostgreSQL, and its driver isn't installed: pip install 'wattribute[postgresql]'"
@@ -85,11 +89,21 @@ class PostgresDatabase:
 
     def stream(self, sql: str, params: Params = NOTHING) -> Iterator[tuple[Any, ...]]:
         with self._errors():
-            result = self._connection.execute(
-                self._prepared(sql), params, execution_options={"stream_results": True, "yield_per": 2000}
-            )
-            for row in result:
-                yield tuple(row)
+            with self._deadline():
+                result = self._connection.execute(
+                    self._prepared(sql), params, execution_options={"stream_results": True, "yield_per": ROWS_AT_ONCE}
+                )
+            try:
+                pieces = result.partitions()
+                while True:
+                    with self._deadline():
+                        piece = next(pieces, None)
+                    if piece is None:
+                        return
+                    yield from map(tuple, piece)
+            finally:
+                with contextlib.suppress(*self._failures), self._deadline():
+                    result.close()
 
     def run(self, sql: str, params: Params = NOTHING) -> None:
         with self._errors(), self._alone():
@@ -97,15 +111,16 @@ class PostgresDatabase:
 
     @contextlib.contextmanager
     def transaction(self, *, writing: bool) -> Iterator[None]:
-        with self._errors(), self._deadline():
+        with self._errors():
             transaction = self._connection.begin()
             try:
                 if not writing:
                     self.run("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 yield
-                transaction.commit()
+                with self._deadline():
+                    transaction.commit()
             except BaseException:
-                with contextlib.suppress(*self._failures):
+                with contextlib.suppress(*self._failures), self._deadline():
                     transaction.rollback()
                 raise
 
@@ -143,20 +158,20 @@ class PostgresDatabase:
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
         """A statement outside a transaction is one of its own."""
-        if self._connection.in_transaction():
-            yield
-            return
-        with self._deadline(), self._connection.begin():
+        of_its_own = contextlib.nullcontext() if self._connection.in_transaction() else self._connection.begin()
+        with self._deadline(), of_its_own:
             yield
 
     @contextlib.contextmanager
     def _deadline(self) -> Iterator[None]:
         """Cut the connection where the server is still silent after a time: psycopg itself would wait for good."""
-        timer = self._started(self._connection.connection.driver_connection)
+        driver = None if self._connection.invalidated else self._connection.connection.driver_connection
+        timer = None if driver is None or driver.closed else self._started(driver)
         try:
             yield
         finally:
-            timer.cancel()
+            if timer is not None:
+                timer.cancel()
 
     def _started(self, driver: Any) -> threading.Timer:
         timer = threading.Timer(self._hanging_s, _cut, [driver.fileno()])

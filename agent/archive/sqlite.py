@@ -1,6 +1,7 @@
 """SQLite as the archive's database: WAL, readable by its owner only; other processes may write at the same time."""
 
 import contextlib
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
@@ -9,7 +10,7 @@ from typing import Any
 
 from wattribute.agent.archive.database import NOTHING, Params, Unreachable
 from wattribute.agent.core.errors import LedgerError
-from wattribute.agent.ledger.files import create_private
+from wattribute.agent.ledger.files import sync_dir
 
 BUSY_S = 15.0
 APPLICATION_ID = 0x77617461  # "wata"
@@ -24,7 +25,7 @@ class SqliteDatabase:
         self._path = path
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            create_private(path)
+            _make_sure_of(path)
             self._connection = sqlite3.connect(
                 path,
                 timeout=BUSY_S,
@@ -116,6 +117,21 @@ class SqliteDatabase:
                 "has room; a damaged one can be moved away: it is filled again from ledger.db, without what was "
                 "registered or imported"
             ) from error
+
+
+def _make_sure_of(path: Path) -> None:
+    """The file, readable by its owner only; another program's is left as it is. Raises OSError.
+
+    Before SQLite opens it: closing a descriptor of ours later would drop SQLite's own POSIX locks.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    try:
+        header = os.pread(fd, 72, 0)
+        if not header or header[68:] == APPLICATION_ID.to_bytes(4, "big"):  # sqlite.org/fileformat.html, 1.3
+            os.fchmod(fd, 0o600)
+    finally:
+        os.close(fd)
+    sync_dir(path.parent)
 
 
 def _text(stored: bytes) -> str:

@@ -119,10 +119,14 @@ class Archive:
 
     def events(self) -> list[tuple[int, dict[str, Any]]]:
         """What was registered of products, oldest first: (position, event). Raises LedgerError."""
-        return [
-            (position, json.loads(body))
-            for position, body in self._database.rows("SELECT position, body FROM product_events ORDER BY position")
-        ]
+        found = self._database.rows("SELECT position, body FROM product_events ORDER BY position")
+        try:
+            return [(position, json.loads(body)) for position, body in found]
+        except (ValueError, TypeError, RecursionError) as error:
+            raise LedgerError(
+                f"{self.name}: what was registered of products can't be read any more ({error}). Fix: wattribute "
+                "ledger verify names what was changed"
+            ) from error
 
     def last_event(self) -> int:
         """The position of the last event; 0: there are none. Raises LedgerError."""

@@ -7,6 +7,7 @@ from typing import cast
 from wattribute.agent.archive.database import Database, Params, Value
 from wattribute.agent.archive.facts import Facts, facts_of, is_provisional, joined, parse
 from wattribute.agent.archive.intake import amounts
+from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.core.model import TERMS, Role, Term
 from wattribute.agent.core.records import JobRecord, NodeRecord
 from wattribute.agent.ledger.schema import NODE_KEY
@@ -104,7 +105,8 @@ def _records(database: Database, where: str, params: Params) -> Iterator[JobReco
     for job_id, domain, name, amount in database.stream(
         f"SELECT job_id, domain, name, amount FROM job_sums WHERE {where}", params
     ):
-        of_job = sums[job_id]
+        if (of_job := sums.get(job_id)) is None:
+            raise _unknown(job_id)
         of_job[domain, name] = of_job.get((domain, name), 0) + amount  # one row per node
     revised = dict(
         database.rows(
@@ -280,6 +282,8 @@ class Stretch:
         settled = Settled(self._database)
         for job_id, nodes in by_job.items():
             keys = [(job_id, node_id) for node_id in nodes]
+            if job_id not in known or not known[job_id].facts.keys() >= set(nodes):
+                raise _unknown(job_id)
             yield record(
                 job_id,
                 {node_id: known[job_id].facts[node_id] for node_id in nodes},
@@ -311,6 +315,13 @@ def node_totals_in(
         nodes = {node: sums for (_, node), sums in sorted(read.sums.items()) if node_id in (None, node)}
         _add_corrections_of_jobs(database, nodes, _IN_TIME, read.params)
     return {node: node_record(node, sums) for node, sums in nodes.items()}
+
+
+def _unknown(job_id: str) -> LedgerError:
+    return LedgerError(
+        f"the archive has amounts of job {job_id!r} and nothing of what it is: somebody has changed it. Fix: "
+        "wattribute ledger verify names what was changed"
+    )
 
 
 def _summed(many: Iterable[Amounts]) -> Amounts:

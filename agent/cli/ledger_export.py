@@ -135,6 +135,12 @@ def _write(path: Path, form: str, about: About, rows: Iterator[Row]) -> None:
         return
     aside = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        if path.exists() and not path.is_file():  # a pipe, or /dev/null: nothing takes its place
+            if form == "parquet":
+                raise click.UsageError(f"Parquet isn't written to a terminal or a pipe: {path} is no file")
+            with open(path, "w", encoding="utf-8", newline="") as out:
+                _write_text(out, form, about, rows)
+            return
         try:
             if form == "parquet":
                 ledger_parquet.write(str(aside), about, rows)

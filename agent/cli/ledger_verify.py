@@ -21,6 +21,7 @@ from wattribute.agent.ledger.reader import Reader, read_only
 from wattribute.agent.ledger.schema import CHAINS, NO_HASH
 
 EVENTS = "product_events"
+LEDGER, ARCHIVE = "ledger", "archive/"
 
 
 class Head(NamedTuple):
@@ -40,7 +41,8 @@ class Head(NamedTuple):
     def of(cls, line: str) -> "Head":
         """What `line` gave. Raises ValueError."""
         hash_, rows, where, table, node_id = line.rstrip("\n").split(" ", 4)
-        if len(bytes.fromhex(hash_)) != 32 or int(rows) < 0 or table not in (*CHAINS, EVENTS):
+        known = where == LEDGER or where.startswith(ARCHIVE)
+        if len(bytes.fromhex(hash_)) != 32 or int(rows) < 0 or table not in (*CHAINS, EVENTS) or not known:
             raise ValueError(line)
         return cls(hash_, int(rows), where, table, "" if node_id == "-" else node_id)
 
@@ -91,11 +93,19 @@ def verify(file: Path | None, state_dir: str | None, heads_only: bool, against: 
 def _verified(config: Config, kept: list[Head]) -> Iterator[Found]:
     state_dir = Path(config.agent.state_dir)
     with_archive = archive_is_there(config)
-    if (state_dir / DATABASE).is_file() or not with_archive:
+    with_ledger = (state_dir / DATABASE).is_file() or not with_archive
+    for looked_at, which, name in ((with_ledger, LEDGER, state_dir / DATABASE), (with_archive, ARCHIVE, "the archive")):
+        heads = [] if looked_at else [head for head in kept if head.where.startswith(which)]
+        if heads:
+            found = Found(name=str(name))
+            for head in heads:
+                _compare(found, head, None)
+            yield found
+    if with_ledger:
         with read_only(state_dir) as reader:
             found = _ledger(reader, str(state_dir / DATABASE))
             for head in kept:
-                if head.where == "ledger":
+                if head.where == LEDGER:
                     rows = reader.chain(head.table, head.rows - 1, 1) if head.table in CHAINS else []
                     there = rows[0][2].hex() if rows and rows[0][0] == head.rows else None
                     _compare(found, head, NO_HASH.hex() if head.rows == 0 else there)
@@ -104,9 +114,9 @@ def _verified(config: Config, kept: list[Head]) -> Iterator[Found]:
         with open_archive(config, pull=False) as archive:
             found = Found(name=archive.name, problems=[{"problem": text} for text in archive.verify()])
             for end in archive.heads():
-                found.heads.append(Head(end.hash, end.rows, f"archive/{end.chain}", end.table, end.node_id))
+                found.heads.append(Head(end.hash, end.rows, f"{ARCHIVE}{end.chain}", end.table, end.node_id))
             for head in kept:
-                if head.where.startswith("archive/"):
+                if head.where.startswith(ARCHIVE):
                     _compare(found, head, _in_archive(archive, head))
         yield found
 
@@ -116,7 +126,7 @@ def _ledger(reader: Reader, name: str) -> Found:
     with _progress(total) as progress:
         verdict = reader.verdict(progress)
     found = Found(name=name)
-    found.heads = [Head(head.hash.hex(), head.rows, "ledger", head.table, head.node_id) for head in verdict.heads]
+    found.heads = [Head(head.hash.hex(), head.rows, LEDGER, head.table, head.node_id) for head in verdict.heads]
     for one in verdict.problems:
         known = {"table": one.table, "position": one.position, "column": one.column, **_shown(one.row)}
         found.problems.append({"problem": one.text, **{name: value for name, value in known.items() if value}})

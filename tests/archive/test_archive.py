@@ -446,9 +446,11 @@ def _newer(path: Path) -> None:
 def test_a_file_that_is_none_of_ours_is_left_alone(make: Callable[[Path], None], why: str, tmp_path: Path) -> None:
     make(tmp_path / FILE)
     before = (tmp_path / FILE).read_bytes() if (tmp_path / FILE).is_file() else b""
+    mode = stat.S_IMODE((tmp_path / FILE).stat().st_mode)
     with pytest.raises(LedgerError, match=why):
         open_archive(Config(agent=Agent(state_dir=str(tmp_path))))
     assert ((tmp_path / FILE).read_bytes() if (tmp_path / FILE).is_file() else b"") == before
+    assert stat.S_IMODE((tmp_path / FILE).stat().st_mode) == mode
 
 
 def test_a_busy_file_may_be_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -186,6 +186,23 @@ def test_a_server_that_says_nothing_any_more_is_cut_off(
     check(nodes, direct)
 
 
+def test_what_takes_long_is_not_cut_off_while_there_are_answers(
+    nodes: list[Node], dice: random.Random, postgres: Postgres
+) -> None:
+    work(nodes, dice)
+    url = postgres.url(postgres.new_database())
+    with open_archive(config_of(url)) as archive:
+        deliver_all(nodes, archive)
+    database = PostgresDatabase(url, hanging_s=0.5)
+    with Archive(database) as archive:
+        with database.transaction(writing=False):
+            for _ in database.stream("SELECT 1"):
+                time.sleep(0.7)
+            assert database.rows("SELECT COUNT(*) FROM windows") > [(0,)]
+        with pytest.raises(Unreachable, match="doesn't answer"), database.transaction(writing=False):
+            database.rows("SELECT pg_sleep(20)")
+
+
 def test_a_ledger_put_back_is_delivered_on(
     nodes: list[Node], dice: random.Random, config: Config, tmp_path: Path
 ) -> None:

@@ -246,3 +246,20 @@ def test_without_its_own_description_it_is_no_archive(tmp_path: Path) -> None:
         connection.execute("DELETE FROM archive_counters")
     with pytest.raises(LedgerError, match="doesn't say its schema"):
         open_archive(config)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("DELETE FROM job_facts WHERE job_id = 'jj'", "has amounts of job 'jj' and nothing of what it is"),
+        ("UPDATE product_events SET body = 'x'", "what was registered of products can't be read"),
+    ],
+)
+def test_what_was_changed_is_no_crash_of_a_report(change: str, says: str, archive: Archive) -> None:
+    filled(archive)
+    archive.deliver("n2", "windows", chain([window("jj", node="n2", direct__measured=1)]))
+    archive._database.run(change)
+    with pytest.raises(LedgerError, match=says):
+        _ = [*archive.jobs(), *archive.events()]
+    with pytest.raises(LedgerError, match=says):
+        _ = [*archive.jobs(from_unix_ns=0), *archive.events()]

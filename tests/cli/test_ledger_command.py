@@ -1,6 +1,7 @@
 """`wattribute ledger`: what it says of a sound ledger and of one that isn't; exports go out and come in again."""
 
 import json
+import os
 import re
 import shutil
 import sqlite3
@@ -126,9 +127,28 @@ def test_heads_kept_elsewhere_find_a_chain_made_anew(here: Path, elsewhere: Path
     assert "after 21 rows, and has no such row: it was cut off or made anew" in result.stdout
 
 
+def test_heads_of_an_archive_that_is_gone_are_missed(here: Path, tmp_path: Path) -> None:
+    good("export", here, "-o", tmp_path / "x.csv")
+    kept = tmp_path / "heads.txt"
+    kept.write_text(good("verify", here, "--head"))
+    for path in here.glob("archive.db*"):
+        path.unlink()
+    result = ledger("verify", here, "--against", kept)
+    assert result.exit_code == 1
+    assert result.stdout.count("and has no such row: it was cut off or made anew") == 3
+    good("export", here, "-o", tmp_path / "x.csv")
+    (here / DATABASE).unlink()
+    assert ledger("verify", here, "--against", kept).stdout.count("(ledger, node n) had the head") == 3
+
+
 @pytest.mark.parametrize(
     ("lines", "says"),
-    [("", "holds no heads"), ("x 1 ledger windows n", "line 1: not a line of"), ("ab 1 ledger windows n", "line 1")],
+    [
+        (f"{'0' * 64} 0 elsewhere windows n", "line 1: not a"),
+        ("", "holds no heads"),
+        ("x 1 ledger windows n", "line 1: not a line of"),
+        ("ab 1 ledger windows n", "line 1"),
+    ],
 )
 def test_what_holds_no_heads_is_refused(here: Path, tmp_path: Path, lines: str, says: str) -> None:
     (tmp_path / "heads.txt").write_text(lines)
@@ -186,6 +206,16 @@ def test_an_export_to_stdout_is_that_of_a_file(here: Path, tmp_path: Path) -> No
     result = CliRunner().invoke(main, ["ledger", "export", "--state-dir", str(here)])
     assert result.stdout_bytes == (tmp_path / "x.csv").read_bytes()
     assert good("export", here, "--format", "jsonl").count("\n") == 22
+
+
+def test_what_is_no_file_is_written_to_and_stays(here: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    good("export", here, "--table", "gaps", "-o", tmp_path / "pipe")
+    assert os.read(reader, 1 << 16).decode().splitlines() == good("export", here, "--table", "gaps").splitlines()
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+    assert ledger("export", here, "--format", "parquet", "-o", tmp_path / "pipe").exit_code == 2
 
 
 def test_a_stretch_of_time_follows_what_is_there(here: Path, elsewhere: Path, tmp_path: Path) -> None:
