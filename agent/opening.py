@@ -119,7 +119,9 @@ def open_node(
     climate = _climate(loaded, basis, clock, made)
     if not chosen(loaded):
         default = climate.intensity(clock.time_ns()).gco2e_per_kwh
-        notes.append(f"carbon intensity defaulted to {default:g} g/kWh, the world's average: set [carbon] to your grid's")
+        notes.append(
+            f"carbon intensity defaulted to {default:g} g/kWh, the world's average: set [carbon] to your grid's"
+        )
     if not knows_pue(loaded):
         notes.append("PUE defaulted to 1.0: cooling and power loss are left out until [carbon] pue is set")
     declared = products(config)
