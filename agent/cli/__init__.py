@@ -84,6 +84,9 @@ def plain_errors() -> Iterator[None]:
     except UnicodeEncodeError as error:
         _say(f"the terminal's encoding ({error.encoding}) lacks a character. Fix: set PYTHONUTF8=1, or LC_ALL=C.UTF-8")
         raise click.exceptions.Exit(1) from error
+    except PermissionError as error:
+        _say(f"{error.filename} can't be opened: {error.strerror}. Fix: run it as a user who may, e.g. the agent's")
+        raise click.exceptions.Exit(1) from error
     except OSError as error:
         if error.errno not in _FULL:
             raise

@@ -83,10 +83,14 @@ def test_wrong_usage_is_one_line_that_says_where_to_look(words: list[str], said:
     [
         (OSError(errno.ENOSPC, "No space left on device"), "the output can't be written: No space left on device"),
         (OSError(errno.EIO, "Input/output error", "/x"), "/x can't be written: Input/output error"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/x"),
+            "/x can't be opened: Permission denied. Fix: run it",
+        ),
         (UnicodeEncodeError("latin-1", "\u0639", 0, 1, "no"), "(latin-1) lacks a character. Fix: set PYTHONUTF8=1"),
     ],
 )
-def test_output_that_cannot_be_written_is_no_traceback(
+def test_what_the_system_refuses_is_no_traceback(
     error: Exception, said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(click.exceptions.Exit) as caught, plain_errors():
