@@ -118,6 +118,8 @@ class Courier:
                 "ledger.url names a PostgreSQL, and its driver isn't installed: pip install 'wattribute[postgresql]'"
             )
         ledger = config.ledger
+        self.hears_of_others = not self._local or bool(ledger.divisor_url)
+        """Whether anything can tell what runs on other nodes."""
         self._prometheus = PrometheusDivisor(ledger.divisor_url, ledger.divisor_query) if ledger.divisor_url else None
         self._line = _Line("archive", clock)
         self._errands: list[tuple[_Line, Callable[[], None]]] = [(self._line, self._go)]

@@ -39,6 +39,8 @@ LATE_S = 0.005
 def serve(loaded: Loaded, *, once: bool) -> int:
     """Run until SIGTERM or SIGINT; returns the exit code. Raises WattributeError where it can't start."""
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="wattribute: %(levelname)s: %(message)s")
+    for warning in loaded.warnings:
+        log.warning("%s", warning)
     node = open_daemon_node(loaded)
     try:
         return _measure_once(node, loaded) if once else _serve(node, loaded)

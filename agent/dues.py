@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from wattribute.agent.config.check import uncounted
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import SourceHealth
 from wattribute.agent.core.products import Product, epcs
@@ -33,6 +34,7 @@ class Dues:
         if courier is not None and courier.shares_overhead:
             self._exchange = FleetExchange(books.taxes.fleet, courier)
         self._undeclared: set[str] = set()
+        self._uncounted: set[str] = set()
         self._about: dict[str, Any] | None = None
         self._hash: str | None = None
 
@@ -66,7 +68,18 @@ class Dues:
             log.error("the registry of products can't be read, and what was known of it stays: %s", error)
             return
         self._about = self._hash = None
+        self._warn_of_fleets(products.values())
         log.info("products registered: %s", ", ".join(products) or "none")
+
+    def _warn_of_fleets(self, products: Iterable[Product]) -> None:
+        """Say once of what was registered for a fleet that nobody counts; the configuration's own was said at start."""
+        if self._courier is None or self._courier.hears_of_others:
+            return
+        told = {product.id for product in self._declared} | self._uncounted
+        new = [p.id for p in products if p.scope == "fleet" and p.id not in told]
+        if new:
+            self._uncounted.update(new)
+            log.warning("%s", uncounted(new))
 
     def collect(self, jobs: Mapping[str, LiveJob], record: "Record | NoRecord") -> None:
         """After a tick: what an interval that is over cost jobs that had ended before."""

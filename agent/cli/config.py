@@ -38,8 +38,11 @@ def check(file: Path) -> None:
     Example:
       wattribute config check wattribute.toml
     """
-    config = load(file, {}, {}).config
+    loaded = load(file, {}, {})
+    config = loaded.config
     click.echo(f"{file}: ok ({summary(config)})")
+    for warning in loaded.warnings:
+        click.echo(f"wattribute: warning: {warning}", err=True)
     try:
         check_exposure(config, allow_insecure=False)
     except ConfigError as error:  # valid, but the agent will ask for a flag

@@ -40,6 +40,24 @@ def problems(config: Config) -> list[Problem]:
     ]
 
 
+def warnings(config: Config) -> Iterator[str]:
+    """What is valid, and hardly what was meant."""
+    alone = not config.ledger.url.startswith("postgres") and not config.ledger.divisor_url
+    fleet = [product.id for product in config.product if product.scope == "fleet"]
+    if alone and fleet:
+        yield uncounted(fleet)
+
+
+def uncounted(product_ids: Iterable[str]) -> str:
+    """What to tell of products of a fleet whose other nodes nobody knows."""
+    named = ", ".join(f'"{product_id}"' for product_id in product_ids)
+    return (
+        f'product {named}: scope = "fleet", and nothing says how many jobs of other nodes use it: what it costs goes '
+        "to untaxed, and no job pays it. Set ledger.url to a PostgreSQL that all nodes share, or ledger.divisor_url to "
+        'a Prometheus; or declare concurrency = N in place of the scope; or set scope = "node"'
+    )
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """The known word that was probably meant, or "" where none is near."""
     by_folded = {name.casefold(): name for name in known}

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from wattribute.agent.config.check import INTENSITIES, nearest, problems
+from wattribute.agent.config.check import warnings as warnings_of
 from wattribute.agent.config.decode import LISTS, SECTIONS, faults, keys_of
 from wattribute.agent.config.schema import Config
 from wattribute.agent.core.errors import ConfigError
@@ -87,6 +88,7 @@ def load(
     wrong = problems(config)
     if wrong:
         raise ConfigError("\n".join(f"{_blame(layers.origins.get(key, DEFAULT))}{text}" for key, text in wrong))
+    warnings.extend(warnings_of(config))
     return Loaded(config=config, origins=_all_origins(layers.origins), path=source, warnings=tuple(warnings))
 
 

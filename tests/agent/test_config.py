@@ -295,6 +295,22 @@ def test_weights_that_sum_to_one_in_decimal_are_accepted(tmp_path: Path) -> None
     assert len(read(products('id = "p"', *children), tmp_path).config.product) == 11
 
 
+@pytest.mark.parametrize(
+    ("more", "count"),
+    [
+        ("", 1),
+        ("concurrency = 5", 1),
+        ("[ledger]\nurl = 'postgresql://u@h/d'", 0),
+        ("[ledger]\ndivisor_url = 'http://127.0.0.1:9090'", 0),
+        ("[ledger]\nurl = 'sqlite:///x'", 1),
+    ],
+)
+def test_a_fleet_that_nobody_counts_is_warned_of(more: str, count: int, tmp_path: Path) -> None:
+    loaded = read(products(f'id = "a"\noverhead_g_per_min = 50\nscope = "fleet"\n{more}'), tmp_path)
+    assert len(loaded.warnings) == count
+    assert all(text.startswith('product "a": scope = "fleet", and nothing says') for text in loaded.warnings)
+
+
 def test_scope_node_makes_a_declared_rate_unambiguous(tmp_path: Path) -> None:
     assert (
         read(products('id = "a"\noverhead_g_per_min = 50\nscope = "node"'), tmp_path).config.product[0].scope == "node"

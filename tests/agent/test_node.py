@@ -9,6 +9,8 @@ from tests.doubles.node_bench import Bench, Worker
 from tests.doubles.powercap import PowercapTree
 from tests.e2e.running import total
 
+from wattribute.agent.archive import open_archive
+from wattribute.agent.config import load
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.ledger.reader import read_only
 from wattribute.agent.requests import JobEnd, JobStart, Peer
@@ -297,3 +299,20 @@ def test_the_note_names_the_default_that_is_in_force(bench: Bench, factors: str,
     bench.open(f'[carbon]\nfactor_type = "{factors}"\n')
     (note,) = [note for note in bench.node._about()["notes"] if "intensity" in note]
     assert f"defaulted to {g_per_kwh} g/kWh" in note
+
+
+def test_a_fleets_product_that_nobody_counts_is_warned_of_once(
+    bench: Bench, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.close()
+    bench.open('[[product]]\nid = "said"\nscope = "fleet"\noverhead_g_per_min = 1\n')
+    with open_archive(load(tmp_path / "wattribute.toml", {}, {}).config) as archive:
+        archive.append([{"event": "add", "id": "new", "scope": "fleet"}], after=0)
+        bench.hear()
+        bench.tick()
+        archive.append([{"event": "add", "id": "other"}], after=1)
+    bench.hear()
+    bench.tick()
+    warned = [record.message for record in caplog.records if 'scope = "fleet"' in record.message]
+    assert len(warned) == 1
+    assert warned[0].startswith('product "new": scope = "fleet", and nothing says')
