@@ -49,9 +49,13 @@ class _Line(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One run, or one task of one: the job that it becomes, and its windows as rows of a chain of its own."""
+    """One run, or one task of one: the job that it becomes, and its windows as rows of a chain of its own.
+
+    `whole` is the node id of the whole run.
+    """
 
     node_id: str
+    whole: str
     job_id: str
     project: str
     rows: Sequence[tuple[int, WindowRow, bytes]]
@@ -89,6 +93,7 @@ def runs(path: str, *, product_id: str, role: Role, job_id: str | None = None) -
 
 def take(archive: Archive, found: Sequence[Run], *, dry_run: bool = False) -> Added:
     """Take runs in; what is there already changes nothing. Raises LedgerError, Refused: then nothing was taken."""
+    _check_parts(found)
     sorted_: dict[str, list[Run]] = {"new": [], "known": [], "longer": []}
     for run in found:
         sorted_[_state(archive, run)].append(run)
@@ -98,15 +103,33 @@ def take(archive: Archive, found: Sequence[Run], *, dry_run: bool = False) -> Ad
     return Added(new=sorted_["new"], known=sorted_["known"], longer=sorted_["longer"])
 
 
+def _check_parts(found: Sequence[Run]) -> None:
+    """Refuse a file that holds a run and tasks of it."""
+    wholes = {run.node_id for run in found if run.whole == run.node_id}
+    for run in found:
+        if run.whole != run.node_id and run.whole in wholes:
+            raise Refused(
+                f"the file has {run.whole!r} as a whole, and {run.job_id!r}, which is a part of it: together they "
+                "would count twice: nothing is imported. Fix: take one of both out"
+            )
+
+
 def _state(archive: Archive, run: Run) -> str:
     tips = archive.acked(run.node_id, "windows")
     if not tips:
         job = archive.job(run.job_id)
         if job is not None:
             raise Refused(f"{run.job_id!r} is a job of {', '.join(job.nodes)} already: nothing is imported")
-        whole = run.node_id.partition("/")[0]
+        whole = run.whole
         if whole != run.node_id and archive.acked(whole, "windows"):
             raise Refused(f"{whole!r} is in the archive as a whole, and {run.job_id!r} is a part of it")
+        parts = archive.nodes_under(f"{whole}/") if whole == run.node_id else []
+        if parts:
+            raise Refused(
+                f"{len(parts)} task{'' if len(parts) == 1 else 's'} of {whole!r} ({parts[0]!r}"
+                f"{', ...' if len(parts) > 1 else ''}) are in the archive already, and the whole run would count them "
+                "twice: nothing is imported. Fix: leave this run out, or import it alone into a new archive"
+            )
         return "new"
     hashes = {position: kept.hex() for position, _, kept in run.rows}
     for tip in tips:
@@ -149,6 +172,7 @@ def _run(run: str, task: str, lines: Sequence[_Line], job_id: str | None, said: 
     last = lines[-1]
     return Run(
         node_id=node_id,
+        whole=f"codecarbon-{run}",
         job_id=job,
         project=last.project,
         rows=rows,
@@ -233,6 +257,8 @@ def _line(where: str, fields: Mapping[str, str]) -> _Line:
     run = fields.get("run_id") or fields.get("experiment_id") or ""
     if not run.strip():
         raise LedgerError(f"{where}, column run_id: it is empty")
+    if "/" in run:
+        raise LedgerError(f"{where}, column run_id: {run[:60]!r} has a /, which is between a run and its task")
     end = _time(where, fields["timestamp"])
     duration = _number(where, "duration", fields["duration"])
     pue = Fraction(_number(where, "pue", fields["pue"])) if fields.get("pue", "").strip() else Fraction(1)

@@ -100,6 +100,15 @@ class Archive:
         """The chains of a node and how far the archive has each, newest first. Raises LedgerError."""
         return intake.tips(self._database, node_id, table)
 
+    def nodes_under(self, prefix: str) -> list[str]:
+        """The nodes of which there are rows and whose id begins so. Raises LedgerError."""
+        found = self._database.rows(
+            "SELECT DISTINCT node_id FROM chains WHERE substr(node_id, 1, CAST(:length AS INTEGER)) = :prefix"
+            " ORDER BY node_id",
+            {"length": len(prefix), "prefix": prefix},
+        )
+        return [node_id for (node_id,) in found]
+
     def hash_at(self, table: Table, tips: Sequence[Tip], tip: Tip, position: int) -> str | None:
         """The hash at a position of one of a node's chains; None past its end. Raises LedgerError."""
         known = {one.chain: one for one in tips}

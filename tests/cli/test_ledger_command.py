@@ -396,6 +396,15 @@ def test_tasks_are_jobs_of_their_own_and_never_counted_beside_the_whole(elsewher
     refused = ledger("import", other, tasks)
     assert refused.exit_code == 1
     assert "'codecarbon-r1' is in the archive as a whole" in refused.stderr
+    late = ledger("import", elsewhere, emissions(tmp_path / "e.csv"))
+    assert late.exit_code == 1
+    assert "2 tasks of 'codecarbon-r1' ('codecarbon-r1/fit', ...) are in the archive already" in late.stderr
+    both = emissions(tmp_path / "both.csv", {"run_id": "r3", "task_name": "fit"}, {"run_id": "r3"}, columns=columns)
+    refused = ledger("import", elsewhere, both)
+    assert refused.exit_code == 1
+    assert "the file has 'codecarbon-r3' as a whole, and 'codecarbon-r3-fit', which is a part of it" in refused.stderr
+    assert jobs(elsewhere).keys() == {"codecarbon-r1-load", "codecarbon-r1-fit"}
+    assert "2 known before" in good("import", elsewhere, tasks)
     twice = emissions(tmp_path / "tasks.csv", {"task_name": "fit"}, {"task_name": "fit"}, columns=columns)
     assert "line 3, column task_name" in ledger("import", elsewhere, twice).stderr
 
