@@ -13,7 +13,7 @@ from wattribute.agent.core.fleet_parts import Amounts, Key, Kind, Part, Verdict
 from wattribute.agent.core.units import NS_PER_S
 
 GRACE_NS: Mapping[Kind, int] = {"platform": 60 * NS_PER_S, "retraining": 600 * NS_PER_S}
-"""So long after the first part of an interval the others are waited for, of nodes that were present lately."""
+"""So long after the first part of an interval the others are waited for."""
 LATELY_NS = 60 * NS_PER_S
 
 _PART = ("product_id", "kind", "start_unix_ns", "end_unix_ns", "node_id")
@@ -47,12 +47,12 @@ def exchange(database: Database, node_id: str, parts: Sequence[Part]) -> list[Ve
 
 
 def _ready(database: Database, key: Key, now_unix_ns: int) -> bool:
-    """Whether nobody is to be waited for any more."""
+    """Whether nobody is to be waited for any more: who uses a platform is known, who has served jobs isn't."""
     params = key._asdict()
     ((first_unix_ns,),) = database.rows(f"SELECT MIN(at_unix_ns) FROM fleet_parts WHERE {_KEY}", params)
     if now_unix_ns - first_unix_ns > GRACE_NS[key.kind]:
         return True
-    return not database.rows(
+    return key.kind == "platform" and not database.rows(
         "SELECT node_id FROM presence WHERE product_id = :product_id AND at_unix_ns > :after"
         f" AND node_id NOT IN (SELECT node_id FROM fleet_parts WHERE {_KEY}) LIMIT 1",
         {**params, "after": now_unix_ns - LATELY_NS},

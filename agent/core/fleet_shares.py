@@ -91,11 +91,11 @@ class FleetShares:
         return [part for group in self._groups.values() for part in list(group.sealed.values())[:MOST_OFFERED]]
 
     def expected(self) -> set[str]:
-        """Products of which other nodes should wait for this node's part."""
+        """Products of whose platform other nodes should wait for this node's part."""
         return {
             product_id
             for (product_id, kind), group in self._groups.items()
-            if group.sealed or (kind == "platform" and group.is_open)
+            if kind == "platform" and (group.sealed or group.is_open)
         }
 
     def hear(self, verdicts: Iterable[Verdict]) -> None:
