@@ -32,6 +32,7 @@ from wattribute.agent.core.model import (
     PowerReading,
     Quality,
     Reason,
+    ShareKind,
     Term,
     energy_slot,
 )
@@ -324,9 +325,11 @@ class Books:
 
     def _book(self, kind: DomainKind, quality: Quality, parts: Split, price: Price, bill: Bill) -> None:
         """The jobs' part is billed at the end of the tick."""
-        for share, by_job in (("direct", parts.direct), ("idle", parts.idle), ("overhead", parts.overhead)):
+        shares: dict[ShareKind, Mapping[str, int]]
+        shares = {"direct": parts.direct, "idle": parts.idle, "overhead": parts.overhead}
+        for share, by_job in shares.items():
             if by_job:
-                bill.add(price, (energy_slot(kind, share, quality), by_job))  # type: ignore[arg-type]
+                bill.add(price, (energy_slot(kind, share, quality), by_job))
         for reason, energy_uj in parts.unattributed.items():
             self._leave(kind, reason, energy_uj, price)
 
