@@ -1,8 +1,9 @@
 """Between a node and the archive, in a thread of its own: closed rows go out, divisors and products come back.
 
 With a PostgreSQL as archive: what the node's ledger has since is delivered, the weight of its running jobs is said,
-that of all others is heard. With an archive of the node's own there is only to see whether products were changed.
-Nothing here is waited for by a tick: what was heard is in attributes that are replaced whole. Weights are millionths.
+that of all others is heard, and parts of metered overhead are exchanged. With an archive of the node's own there is
+only to see whether products were changed. Nothing here is waited for by a tick: what was heard is in attributes that
+are replaced whole. Weights are millionths.
 """
 
 import contextlib

@@ -24,7 +24,7 @@ _KEY = "product_id = :product_id AND kind = :kind AND start_unix_ns = :start_uni
 def exchange(database: Database, node_id: str, parts: Sequence[Part]) -> list[Verdict]:
     """Offer a node's parts, close what can be closed; what is closed of these intervals. Raises LedgerError."""
     known = _closed(database, parts)
-    waiting = [part for part in parts if part.key not in known]
+    waiting = sorted(part for part in parts if part.key not in known)  # all nodes in one order: none waits in a circle
     if waiting:
         with database.transaction(writing=True):
             now_unix_ns = database.now_unix_ns()

@@ -53,7 +53,7 @@ class FleetShares:
         for (product_id, kind), group in self._groups.items():
             if kind == "retraining":
                 group.length_ns = self._length_ns(product_id, kind)
-            elif product_id not in products:
+            elif product_id not in products and self._node_id is not None:
                 self._events.append((at_ns, product_id, None, 0))
 
     def takes(self, product_id: str) -> bool:

@@ -20,6 +20,7 @@ from tests.doubles.postgres import Postgres
 from wattribute.agent.archive import FILE, Archive, Unreachable, open_archive, totals
 from wattribute.agent.config.schema import Agent, Config, Ledger
 from wattribute.agent.core.errors import ConfigError, LedgerError
+from wattribute.agent.core.fleet_parts import Amounts, Key, Part
 from wattribute.agent.core.records import JobRecord, NodeRecord
 from wattribute.agent.ledger.schema import Row, StoredGap, WindowRow
 
@@ -538,8 +539,10 @@ def test_the_rights_in_the_documentation_are_what_an_agent_needs(postgres: Postg
         archive.present("n1", {"iks": 1})
         archive.present("n1", {})
         archive.append([{"k": 1}], after=0)
+        part = Part(Key("iks", "platform", 0, 60 * S), Amounts(1, 1, 1, 1))
+        assert [verdict.parts for verdict in archive.exchange("n1", [part])] == [{"n1": part.amounts}]
         assert energy(archive) == 28
-        for table in ("windows", "gaps", "corrections", "refused", "epochs", "product_events"):
+        for table in ("windows", "gaps", "corrections", "refused", "epochs", "product_events", "fleet_closed"):
             with pytest.raises(LedgerError, match="permission denied"):
                 archive._database.run(f"DELETE FROM {table}")
     assert postgres.sql(query, database).startswith("j|")
