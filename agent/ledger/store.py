@@ -2,7 +2,7 @@
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -281,7 +281,7 @@ class Store:
 
     def _write_corrections(self, corrections: Sequence[Correction], at_unix_ns: int) -> None:
         chain = _Chain(self._connection, "corrections", self._node_id, self.epoch)
-        for one in corrections:
+        for one in _summed(corrections):
             chain.append(
                 CorrectionRow(
                     self._node_id,
@@ -298,3 +298,16 @@ class Store:
                 )
             )
         chain.keep()
+
+
+def _summed(corrections: Sequence[Correction]) -> Iterable[Correction]:
+    """One for each key: a clock that is set back has an interval twice, and a full disk puts both in one batch."""
+    summed: dict[tuple[str | int, ...], Correction] = {}
+    for one in corrections:
+        key = (one.job_id, one.product_id, one.term, one.cause, one.window_start_unix_ns)
+        known = summed.get(key)
+        if known is not None:
+            end_unix_ns = max(known.window_end_unix_ns, one.window_end_unix_ns)
+            one = one._replace(window_end_unix_ns=end_unix_ns, delta_ng=known.delta_ng + one.delta_ng)
+        summed[key] = one
+    return summed.values()

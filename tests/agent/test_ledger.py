@@ -400,6 +400,24 @@ def test_corrections_are_rows_of_their_own(ledger: Ledger, tmp_path: Path) -> No
     again.close()
 
 
+def test_corrections_that_a_full_disk_put_together_are_summed(ledger: Ledger, tmp_path: Path) -> None:
+    """A clock that was set back has an interval twice; both are told at the moment of the batch."""
+
+    def corrected(delta_ng: int, end: int) -> Correction:
+        return Correction("a", "bert", "retraining", "retraining", 5 * S, end * S, delta_ng)
+
+    first = Batch(seq=1, at_unix_ns=9 * S, corrections=[corrected(7, 8)])
+    commit(ledger, merge(first, Batch(seq=2, at_unix_ns=10 * S, corrections=[corrected(7, 6), corrected(2, 6)])))
+    commit(ledger, Batch(seq=3, at_unix_ns=11 * S, corrections=[corrected(5, 8)]))
+    with read_only(tmp_path / "state") as reader:
+        rows = [row._asdict() for _, row, _ in reader.chain("corrections")]
+        assert reader.verify() == []
+    assert [(row["at_unix_ns"], row["window_end_unix_ns"], row["delta_ng"]) for row in rows] == [
+        (10 * S, 8 * S, 16),
+        (11 * S, 8 * S, 5),
+    ]
+
+
 def test_a_chain_is_read_in_pieces(ledger: Ledger, tmp_path: Path) -> None:
     gaps = [gap(start) for start in (10, 30, 50)]
     commit(ledger, Batch(seq=1, at_unix_ns=9 * S, gaps=gaps))
