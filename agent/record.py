@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from wattribute.agent.core.books import Books
+from wattribute.agent.core.claims import Entry
+from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.core.model import (
     EXPORTED_SLOTS,
     TERM_SLOT,
     Account,
     Clock,
     Gap,
+    Job,
     ProcessId,
     Root,
     SourceHealth,
@@ -152,6 +155,7 @@ class Record:
         else:
             # Its times are another boot's: they mean nothing to the books, which never open it.
             live.entry.ended_ns = live.entry.started_ns
+            books.taxes.cut_off(live.entry.job, stopped_unix_ns)
 
     def finished(self, job_id: str) -> LiveJob | None:
         """A job that left the table, as it was or as the ledger has it."""
@@ -172,14 +176,21 @@ class Record:
         self, job_id: str, owed: Mapping[tuple[str, Term], int], start_unix_ns: int, end_unix_ns: int, cause: str
     ) -> None:
         """What fell due after a job's series had left the page: to the fold, and as rows for its receipt."""
-        live = self.finished(job_id)
-        if live is None:
-            log.error("nobody knows job %r any more, which owes taxes", job_id)
-            return
+        try:
+            live = self.finished(job_id)
+        except LedgerError as error:  # its grams are billed all the same, or the page wouldn't add up
+            log.error("what job %r was can't be read: %s", job_id, error)
+            live = None
         shown = [0] * EXPORTED_SLOTS
         for (product_id, term), owed_ng in owed.items():
             shown[TERM_SLOT[term]] += owed_ng
             self.corrections.add(Correction(job_id, product_id, term, cause, start_unix_ns, end_unix_ns, owed_ng))
+            if live is not None:  # it may come back as it is, before the ledger has that row
+                live.correct(product_id, term, owed_ng)
+        if live is None:
+            log.error("job %r, which owes taxes, isn't known: they are among those of `default`", job_id)
+            live = LiveJob(Entry(Job(id=job_id), 0), 0)
+        live.corrected += 1
         self._changed_folds.add(self.folds.add(fold_name(overflow=live.folded), live.entry.job, shown))
 
     def fold(self, live: LiveJob) -> None:

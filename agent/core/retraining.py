@@ -165,6 +165,7 @@ class Retraining:
                 product_id: [[i.start_unix_ns, i.end_unix_ns, i.jsc_ng, i.hardware_ng] for i in product.intervals]
                 for product_id, product in self._products.items()
             },
+            "untaxed": {one: list(product.untaxed) for one, product in self._products.items() if any(product.untaxed)},
         }
 
     def restore(self, saved: Mapping[str, Any]) -> None:
@@ -175,6 +176,8 @@ class Retraining:
             for start_unix_ns, end_unix_ns, jsc_ng, hardware_ng in intervals:
                 interval = self._at(product_id, start_unix_ns, end_unix_ns)
                 interval.jsc_ng, interval.hardware_ng = jsc_ng, hardware_ng
+        for product_id, (jsc_ng, hardware_ng) in saved.get("untaxed", {}).items():
+            self._products[product_id].untaxed = jsc_ng, hardware_ng
 
     def _interval(self, product_id: str, unix_ns: int) -> _Interval:
         """The interval that a moment is in; one that is open already goes first."""

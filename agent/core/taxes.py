@@ -178,6 +178,10 @@ class Taxes:
         if ended:
             self._ended.append((present, at_ns))
 
+    def cut_off(self, job: Job, unix_ns: int) -> None:
+        """A job ended with the boot before, and was never present in this one: those it paid have served it."""
+        self._serve(_Present(job, 0, (), payees(job, self.products)), unix_ns)
+
     def settle(self, at_ns: int, unix_ns: int, metered: Mapping[str, Metered]) -> Due:
         """Bill what fell due since the last call. `metered`: what products' own jobs came to in this tick."""
         for account in self._accounts.values():
@@ -192,7 +196,9 @@ class Taxes:
             self._book(product_id, "platform", 0, metered[product_id].platform_ng, at_ns)
             self._book(product_id, "overhead_hardware", 0, metered[product_id].platform_hardware_ng, at_ns)
         due, self._due = self._due, Due({}, [])
-        self._serve()
+        for present, ended_ns in self._ended:
+            self._serve(present, ended_ns + self._unix_offset_ns)
+        self._ended = []
         for product_id, amounts in metered.items():
             if amounts.retraining_ng or amounts.retraining_hardware_ng:
                 costs_ng = amounts.retraining_ng, amounts.retraining_hardware_ng
@@ -316,14 +322,11 @@ class Taxes:
             and (product.scope != "fleet" or self.fleet.takes(payee))
         ]
 
-    def _serve(self) -> None:
-        """Tell the intervals whom products have served since the last tick."""
-        for present, ended_ns in self._ended:
-            for product_id in self._servers(present):
-                ended_unix_ns = ended_ns + (self._unix_offset_ns or 0)
-                intervals = self.fleet if self.fleet.takes(product_id) else self._retraining
-                intervals.serve(product_id, present.job.id, present.job.weight_ppm, ended_unix_ns)
-        self._ended = []
+    def _serve(self, present: _Present, ended_unix_ns: int) -> None:
+        """Tell the intervals that a job ended, of the products that served it."""
+        for product_id in self._servers(present):
+            intervals = self.fleet if self.fleet.takes(product_id) else self._retraining
+            intervals.serve(product_id, present.job.id, present.job.weight_ppm, ended_unix_ns)
 
     def _book_closed(self, closed: Closed, at_ns: int) -> None:
         terms: tuple[tuple[Term, int], ...] = ((closed.term, 0), ("overhead_hardware", 1))

@@ -1,0 +1,97 @@
+"""Taxes on a node with a real ledger: those that fall due late, and those of jobs that a reboot ended."""
+
+from unittest.mock import patch
+
+import pytest
+from tests.agent.test_node import bench, workers
+from tests.doubles.node_bench import Bench, S, Worker
+from tests.e2e.running import total
+
+from wattribute.agent.core.errors import LedgerError
+from wattribute.agent.ledger.store import Store
+from wattribute.agent.ledger.writer import Ledger
+
+__all__ = ["bench", "workers"]  # fixtures
+
+MODEL = """
+[export]
+hold_s = 5
+[[product]]
+id = "model"
+scope = "node"
+retraining_interval_days = 0.01
+"""
+INTERVAL_S = 864
+JOB_GRAMS, BILLED = "wattribute_job_co2e_grams_total", "wattribute_product_billed_grams_total"
+UNTAXED = "wattribute_product_untaxed_grams_total"
+
+
+def retrain(bench: Bench, worker: Worker) -> None:
+    """Some of an interval that has just begun, and somebody who uses the model meanwhile."""
+    bench.tick((INTERVAL_S * S - bench.clock.unix_ns % (INTERVAL_S * S)) / S)
+    bench.start("retraining", worker.pid, product_id="model", role="retraining")
+    for _ in range(3):
+        worker.burn()
+        bench.tick()
+    bench.end("retraining", worker.pid)
+
+
+def test_a_job_that_a_reboot_ended_was_served(bench: Bench, workers: list[Worker]) -> None:
+    bench.open(MODEL)
+    bench.tick()
+    retrain(bench, workers[0])
+    bench.start("cut-off", workers[1].pid, product_id="model")
+    bench.tick()
+    bench.reboot()
+    assert bench.receipt("cut-off")["ended_at"] is not None
+    assert not bench.receipt("cut-off")["settled"]
+    bench.tick(INTERVAL_S)
+    page = bench.page()
+    grams = total(page, BILLED, term="retraining")
+    assert grams > 0 == total(page, UNTAXED, term="retraining")
+    (tax,) = [tax for tax in bench.receipt("cut-off")["taxes"] if tax["term"] == "retraining"]
+    assert tax["gco2e"] == pytest.approx(float(grams), abs=1e-9)
+    assert bench.receipt("cut-off")["settled"]
+
+
+def test_a_late_tax_while_the_disk_is_full_is_in_the_receipt_once(bench: Bench, workers: list[Worker]) -> None:
+    """Of a job that has left the page, that comes back before the ledger knows, and again after."""
+    bench.open(MODEL)
+    bench.tick()
+    retrain(bench, workers[0])
+    bench.start("used", workers[1].pid, product_id="model")
+    bench.end("used", workers[1].pid)
+    with patch.object(Store, "apply", side_effect=LedgerError("full")):
+        for seconds in (20, 20, INTERVAL_S, 1):
+            bench.tick(seconds)
+        assert "used" not in bench.node.registry.jobs
+        early = bench.receipt("used")
+        bench.start("used", workers[1].pid, product_id="model")
+        back = bench.receipt("used")
+    for _ in range(20):
+        bench.tick(0.1)
+        bench.node.flush()
+    bench.end("used", workers[1].pid)
+    for seconds in (20, 20, INTERVAL_S, 1):
+        bench.tick(seconds)
+    page = bench.page()
+    grams = float(total(page, BILLED, term="retraining"))
+    assert grams == float(total(page, JOB_GRAMS, term="retraining")) > 0
+    for receipt in (early, back, bench.receipt("used")):
+        assert receipt["gco2e"]["retraining"] == pytest.approx(grams, abs=1e-9)
+        assert receipt["revision"] == 2
+
+
+def test_a_late_tax_of_a_job_that_cannot_be_read_stays_on_the_page(bench: Bench, workers: list[Worker]) -> None:
+    bench.open(MODEL)
+    bench.tick()
+    retrain(bench, workers[0])
+    bench.start("used", workers[1].pid, product_id="model")
+    bench.end("used", workers[1].pid)
+    for seconds in (20, 20):
+        bench.tick(seconds)
+    bench.node.flush()
+    with patch.object(Ledger, "job", side_effect=LedgerError("not a database")):
+        bench.tick(INTERVAL_S)
+    page = bench.page()
+    assert total(page, JOB_GRAMS, term="retraining") == total(page, BILLED, term="retraining") > 0
