@@ -214,6 +214,8 @@ def about_from(path: str, heads: Sequence[Mapping[str, Any]], abouts: Sequence[M
             raise LedgerError(f"{path} was exported by a newer wattribute. Fix: import it with that version")
         if first["table"] not in STORED:
             raise LedgerError(f"{path} holds {first['table']!r}, which isn't a table of the ledger")
+        for head, about in zip(heads, abouts, strict=True):
+            _check_head(path, head, about)
         return About(
             table=first["table"],
             schema=first["schema"],
@@ -235,6 +237,20 @@ def about_from(path: str, heads: Sequence[Mapping[str, Any]], abouts: Sequence[M
             f"{path} isn't an export of wattribute: it doesn't begin with what it is of. Fix: export it again with "
             "wattribute ledger export"
         ) from error
+
+
+def _check_head(path: str, head: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    """Raises LedgerError where a head holds a value that none can."""
+    numbers = {"chain": head["chain"], "position": head["position"], "forked_after": about["forked_after"]}
+    if about["parent"] is not None:
+        numbers["parent"] = about["parent"]
+    wrong = [name for name, value in numbers.items() if type(value) is not int or not 0 <= value < 1 << 63]
+    wrong += [name for name in ("node_id", "hash") if type(head[name]) is not str]
+    wrong += [name for name, value in (("schema", about["schema"]),) if type(value) is not int]
+    if not wrong and about["parent"] is not None and about["parent"] >= head["chain"]:
+        wrong = ["parent"]  # a chain leaves one that was there before
+    if wrong:
+        raise LedgerError(f"{path}: a head's {wrong[0]} can't be {_shown({**about, **head}[wrong[0]])}")
 
 
 def row_from(where: str, table: str, record: Mapping[str, Any]) -> Row:

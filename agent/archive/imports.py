@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from wattribute.agent.archive.intake import amounts
 from wattribute.agent.archive.reading import Strand
+from wattribute.agent.archive.schema import IN_PROCESS
 from wattribute.agent.archive.store import Archive
 from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.ledger.chains import Chain, Linked, blame, fixed_candidates, linked, named
@@ -75,6 +76,8 @@ class _Check:
         self._archive = archive
         self._bundle = bundle
         self._strands = {strand.chain: strand for strand in bundle.strands}
+        if len(self._strands) != len(bundle.strands):
+            raise self._refused("two of its chains have the same number")
         # Where chains leave others: the hash there is what they follow.
         self._forks = {self._left(one) for one in bundle.strands}
         self._hashes: dict[tuple[int | None, int], bytes] = {}
@@ -104,6 +107,9 @@ class _Check:
         first = next(rows)
         tips = self._archive.acked(strand.node_id, table)
         ends = {(tip.position, tip.hash) for tip in tips}
+        owner = self._owner(strand, first)
+        if strand.node_id not in (owner, f"{IN_PROCESS}{owner}"):
+            raise self._refused(f"chain {strand.chain} is called that of {strand.node_id!r}, and is one of {owner!r}")
         chain = Chain(table, rows=first.position - 1, head=self._before(strand, first))
         count, known, last = 0, 0, first
         for values in chain.follow(_linked_rows(_again(first, rows))):
@@ -126,6 +132,13 @@ class _Check:
         if any(self._archive.hash_at(table, tips, tip, last.position) == last.hash for tip in tips):
             known = count
         self._rows, self._known = self._rows + count, self._known + known
+
+    def _owner(self, strand: Strand, first: Brought) -> str:
+        """Whose chain it is by its rows; by its name where the first of them isn't there: a node may be renamed."""
+        if first.position == 1:
+            return first.row.node_id
+        parent = self._strands.get(strand.parent) if strand.parent is not None else None
+        return strand.node_id if parent is None else parent.node_id
 
     def _left(self, strand: Strand) -> tuple[int | None, int]:
         """The chain, and the position in it, whose row a chain's first own row follows."""

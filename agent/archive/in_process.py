@@ -15,6 +15,7 @@ from wattribute.agent.archive import intake
 from wattribute.agent.archive.database import Database, insert
 from wattribute.agent.archive.facts import facts_of, parse
 from wattribute.agent.archive.receipt_amounts import Amounts, Part, part_of
+from wattribute.agent.archive.schema import IN_PROCESS
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.ledger.batch import dump
 from wattribute.agent.ledger.schema import NO_HASH, WindowRow, chained
@@ -90,7 +91,7 @@ def _append(database: Database, files: Sequence[_File]) -> int:
         by_node.setdefault(part.node, []).extend(_rows(database, name, part, started[key]))
     count = 0
     for node, rows in sorted(by_node.items()):
-        owner = f"in-process-{node}"
+        owner = f"{IN_PROCESS}{node}"
         tips = intake.tips(database, owner, "windows")
         position, head = (tips[0].position, bytes.fromhex(tips[0].hash)) if tips else (0, NO_HASH)
         delivery = []

@@ -11,6 +11,8 @@ from wattribute.agent.ledger.schema import CHAINS, ROWS, Table
 
 SCHEMA_VERSION = 1
 NO_HASH = "0" * 64  # what the first row of a chain follows
+IN_PROCESS = "in-process-"
+"""Before a node's name: whose chain it is that tells what processes without an agent measured there."""
 
 # A row's columns beside chain, position, epoch_id and hash: node and epoch are long, and the same for months.
 COLUMNS: Mapping[Table, Sequence[str]] = {table: ROWS[table]._fields[2:] for table in CHAINS}

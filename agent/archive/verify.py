@@ -10,14 +10,13 @@ from operator import itemgetter
 from typing import Any, NamedTuple
 
 from wattribute.agent.archive.database import Database
-from wattribute.agent.archive.schema import COLUMNS, KEYS, NO_HASH, hash_of_event
+from wattribute.agent.archive.schema import COLUMNS, IN_PROCESS, KEYS, NO_HASH, hash_of_event
 from wattribute.agent.archive.verify_sums import Ledgers, facts
 from wattribute.agent.ledger.chains import Break, Chain, Linked, Values, blame, fixed_candidates, named
 from wattribute.agent.ledger.schema import CHAINS, ROWS, Table
 
 NEIGHBOURS = 50
 """So many rows around a broken one are asked for the value that it may have had."""
-IN_PROCESS = "in-process-"  # what stands before a node's name where processes without an agent told of it
 
 
 class Head(NamedTuple):

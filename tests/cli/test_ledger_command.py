@@ -259,6 +259,44 @@ def test_a_broken_export_is_refused_whole(
     assert jobs(elsewhere) == {}
 
 
+def _head(**changed: object) -> Callable[[dict[str, Any]], None]:
+    def change(head: dict[str, Any]) -> None:
+        for name, value in changed.items():
+            (head["about"] if name in head["about"] else head)[name] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (_head(schema="x"), "a head's schema can't be 'x'"),
+        (_head(parent=1), "a head's parent can't be 1"),
+        (_head(parent=[]), "a head's parent can't be []"),
+        (_head(forked_after=-1), "a head's forked_after can't be -1"),
+        (_head(position=10**30), "a head's position can't be 1000"),
+        (_head(hash=None), "a head's hash can't be nothing"),
+        (_head(hash="x"), "nothing is imported"),
+        (_head(node_id=5), "a head's node_id can't be 5"),
+        (_head(node_id="other"), "chain 1 is called that of 'other', and is one of 'n'"),
+    ],
+)
+def test_a_head_that_cannot_be_is_refused(
+    here: Path, elsewhere: Path, tmp_path: Path, change: Callable[[dict[str, Any]], None], says: str
+) -> None:
+    export = tmp_path / "x.jsonl"
+    good("export", here, "-o", export)
+    first, *rest = export.read_text().splitlines()
+    head = json.loads(first)
+    change(head)
+    export.write_text("\n".join([json.dumps(head), *rest]))
+    result = ledger("import", elsewhere, export)
+    assert result.exit_code == 1
+    assert says in result.stderr
+    export.write_text("\n".join([first, first, *rest]))
+    assert "two of its chains have the same number" in ledger("import", elsewhere, export).stderr
+
+
 def test_chains_that_forked_go_out_and_in(here: Path, elsewhere: Path, tmp_path: Path) -> None:
     """A ledger restored from a backup goes on otherwise: both are kept, each row once."""
     backup = (here / DATABASE).read_bytes()

@@ -30,8 +30,8 @@ def exports(draw: st.DrawFn) -> tuple[About, list[Row]]:
     values = st.tuples(*(kinds[column.kind] for column in STORED[table]))
     rows = draw(st.lists(st.builds(Row, record, st.integers(1, 9), st.integers(1, 1 << 40), values, TEXT), max_size=5))
     heads = st.builds(
-        Head, chain=st.integers(1, 9), node_id=TEXT | FORMULAS, rows=st.integers(0, 1 << 40), hash=TEXT,
-        parent=st.none() | st.integers(1, 9), forked_after=st.integers(0, 9),
+        Head, chain=st.integers(5, 9), node_id=TEXT | FORMULAS, rows=st.integers(0, 1 << 40), hash=TEXT,
+        parent=st.none() | st.integers(1, 4), forked_after=st.integers(0, 9),
     )  # fmt: skip
     about = About(
         table=table, schema=2, heads=draw(st.lists(heads, min_size=1, max_size=3)), partial=draw(st.booleans())
