@@ -31,6 +31,8 @@ from wattribute.agent.ledger.reader import Reader, read_only
 log = logging.getLogger("wattribute")
 
 EVERY_S = 5.0
+LOOK_S = 1.0
+"""A look at the node's own archive is two calls of the kernel, and whoever registers a product runs jobs of it next."""
 FRESH_S = 60.0
 """How long a weight counts that a node said, and how long what was heard of the others."""
 SAY_AGAIN_S = 20.0
@@ -61,13 +63,13 @@ class _Line:
         self.due_ns = 0
         self.warning = ""
 
-    def went_well(self, started_ns: int) -> None:
+    def went_well(self, started_ns: int, again_s: float) -> None:
         if not self.up:
             log.warning("%s answers again", self.name)
         self.up, self._why, self._fix, self._retry_s = True, "", "", 0.0
         self._took_ns = self._clock.monotonic_ns() - started_ns
         self._last_unix_ns = self._clock.time_ns()
-        self.due_ns = started_ns + round(EVERY_S * NS_PER_S)
+        self.due_ns = started_ns + round(again_s * NS_PER_S)
 
     def failed(self, reason: str, error: Exception) -> None:
         """Count it, say so once, and wait longer each time, not all nodes at the same moment."""
@@ -222,7 +224,7 @@ class Courier:
                 self._hang_up()
                 line.failed("refused", error)
             else:
-                line.went_well(started_ns)
+                line.went_well(started_ns, LOOK_S if self._local and line is self._line else EVERY_S)
         due_ns = min(line.due_ns for line, _ in self._errands) - self._clock.monotonic_ns()
         return max(0.0, due_ns / NS_PER_S)
 
