@@ -9,7 +9,7 @@ about a delivery: what is there already is passed over, and what doesn't follow 
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -252,17 +252,27 @@ def amounts(content: str) -> dict[str, int]:
     return said
 
 
+def _check_range(sums: Iterable[object]) -> None:
+    """Raises LedgerError for a sum of more than 64 bits: SQLite would go on with a float."""
+    for amount in sums:
+        if type(amount) is not int or not -_INT64 <= amount < _INT64:
+            raise LedgerError(f"a job's sum doesn't fit 64 bits: {amount}. Fix: wattribute ledger verify, on that node")
+
+
 def _add_sums(database: Database, table: Table, rows: Sequence[Row]) -> None:
     if table == "gaps" or not rows:
         return
     sums = sums_of(rows)
-    insert(
+    _check_range(sums.values())
+    added = insert(
         database,
         "job_sums",
         ("job_id", "node_id", "domain", "name", "amount"),
         [(*key, sums[key]) for key in sorted(sums)],  # in one order, so that no two deliveries wait for each other
-        "ON CONFLICT (job_id, node_id, domain, name) DO UPDATE SET amount = job_sums.amount + excluded.amount",
+        "ON CONFLICT (job_id, node_id, domain, name) DO UPDATE SET amount = job_sums.amount + excluded.amount"
+        " RETURNING amount",
     )
+    _check_range(amount for (amount,) in added)
     facts: dict[tuple[str, str], tuple[int, str, Facts, int, int]] = {}
     for row in rows:
         if isinstance(row, StoredGap):

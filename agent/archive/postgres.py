@@ -26,6 +26,11 @@ Not how long a transaction may: a verification of everything is many answers.
 ROWS_AT_ONCE = 2000
 SCHEMA_LOCK = 0x77617474
 
+_FIXES = {  # postgresql.org/docs/current/errcodes-appendix.html
+    "42501": "give the agent's role the rights in docs/fleet.md",
+    "42P07": "give wattribute a database of its own: this one has tables of another program",
+}
+_OTHERWISE = "check ledger.url, and that the database is wattribute's own and in UTF8 (createdb --encoding UTF8)"
 _NO_DRIVER = "ledger.url names a PostgreSQL, and its driver isn't installed: pip install 'wattribute[postgresql]'"
 _ARGUMENTS: Mapping[str, str | int] = {
     "connect_timeout": CONNECT_S,
@@ -34,6 +39,7 @@ _ARGUMENTS: Mapping[str, str | int] = {
     "keepalives_count": 3,
     "tcp_user_timeout": 30_000,
     "application_name": "wattribute",
+    "client_encoding": "utf8",
 }
 
 
@@ -190,9 +196,8 @@ class PostgresDatabase:
                     f"{self.name} doesn't answer: {why}. Fix: check that PostgreSQL runs and takes this user "
                     "(psql with the same address); what wasn't delivered stays in ledger.db until it does"
                 ) from None
-            raise LedgerError(
-                f"{self.name} refuses: {why}. Fix: give the agent's role the rights in docs/fleet.md"
-            ) from None
+            state = getattr(getattr(error, "orig", None), "sqlstate", None) or ""
+            raise LedgerError(f"{self.name} refuses: {why}. Fix: {_FIXES.get(state, _OTHERWISE)}") from None
 
 
 def _shown(url: "URL") -> str:

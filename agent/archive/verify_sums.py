@@ -98,7 +98,7 @@ class Ledgers:
         ):
             if hash((self._key, job, node)) % GROUPS in off:
                 in_rows = sums.pop((job, node, domain, name), 0)
-                if in_rows != amount:
+                if in_rows != amount or type(amount) is not int:
                     yield f"job {job!r} on {node}: its rows hold {in_rows} of {domain} {name}, its sum {amount}"
         for (job, node, domain, name), in_rows in sums.items():
             if in_rows:

@@ -153,6 +153,17 @@ def test_a_row_that_says_its_job_wrongly_has_the_defaults(prices: str, archive: 
 # Ledgers that are put back, begun anew, or two of one name
 
 
+def test_a_sum_that_does_not_fit_is_refused_and_never_a_float(archive: Archive) -> None:
+    rows = chain(window(at=at, direct__measured=1 << 62) for at in range(0, 900, 300))
+    with pytest.raises(LedgerError, match="64 bits"):
+        archive.deliver("n1", "windows", rows)
+    archive.deliver("n1", "windows", rows[:1])
+    with pytest.raises(LedgerError, match=r"64 bits|out of range"):
+        archive.deliver("n1", "windows", rows[1:2])
+    assert energy(archive) == 1 << 62
+    assert archive.verify() == []
+
+
 def test_a_ledger_that_was_put_back_leaves_its_chain_and_what_it_had_done_stays(archive: Archive) -> None:
     rows = windows()
     archive.deliver("n1", "windows", rows)
@@ -492,6 +503,20 @@ def test_a_password_is_in_no_error(url: str, postgres: Postgres, tmp_path: Path)
     assert "heim" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+def test_a_database_that_is_anothers_or_in_an_old_encoding_is_told(postgres: Postgres, tmp_path: Path) -> None:
+    other, old = postgres.new_database(), "latin"
+    postgres.sql("CREATE TABLE nodes (x int)", other)
+    postgres.sql(f"CREATE DATABASE {old} ENCODING 'LATIN1' TEMPLATE template0 LOCALE 'C'")
+    agent = Agent(state_dir=str(tmp_path))
+    with pytest.raises(LedgerError, match="Fix: give wattribute a database of its own"):
+        open_archive(Config(agent=agent, ledger=Ledger(url=postgres.url(other))))
+    with open_archive(Config(agent=agent, ledger=Ledger(url=postgres.url(old)))) as archive:
+        archive.deliver("n1", "windows", chain([window("é")]))
+        assert archive.job("é") is not None
+        with pytest.raises(LedgerError, match=r"no equivalent in encoding .*in UTF8 \(createdb --encoding UTF8\)"):
+            archive.deliver("n2", "windows", chain([window("日本", node="n2")]))
 
 
 def test_a_role_that_may_only_read_is_told_what_it_lacks(postgres: Postgres, tmp_path: Path) -> None:
