@@ -45,7 +45,8 @@ class Presence:
 
     `declared` is a weight of payers everywhere, theirs and ours: the divisor is then the larger of it and the weight
     seen, and what falls to the others is `elsewhere`. `set_outside` gives such a weight that changes; while it is
-    unknown (None) all of the time is nobody's: a local count would be a guess.
+    unknown (None) the time of those who are present is nobody's (a local count would be a guess), and time without any
+    is elsewhere's: every node would count it.
     """
 
     def __init__(self, at_ns: int, declared: int = 0, outside: int | None = 0) -> None:
@@ -71,7 +72,8 @@ class Presence:
     @property
     def nobodys(self) -> bool:
         """Whether all of the window, as far as time was let pass, was nobody's, and nobody left in it."""
-        return self._v == self._since_v and self._at_ns > self._since_ns and not self._closed
+        moved = self._v != self._since_v or self._elsewhere
+        return self._at_ns > self._since_ns and not moved and not self._closed
 
     @property
     def left(self) -> list[str]:
@@ -84,6 +86,9 @@ class Presence:
         if passed_ns <= 0:
             return
         self._at_ns = at_ns
+        if self._outside is None and not self._weight:
+            self._elsewhere += passed_ns * _FINE
+            return
         divisor = self._divisor() if self._weight or self._declared or self._outside else 0
         if divisor:
             self._v += passed_ns * _FINE // divisor

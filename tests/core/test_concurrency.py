@@ -38,6 +38,8 @@ class Model:
     def pass_(self, passed_ns: int) -> None:
         divisor = self.divisor()
         self.length_ns += passed_ns
+        if self.outside is None and not self.weights:
+            self.elsewhere += passed_ns
         if divisor:
             for payer, weight in self.weights.items():
                 self.window[payer] = self.window.get(payer, Fraction(0)) + Fraction(passed_ns * weight, divisor)
@@ -212,3 +214,15 @@ def test_earlier_moments_and_strangers_change_nothing() -> None:
     presence.advance(11 * S)
     assert presence.window_ns == (10 * S, 11 * S)
     assert Remainders().split(7, presence.shares()) == ({"a": 7}, 0, 0)
+
+
+def test_a_node_of_a_fleet_without_payers_books_nothing_of_a_declared_rate() -> None:
+    """Each of a thousand nodes would count it in full as untaxed; what was metered here is untaxed here."""
+    presence, remainders = Presence(0, 0, None), Remainders()
+    presence.advance(10 * S)
+    assert not presence.nobodys
+    assert remainders.split(100, presence.shares(), 60) == ({}, 40, 60)
+    presence.close()
+    presence.enter("a", 1, 10 * S)
+    presence.advance(20 * S)
+    assert remainders.split(100, presence.shares(), 60) == ({}, 100, 0), "who is here can't be charged by a guess"
