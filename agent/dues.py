@@ -69,7 +69,7 @@ class Dues:
             return
         self._about = self._hash = None
         self._warn_of_fleets(products.values())
-        log.info("products registered: %s", ", ".join(products) or "none")
+        log.info("there are %d products now, those of the configuration among them", len(products))
 
     def _warn_of_fleets(self, products: Iterable[Product]) -> None:
         """Say once of what was registered for a fleet that nobody counts; the configuration's own was said at start."""

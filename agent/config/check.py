@@ -20,6 +20,7 @@ from wattribute.agent.identity import problem
 MIX_TOLERANCE = 1e-9
 _ADDRESS = re.compile(r"https?://(?:[^\s/:\[\]@]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?/?")
 MAX_PORT = 65_535
+MOST_NAMED = 10
 MIN_RETRAINING_DAYS = 1 / 1440  # a minute
 INTENSITIES = ("intensity_g_per_kwh", "mix", "zone", "series", "provider")
 
@@ -50,7 +51,9 @@ def warnings(config: Config) -> Iterator[str]:
 
 def uncounted(product_ids: Iterable[str]) -> str:
     """What to tell of products of a fleet whose other nodes nobody knows."""
-    named = ", ".join(f'"{product_id}"' for product_id in product_ids)
+    ids = [f'"{product_id}"' for product_id in product_ids]
+    more = f" and {len(ids) - MOST_NAMED} more" if len(ids) > MOST_NAMED else ""
+    named = ", ".join(ids[:MOST_NAMED]) + more
     return (
         f'product {named}: scope = "fleet", and nothing says how many jobs of other nodes use it: what it costs goes '
         "to untaxed, and no job pays it. Set ledger.url to a PostgreSQL that all nodes share, or ledger.divisor_url to "

@@ -56,7 +56,8 @@ class _Present(NamedTuple):
 class Taxes:
     """The declared products' rates, and who is present to pay them. Times are the agent's nanoseconds.
 
-    `fleet`: what is metered of a fleet's products, where nodes exchange it.
+    `fleet`: what is metered of a fleet's products, where nodes exchange it. A registry may have very many products:
+    one that came with `declare` has an account and a tariff from its first job here on, and costs nothing before.
 
     Payers' remainders below a nanogram aren't saved: a restart costs a job at most one per product and term.
     """
@@ -72,7 +73,10 @@ class Taxes:
         self._due = Due({}, [])
         self._at_ns = at_ns
         self._unix_offset_ns: int | None = None
-        self._declare(products, at_ns)
+        declared = {product.id: product for product in products}
+        self._declare(declared, epc_parts(declared), at_ns)
+        for product_id in declared:
+            self._account(product_id, at_ns)
 
     def declare(self, products: Iterable[Product], at_ns: int) -> None:
         """Other products from now on, or the same ones changed: running jobs go on under them, accounts too.
@@ -80,7 +84,7 @@ class Taxes:
         Raises ValueError where they inherit in a circle; nothing has changed then.
         """
         declared = {product.id: product for product in products}
-        epc_parts(declared)
+        epc = epc_parts(declared)
         if self._unix_offset_ns is None:
             at_ns = self._at_ns  # nothing was billed yet: they hold from the beginning
         else:
@@ -89,36 +93,44 @@ class Taxes:
                     tariff.accrue(at_ns, self._unix_offset_ns)
                 else:
                     self._charge(product_id, tariff, at_ns, NOTHING_METERED)
-        self._declare(declared.values(), at_ns)
+        self._declare(declared, epc, at_ns)
 
-    def _declare(self, products: Iterable[Product], at_ns: int) -> None:
-        self.products = {product.id: product for product in products}
-        self._epc = epc_parts(self.products)
-        parts = own_parts(self.products)
-        tariffs = {}
-        for product_id, product in self.products.items():
-            own_ng, inherited_ng = self._epc[product_id]
-            stock_ng = 0
-            if own_ng is not None and inherited_ng is not None and product.lifetime_s:
-                stock_ng = int((own_ng + inherited_ng) * parts[product_id])
-            tariff = self._tariffs.get(product_id)
-            if tariff is None:
-                tariff = Tariff(product, stock_ng, at_ns)
-            else:
-                tariff.declare(product, stock_ng, at_ns)
-            tariffs[product_id] = tariff
-            self._account(product_id, at_ns)
-            if product.retraining_interval_s is not None:
-                self._retraining.follow(product_id, product.retraining_interval_s)
+    def _declare(
+        self, products: dict[str, Product], epc: Mapping[str, tuple[int | None, int | None]], at_ns: int
+    ) -> None:
+        self.products, self._epc = products, epc
+        self._own_parts = own_parts(self.products)
+        before, self._tariffs = self._tariffs, {}
+        for product_id in self._accounts:
+            if product_id in self.products:
+                self._follow(product_id, before.get(product_id), at_ns)
+        self._unused = {
+            product_id: self._total(product_id, _Account())
+            for product_id in self.products
+            if product_id not in self._accounts
+        }
         for present in self._present.values():
             for product_id in present.payees:
-                if product_id in tariffs:
-                    tariffs[product_id].leave(present.job.id, at_ns)
-        self._tariffs = tariffs
+                if product_id in self._tariffs:
+                    self._tariffs[product_id].leave(present.job.id, at_ns)
         fleet = {key: product for key, product in self.products.items() if product.scope == "fleet"}
         self.fleet.declare({key: product.retraining_interval_s for key, product in fleet.items()}, at_ns)
         for present in sorted(self._present.values(), key=_since):
             self._enter(present.job, max(at_ns, present.since_ns), first=False)
+
+    def _follow(self, product_id: str, tariff: Tariff | None, at_ns: int) -> None:
+        """Bill a declared product from now on, or with what has changed of it."""
+        product, (own_ng, inherited_ng) = self.products[product_id], self._epc[product_id]
+        stock_ng = 0
+        if own_ng is not None and inherited_ng is not None and product.lifetime_s:
+            stock_ng = int((own_ng + inherited_ng) * self._own_parts[product_id])
+        if tariff is None:
+            tariff = Tariff(product, stock_ng, at_ns)
+        else:
+            tariff.declare(product, stock_ng, at_ns)
+        self._tariffs[product_id] = tariff
+        if product.retraining_interval_s is not None:
+            self._retraining.follow(product_id, product.retraining_interval_s)
 
     def divisor(self, product_id: str, weight_ppm: int | None, at_ns: int) -> None:
         """The weight of all payers of a product whose scope is the fleet, this node's included; None: not known now.
@@ -145,6 +157,7 @@ class Taxes:
         pays = payees(job, self.products)
         named = tuple(dict.fromkeys((job.product_id, *job.uses, *pays)))
         self._present[job.id] = _Present(job, at_ns if before is None else before.since_ns, named, pays)
+        accounts = [self._account(product_id, at_ns) for product_id in named]
         if before is not None:
             for payee in set(before.payees).difference(pays):
                 self.fleet.leave(payee, job.id, at_ns)
@@ -156,8 +169,7 @@ class Taxes:
                 buys = pays_epc(job, payee, self.products)
                 self._tariffs[payee].enter(job.id, job.weight_ppm, at_ns, buys=buys)
                 self.fleet.enter(payee, job.id, job.weight_ppm, at_ns)
-        for product_id in named:
-            account = self._account(product_id, at_ns)
+        for product_id, account in zip(named, accounts, strict=True):
             account.advance(at_ns)
             # A product's own platform, retraining and creation jobs don't pay it: they have no weight.
             weight_ppm = job.weight_ppm if product_id in pays or product_id not in self.products else 0
@@ -184,8 +196,6 @@ class Taxes:
 
     def settle(self, at_ns: int, unix_ns: int, metered: Mapping[str, Metered]) -> Due:
         """Bill what fell due since the last call. `metered`: what products' own jobs came to in this tick."""
-        for account in self._accounts.values():
-            account.advance(at_ns)
         start_unix_ns = unix_ns - max(0, at_ns - self._at_ns)
         self._at_ns, self._unix_offset_ns = at_ns, unix_ns - at_ns
         exchanged, metered = self._exchanged(metered)
@@ -225,29 +235,29 @@ class Taxes:
 
     def totals(self) -> list[ProductTotals]:
         """Every product seen so far, declared or merely named by a job."""
-        rows = []
-        for product_id, account in self._accounts.items():
-            product = self.products.get(product_id)
-            own_ng, inherited_ng = self._epc.get(product_id, (None, None))
-            rows.append(
-                ProductTotals(
-                    id=product_id,
-                    kind=product.kind if product else "undeclared",
-                    epc_own_ng=own_ng,
-                    epc_inherited_ng=inherited_ng,
-                    billed_ng=dict(account.billed_ng),
-                    untaxed_ng=dict(account.untaxed_ng),
-                    running_jobs=len(account.running),
-                    jobs_total=account.jobs_total,
-                    weight_ppm_ns=account.weight_ppm_ns,
-                )
-            )
-        return rows
+        return [*(self._total(*one) for one in self._accounts.items()), *self._unused.values()]
+
+    def _total(self, product_id: str, account: _Account) -> ProductTotals:
+        account.advance(self._at_ns)
+        product = self.products.get(product_id)
+        own_ng, inherited_ng = self._epc.get(product_id, (None, None))
+        return ProductTotals(
+            id=product_id,
+            kind=product.kind if product else "undeclared",
+            epc_own_ng=own_ng,
+            epc_inherited_ng=inherited_ng,
+            billed_ng=dict(account.billed_ng),
+            untaxed_ng=dict(account.untaxed_ng),
+            running_jobs=len(account.running),
+            jobs_total=account.jobs_total,
+            weight_ppm_ns=account.weight_ppm_ns,
+        )
 
     def save(self) -> dict[str, Any]:
         """What must survive a restart by product, as plain JSON values."""
         saved = {}
         for product_id, account in self._accounts.items():
+            account.advance(self._at_ns)
             tariff = self._tariffs.get(product_id)
             until_unix_ns = None if tariff is None else tariff.recovered_until_unix_ns
             counts = account.jobs_total, account.weight_ppm_ns
@@ -282,7 +292,12 @@ class Taxes:
         self.fleet.restore_chunks(state)
 
     def _account(self, product_id: str, at_ns: int) -> _Account:
-        return self._accounts.setdefault(product_id, _Account(at_ns=at_ns))
+        account = self._accounts.get(product_id)
+        if account is None:
+            account = self._accounts[product_id] = _Account(at_ns=at_ns)
+            if self._unused.pop(product_id, None) is not None:
+                self._follow(product_id, None, at_ns)
+        return account
 
     def _uncount(self, present: _Present, at_ns: int) -> None:
         for product_id in present.named:

@@ -384,7 +384,48 @@ def test_a_fleets_divisor_is_never_a_local_count() -> None:
     world.taxes.divisor("unheard of", 1, world.now_ns)
 
 
+def test_of_a_fleets_rate_a_node_books_nothing_while_nobody_pays_there() -> None:
+    """Each of a thousand nodes would show all of it as untaxed; those with payers book it."""
+    world = World(replace(IKS, scope="fleet"))
+    world.tick(10, iks=Metered(platform_ng=500))
+    assert world.totals("iks").untaxed_ng == {"platform": 500}, "what was metered is known only here"
+    world.job("a", "iks")
+    world.taxes.divisor("iks", 2_000_000, world.now_ns)
+    world.tick(10)
+    world.end("a")
+    world.tick(10)
+    assert world.totals("iks").billed_ng == {"platform": ng_from_g(5)}
+    assert world.totals("iks").untaxed_ng == {"platform": 500}
+
+
 # A registry that changes
+
+
+def test_a_registered_product_is_billed_from_its_first_job_here_on_and_after_a_restart() -> None:
+    world = World()
+    world.tick()
+    used, unused = replace(IKS, id="used"), replace(IKS, id="unused", retraining_interval_s=60)
+    world.taxes.declare([used, unused, replace(IKS, id="named")], world.now_ns)
+    world.tick(10)
+    assert [(row.id, row.kind, row.untaxed_ng) for row in world.taxes.totals()] == [
+        ("used", IKS.kind, {}),
+        ("unused", IKS.kind, {}),
+        ("named", IKS.kind, {}),
+    ]
+    world.job("a", "used")
+    world.job("b", product_id="named", role="platform")
+    world.tick(10)
+    world.end("a")
+    saved = world.taxes.save()
+    assert saved.keys() == {"used", "named", "default"}
+    world.taxes = Taxes([], world.now_ns)
+    world.taxes.declare([used, unused], world.now_ns)
+    world.taxes.restore(saved, None, world.now_ns)
+    world.tick(10)
+    assert world.totals("used").billed_ng == world.totals("used").untaxed_ng == {"platform": ng_from_g(10)}
+    assert world.totals("used").weight_ppm_ns == 10 * S * 1_000_000
+    assert world.totals("unused").untaxed_ng == {}
+    assert world.totals("named").kind == "undeclared"
 
 
 def test_running_jobs_go_on_under_changed_products_and_each_moment_keeps_its_price() -> None:
