@@ -17,6 +17,8 @@ from typing import Any
 import pytest
 
 START_S = 30.0
+MEMORY = "/dev/shm"
+ROOM_BYTES = 4 << 30  # each database takes about 8 MB
 FAST = {"fsync": "off", "full_page_writes": "off", "synchronous_commit": "off"}
 
 
@@ -130,10 +132,18 @@ def _unprivileged() -> pwd.struct_passwd:
     raise AssertionError("no unprivileged user to run PostgreSQL as")
 
 
+def _quick() -> str | None:
+    """Memory in place of a disk, where there is enough: a new database is there in 20 ms, not in 200."""
+    with contextlib.suppress(OSError):
+        if shutil.disk_usage(MEMORY).free > ROOM_BYTES and os.access(MEMORY, os.W_OK):
+            return MEMORY
+    return None
+
+
 @contextlib.contextmanager
 def running(settings: Mapping[str, str] = FAST) -> Iterator[Postgres]:
     """A server for a while. Not below pytest's own folders: those are closed to other users."""
-    with tempfile.TemporaryDirectory(prefix="wattribute-pg-") as folder:
+    with tempfile.TemporaryDirectory(prefix="wattribute-pg-", dir=_quick()) as folder:
         server = Postgres(Path(folder), settings)
         try:
             server.start()
