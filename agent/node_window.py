@@ -1,4 +1,4 @@
-"""The node's own windows in the ledger: what it used, and what of that nobody paid.
+"""The node's own windows in the ledger: what it used, what of that nobody paid, and what products left untaxed.
 
 They stand beside the jobs' windows under schema.NODE_KEY, so that closed rows by themselves add up to the node.
 """
@@ -63,6 +63,9 @@ def _amounts(books: Books) -> dict[tuple[str, str], int]:
     for reason, values in books.unattributed.items():
         for name, total in _terms(reason, values):
             found["", name] = total
+    for product in books.taxes.totals():
+        for taxed, untaxed_ng in product.untaxed_ng.items():
+            found["", f"untaxed.{taxed}.{product.id}"] = untaxed_ng
     return found
 
 

@@ -148,7 +148,7 @@ def open_node(
     dues.follow(at_ns)
     record.restore(books, registry, cpu, accounts)
     if basis == "daemon":
-        _settle(climate, record, Path(config.agent.state_dir), clock)
+        _settle(climate, record, Path(config.agent.state_dir), clock, books.taxes)
     return Node(
         config,
         basis=basis,
@@ -176,13 +176,17 @@ def _climate(loaded: Loaded, basis: Basis, clock: Clock, hardware: Hardware) -> 
     return Climate(grid, pue_configured=knows_pue(loaded), hardware=hardware.band())
 
 
-def _settle(climate: Climate, record: "Record | NoRecord", state_dir: Path, clock: Clock) -> None:
+def _settle(climate: Climate, record: "Record | NoRecord", state_dir: Path, clock: Clock, taxes: Taxes) -> None:
     if not climate.varies:
         return
     from wattribute.agent.settlement import Settlement
 
+    def taxes_here(product_id: str) -> bool:
+        product = taxes.products.get(product_id)
+        return product is not None and product.scope != "fleet"
+
     grid, done = climate.grid, record.corrections
-    settlement = Settlement(state_dir, grid.final_price, clock.time_ns, done.position, grid.since_unix_ns)
+    settlement = Settlement(state_dir, grid.final_price, clock.time_ns, done.position, grid.since_unix_ns, taxes_here)
     climate.settle_with(settlement, clock.time_ns(), done.until_unix_ns)
 
 

@@ -28,12 +28,11 @@ from wattribute.agent.core.model import (
     Term,
 )
 from wattribute.agent.core.receipt import rfc3339
-from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.corrections import Corrections
 from wattribute.agent.folds import FoldKey, Folds, fold_name
 from wattribute.agent.ledger.batch import Batch, Close, Correction, GapRow, JobRow, dump, merge, pack
 from wattribute.agent.ledger.opening import Restored
-from wattribute.agent.ledger.schema import NODE_KEY
+from wattribute.agent.ledger.schema import NODE_KEY, WINDOW_NS
 from wattribute.agent.ledger.writer import Ledger
 from wattribute.agent.live import CpuTime, LiveJob
 from wattribute.agent.node_window import NodeWindow
@@ -41,9 +40,6 @@ from wattribute.agent.registry import Registry
 from wattribute.agent.saved import describe, is_described, members_of, revive, totals_of, tree_key
 
 log = logging.getLogger("wattribute")
-
-WINDOW_NS = 300 * NS_PER_S
-"""Closed rows span 300 s of wall time, or less where a job or the agent ended."""
 
 
 class Record:

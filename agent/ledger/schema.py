@@ -21,9 +21,12 @@ from wattribute.agent.core.model import (
     TERM_SLOT,
     energy_slot,
 )
+from wattribute.agent.core.units import NS_PER_S
 
 SCHEMA_VERSION = 2  # PRAGMA user_version
 APPLICATION_ID = 0x77617474  # "watt"
+WINDOW_NS = 300 * NS_PER_S
+"""Closed rows span 300 s of wall time, or less where a job or the agent ended."""
 NO_HASH = bytes(32)  # what the first row of a chain follows
 
 # A row's node and epoch are long and the same for months: rows hold a number for both.

@@ -132,6 +132,7 @@ class _Verification:
         if sums.more_troubles:
             self._say(f"{sums.more_troubles} more rows of windows don't add up")
         self._say_differences(sums, off, found)
+        self._check_finished()
         self._check_node(totals_uj, saved_node_uj(state.get("books")))
         return Verdict(heads=heads(self._connection, self._version), problems=self._problems)
 
@@ -193,6 +194,14 @@ class _Verification:
         for (domain, name), now, before in zip(names, job.totals, closed, strict=False):
             if now < before:
                 self._say(f"job {key!r}: {domain} {name} fell from {before} to {now}", row={"job_id": key})
+
+    def _check_finished(self) -> None:
+        """A job that was forgotten has nothing open: its totals are what is closed."""
+        for (key,) in self._connection.execute(
+            "SELECT key FROM job JOIN total USING (id) WHERE finished <> 0 AND packed <> closed LIMIT 50"
+        ):
+            if not str(key).startswith("_"):
+                self._say(f"job {key!r} is over, and its totals aren't what is closed of it", row={"job_id": key})
 
     def _differences(
         self, sums: Sums, off: set[int], breaks: Sequence[Break]

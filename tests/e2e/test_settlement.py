@@ -123,6 +123,7 @@ class Told:
             of_jobs = sum(job.terms_ng.get(term, 0) for job in jobs.values())
             unpaid = sum(ng for (_, name), ng in node.unattributed_ng.items() if name == term)
             assert of_jobs + unpaid == node.terms_ng[term]
+        assert jobs["a"].taxes_ng.get(("iks", "platform"), 0) == round(receipt["gco2e"]["platform"] * NG_PER_G)
         assert jobs["a"].revision == revision
         told = json.loads(self.run("report", "job", "a", "--json"))
         assert told["total"]["gco2e"]["operation"] == receipt["gco2e"]["operation"]
@@ -201,6 +202,13 @@ def test_an_estimate_is_settled_once_and_nothing_that_was_shown_changes(
         assert gauge["m", term] == round(difference_g * NG_PER_G)
         assert gauge["iks", term] < 0
         assert gauge["", term] < gauge["m", term], "what nobody paid is corrected too"
+    # What the platform's job turned out to cost less, its payer owes less: its part of it.
+    assert before["gco2e"]["platform"] > 0
+    assert after["gco2e"]["platform"] == pytest.approx(before["gco2e"]["platform"] * 250 / 400, abs=1e-8)
+    owed_g = after["gco2e"]["platform"] - before["gco2e"]["platform"]
+    assert gauge["iks", "platform"] == round(owed_g * NG_PER_G)
+    (tax,) = [one for one in after["taxes"] if one["term"] == "platform"]
+    assert tax["gco2e"] == after["gco2e"]["platform"]
 
     # The same again, and revised again: nothing is settled twice.
     told.say(99, estimated=False)
