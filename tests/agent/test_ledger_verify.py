@@ -3,6 +3,7 @@
 import json
 import shutil
 import sqlite3
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from tests.agent.test_ledger import IDLE, PRICES, S, commit, gap, open_ledger, totals
 
-from wattribute.agent.core.model import SLOTS
-from wattribute.agent.ledger.batch import Batch, Close, Correction, JobRow, dump
+from wattribute.agent.core.model import SLOTS, TERM_SLOT
+from wattribute.agent.ledger.batch import Batch, Close, Correction, JobRow, dump, pack, unpack
 from wattribute.agent.ledger.chains import MOST_BREAKS, canonical
 from wattribute.agent.ledger.files import DATABASE
 from wattribute.agent.ledger.reader import read_only
@@ -360,3 +361,18 @@ def test_many_broken_rows_are_counted_and_not_all_described(many: Path, tmp_path
     assert len(problems) < 400
     assert any("breaks at 2898 more positions" in text for text in problems)
     assert any("more of 4096 groups" in text for text in problems)
+
+
+def test_totals_of_a_job_that_is_over_are_what_is_closed(sound: Path, tmp_path: Path) -> None:
+    def more(connection: sqlite3.Connection) -> None:
+        (row_id, packed) = connection.execute(
+            "SELECT id, packed FROM job JOIN total USING (id) WHERE finished = 1"
+        ).fetchone()
+        values = unpack(packed)
+        values[TERM_SLOT["operation"]] += 5
+        connection.execute(
+            "UPDATE total SET packed = ?, crc = ? WHERE id = ?", (pack(values), zlib.crc32(pack(values)), row_id)
+        )
+
+    (problem,) = edited(sound, tmp_path, more)
+    assert problem.text == "job 'b' is over, and its totals aren't what is closed of it"
