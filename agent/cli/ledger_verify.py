@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from wattribute.agent.archive import Archive, open_archive
+from wattribute.agent.archive import Archive, Unreachable, open_archive
 from wattribute.agent.archive.schema import hash_of_event
 from wattribute.agent.cli.ledger_options import PATH, archive_is_there, config_of, places
 from wattribute.agent.config import Config
@@ -111,14 +111,23 @@ def _verified(config: Config, kept: list[Head]) -> Iterator[Found]:
                     _compare(found, head, NO_HASH.hex() if head.rows == 0 else there)
         yield found
     if with_archive:
-        with open_archive(config, pull=False) as archive:
-            found = Found(name=archive.name, problems=[{"problem": text} for text in archive.verify()])
-            for end in archive.heads():
-                found.heads.append(Head(end.hash, end.rows, f"{ARCHIVE}{end.chain}", end.table, end.node_id))
-            for head in kept:
-                if head.where.startswith(ARCHIVE):
-                    _compare(found, head, _in_archive(archive, head))
-        yield found
+        try:
+            yield _archived(config, kept)
+        except Unreachable as error:
+            if not with_ledger:
+                raise
+            yield Found(name="the archive", problems=[{"problem": f"it wasn't checked: {error}"}])
+
+
+def _archived(config: Config, kept: list[Head]) -> Found:
+    with open_archive(config, pull=False) as archive:
+        found = Found(name=archive.name, problems=[{"problem": text} for text in archive.verify()])
+        for end in archive.heads():
+            found.heads.append(Head(end.hash, end.rows, f"{ARCHIVE}{end.chain}", end.table, end.node_id))
+        for head in kept:
+            if head.where.startswith(ARCHIVE):
+                _compare(found, head, _in_archive(archive, head))
+    return found
 
 
 def _ledger(reader: Reader, name: str) -> Found:

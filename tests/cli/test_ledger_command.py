@@ -542,3 +542,14 @@ def test_the_way_to_verify_by_hand_is_right(here: Path, tmp_path: Path) -> None:
     good("export", here, "--local", "-o", tmp_path / "windows.jsonl")
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == good("verify", here, "--head").split(" ")[0], done.stderr
+
+
+def test_an_archive_that_is_away_does_not_hide_the_nodes_own_ledger(tmp_path: Path) -> None:
+    open_ledger(tmp_path).close()
+    config = tmp_path / "w.toml"
+    config.write_text(f'[agent]\nstate_dir = "{tmp_path}"\n[ledger]\nurl = "postgresql://u@127.0.0.1:9/x"\n')
+    result = CliRunner().invoke(main, ["ledger", "verify", "--config", str(config), "--json"])
+    assert result.exit_code == 1
+    node, archive = json.loads(result.stdout)["stores"]
+    assert (node["problems"], len(node["heads"])) == ([], 3)
+    assert "it wasn't checked" in archive["problems"][0]["problem"]
