@@ -13,7 +13,6 @@ from wattribute.agent.core.model import (
     QUALITIES,
     SHARE_KINDS,
     TERM_SLOT,
-    Job,
     Term,
     energy_slot,
 )
@@ -128,19 +127,6 @@ class _Products(Mapping[str, Product]):
 
     def __len__(self) -> int:
         return len(self._said)
-
-
-def _stood_on(job: Job, about: Mapping[str, Any]) -> dict[str, Product]:
-    """The declared products that a job may pay, out of very many."""
-    products: dict[str, Product] = {}
-    queue = [job.product_id, *job.uses]
-    for product_id in queue:
-        said = about.get(product_id)
-        if said is not None and product_id not in products:
-            runs_on, parents = tuple(said["runs_on"]), dict.fromkeys(said["parents"], ALL)
-            products[product_id] = Product(id=product_id, runs_on=runs_on, parents=parents)
-            queue.extend(runs_on)
-    return products
 
 
 def recorded(state_dir: Path) -> list[dict[str, Any]]:

@@ -112,12 +112,7 @@ class Tariff:
 
     def _split(self, presence: Presence, *amounts: tuple[Term, int, int]) -> Iterator[tuple[Term, Parts]]:
         if presence.nobodys:
-            # Of a fleet's, what falls due while nobody is here is for the nodes with payers to book.
-            elsewhere = self.in_fleet and not presence.weight
-            for term, amount_ng, abroad_ng in amounts:
-                elsewhere_ng = abroad_ng if elsewhere else 0
-                if amount_ng:
-                    yield term, Parts({}, amount_ng - elsewhere_ng, elsewhere_ng)
+            yield from ((term, Parts({}, amount_ng, 0)) for term, amount_ng, _ in amounts if amount_ng)
             presence.close()
             return
         left = presence.left
