@@ -100,7 +100,7 @@ class PostgresDatabase:
                     self._prepared(sql), params, execution_options={"stream_results": True, "yield_per": ROWS_AT_ONCE}
                 )
             try:
-                pieces = result.partitions()
+                pieces = result.partitions(ROWS_AT_ONCE)
                 while True:
                     with self._deadline():
                         piece = next(pieces, None)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.archive.rows import EPOCH, Chained, S, chain, correction, told, window
 from tests.doubles.postgres import Postgres
 from wattribute.agent.archive import FILE, Archive, Unreachable, open_archive, totals
+from wattribute.agent.archive.postgres import PostgresDatabase
 from wattribute.agent.config.schema import Agent, Config, Ledger
 from wattribute.agent.core.errors import ConfigError, LedgerError
 from wattribute.agent.core.fleet_parts import Amounts, Key, Part
@@ -517,6 +518,18 @@ def test_a_database_that_is_anothers_or_in_an_old_encoding_is_told(postgres: Pos
         assert archive.job("é") is not None
         with pytest.raises(LedgerError, match=r"no equivalent in encoding .*in UTF8 \(createdb --encoding UTF8\)"):
             archive.deliver("n2", "windows", chain([window("日本", node="n2")]))
+
+
+def test_rows_come_as_they_are_asked_for(postgres: Postgres) -> None:
+    name = postgres.new_database()
+    database = PostgresDatabase(postgres.url(name))
+    database.run("CREATE SEQUENCE s")
+    with database.transaction(writing=True):
+        rows = database.stream("SELECT nextval('s') FROM generate_series(1, 50000)")
+        assert next(rows) == (1,)
+        assert int(postgres.sql("SELECT last_value FROM s", name)) < 5000
+        assert sum(1 for _ in rows) == 49_999
+    database.close()
 
 
 def test_a_role_that_may_only_read_is_told_what_it_lacks(postgres: Postgres, tmp_path: Path) -> None:
