@@ -91,7 +91,7 @@ class Dues:
                 if live is None:
                     record.bill_late(job_id, owed, closed.start_unix_ns, closed.end_unix_ns, closed.cause)
                     continue
-                add_taxes(live.entry.values, live.entry.taxes_ng, owed)
+                self._books.taxes.waive(add_taxes(live.entry.values, live.entry.taxes_ng, owed))
                 live.entry.changed, live.known_meta = True, False
                 live.reopened += 1
         if self._exchange is not None:

@@ -224,12 +224,12 @@ class Books:
         due = self.taxes.settle(now_ns, unix_ns, meter.read())
         for job_id, owed in due.by_job.items():
             entry = self.jobs[job_id]
-            add_taxes(entry.values, entry.taxes_ng, owed)
+            self.taxes.waive(add_taxes(entry.values, entry.taxes_ng, owed))
             entry.changed = True
         for closed in due.closed:
             for job_id in closed.parts.keys() & self.jobs.keys():
                 entry = self.jobs[job_id]
-                add_taxes(entry.values, entry.taxes_ng, closed.owed(job_id))
+                self.taxes.waive(add_taxes(entry.values, entry.taxes_ng, closed.owed(job_id)))
                 entry.changed = True
             gone = {job_id: part for job_id, part in closed.parts.items() if job_id not in self.jobs}
             if gone:

@@ -15,6 +15,9 @@ from wattribute.agent.core.products import Product, epc_parts, own_parts, payees
 from wattribute.agent.core.retraining import Closed, Retraining
 from wattribute.agent.core.tariff import NOTHING_METERED, Metered, Tariff
 
+MOST_NG = 1 << 61
+"""About 2,300 t: a job owes no more by term, nor is more untaxed of a product. The ledger's totals have 64 bits."""
+
 Owed = dict[tuple[str, Term], int]
 """Nanograms by product and term."""
 
@@ -220,6 +223,11 @@ class Taxes:
                 due.closed.append(closed)
         return due
 
+    def waive(self, over: Owed) -> None:
+        """What an absurd rate or EPC made a job owe, past all that can be written down, is untaxed."""
+        for (product_id, term), owed_ng in over.items():
+            self._book(product_id, term, -owed_ng, owed_ng, self._at_ns)
+
     def missing_epc(self, job: Job) -> tuple[str, ...]:
         """Declared products that a job pays whose EPC isn't known: its ASC^e is then a lower bound."""
         due = [p for p in payees(job, self.products) if self.products[p].status == "frozen"]
@@ -354,15 +362,21 @@ class Taxes:
         if billed_ng:
             account.billed_ng[term] = account.billed_ng.get(term, 0) + billed_ng
         if untaxed_ng:
-            account.untaxed_ng[term] = account.untaxed_ng.get(term, 0) + untaxed_ng
+            account.untaxed_ng[term] = min(account.untaxed_ng.get(term, 0) + untaxed_ng, MOST_NG)
 
 
 def _since(present: _Present) -> int:
     return present.since_ns
 
 
-def add_taxes(values: list[int], taxes_ng: Owed, owed: Mapping[tuple[str, Term], int]) -> None:
-    """Book owed nanograms on a job: into its totals by term, and by product."""
+def add_taxes(values: list[int], taxes_ng: Owed, owed: Mapping[tuple[str, Term], int]) -> Owed:
+    """Book owed nanograms on a job: into its totals by term, and by product. Gives back what is past MOST_NG."""
+    over: Owed = {}
     for (product_id, term), owed_ng in owed.items():
-        values[TERM_SLOT[term]] += owed_ng
+        total_ng = values[TERM_SLOT[term]] + owed_ng
+        if total_ng > MOST_NG:
+            over[product_id, term] = owed_ng
+            continue
+        values[TERM_SLOT[term]] = total_ng
         taxes_ng[product_id, term] = taxes_ng.get((product_id, term), 0) + owed_ng
+    return over

@@ -95,3 +95,22 @@ def test_a_late_tax_of_a_job_that_cannot_be_read_stays_on_the_page(bench: Bench,
         bench.tick(INTERVAL_S)
     page = bench.page()
     assert total(page, JOB_GRAMS, term="retraining") == total(page, BILLED, term="retraining") > 0
+
+
+def test_an_absurd_rate_stops_nobody(bench: Bench, workers: list[Worker]) -> None:
+    """Its job owes no more than a ledger can hold, nor is more untaxed; what else runs is billed as ever."""
+    rate = "scope = 'node'\noverhead_g_per_min = 1e18\n"
+    sane = "[[product]]\nid = 'sane'\nscope = 'node'\noverhead_g_per_min = 60\n"
+    bench.open(f"[export]\nhold_s = 5\n{sane}[[product]]\nid = 'absurd'\n{rate}")
+    bench.tick()
+    bench.start("a", workers[0].pid, product_id="absurd", uses=("sane",))
+    for _ in range(3):
+        bench.tick(100)
+    page = bench.page()
+    assert total(page, BILLED, product_id="sane") == total(page, JOB_GRAMS, term="platform", job_id="a") > 300
+    assert total(page, BILLED, product_id="absurd") == 0 < total(page, UNTAXED, product_id="absurd")
+    bench.restart()
+    bench.end("a", workers[0].pid)
+    for seconds in (20, 20, 300):
+        bench.tick(seconds)
+    bench.page()
