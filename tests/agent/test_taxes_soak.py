@@ -28,8 +28,8 @@ from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.model import TERM_SLOT, TERMS, ProcessId, Role, Term
 from wattribute.agent.ledger.batch import Batch
 from wattribute.agent.ledger.reader import read_only
+from wattribute.agent.ledger.schema import WINDOW_NS
 from wattribute.agent.ledger.store import Store
-from wattribute.agent.record import WINDOW_NS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 
