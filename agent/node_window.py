@@ -38,9 +38,10 @@ class NodeWindow:
             self._closed_unix_ns, self._end_unix_ns = unix_ns - AFTER_JOB_NS, next_end_unix_ns
         self._pending |= job_closed
         over = unix_ns >= self._end_unix_ns or (self._pending and unix_ns - self._closed_unix_ns >= AFTER_JOB_NS)
-        if over:
+        if over or next_end_unix_ns < self._end_unix_ns:  # a clock that was set back would leave it open for as long
             self._closed_unix_ns, self._end_unix_ns, self._pending = unix_ns, next_end_unix_ns, False
-        return over
+            return True
+        return False
 
     def rows(self, books: Books, unix_ns: int, prices: str) -> tuple[JobRow, Close]:
         """The node's totals as they are now, and the close of its window."""

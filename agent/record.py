@@ -227,7 +227,9 @@ class Record:
             if live.entry.ended_ns is not None and not books.holds(live.entry):
                 self._window_end_unix_ns.pop(key, None)
                 closes.append(Close(key, unix_ns, packed, prices))
-            elif unix_ns >= self._window_end_unix_ns.setdefault(key, window_end_unix_ns):
+            elif window_end_unix_ns != self._window_end_unix_ns.setdefault(
+                key, window_end_unix_ns
+            ):  # over, or set back
                 self._window_end_unix_ns[key] = window_end_unix_ns
                 closes.append(Close(key, unix_ns, packed, prices))
         if self._node_window.due(unix_ns, window_end_unix_ns, job_closed=bool(closes)):

@@ -104,3 +104,18 @@ def test_the_end_of_a_job_closes_the_nodes_window_but_not_each(bench: Bench, wor
     for _ in range(12):
         bench.tick()
     assert windows() == before + 1
+
+
+def test_a_clock_that_was_set_back_leaves_no_window_open(bench: Bench, worker: Worker, tmp_path: Path) -> None:
+    bench.tick()
+    bench.start("a", worker.pid)
+    for set_back_s in (0, 3 * 86_400, 0, 600):
+        bench.clock.unix_ns -= set_back_s * 10**9
+        worker.burn()
+        bench.tick(300)
+        bench.node.flush()
+        jobs, unpaid, node = closed(tmp_path / "state")
+        assert jobs + unpaid == node
+        assert node["cpu"] == sum(uj for (kind, _, _), uj in bench.node.books.node_energy_uj.items() if kind == "cpu")
+    bench.end("a", worker.pid)
+    bench.tick()
