@@ -181,12 +181,12 @@ def _settle(climate: Climate, record: "Record | NoRecord", state_dir: Path, cloc
         return
     from wattribute.agent.settlement import Settlement
 
-    def taxes_here(product_id: str) -> bool:
+    def metered_here(product_id: str) -> bool:
         product = taxes.products.get(product_id)
-        return product is not None and product.scope != "fleet"
+        return product is not None and product.scope != "fleet" and not product.overhead_rate
 
     grid, done = climate.grid, record.corrections
-    settlement = Settlement(state_dir, grid.final_price, clock.time_ns, done.position, grid.since_unix_ns, taxes_here)
+    settlement = Settlement(state_dir, grid.final_price, clock.time_ns, done.position, grid.since_unix_ns, metered_here)
     climate.settle_with(settlement, clock.time_ns(), done.until_unix_ns)
 
 

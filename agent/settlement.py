@@ -2,14 +2,14 @@
 
 Closed windows are gone through in the order of their chain, each once: as soon as every period that one overlaps has
 its final value, the difference between what its energy costs and what was booked is a correction. Nanograms. Within a
-window energy counts as used evenly. What a platform's job is corrected by reaches its payers (settled_taxes); other
-taxes are left as they were booked.
+window energy counts as used evenly. A platform that is metered here was booked at the same price, so the tax that a
+window paid for it is corrected in proportion; other taxes are left as they were booked.
 """
 
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,25 +19,22 @@ from wattribute.agent.core.units import UJ_PER_KWH
 from wattribute.agent.grid_followed import HORIZON_NS
 from wattribute.agent.ledger.batch import Correction
 from wattribute.agent.ledger.reader import Reader, read_only
-from wattribute.agent.ledger.schema import NODE_KEY, WINDOW_NS, WindowRow
-from wattribute.agent.settled_taxes import Billed, billed
-from wattribute.agent.settled_taxes import corrections as spread
+from wattribute.agent.ledger.schema import NODE_KEY, WindowRow
 from wattribute.collectors.grid.feed import HOUR_NS
 
 log = logging.getLogger("wattribute")
 
-Payers = Callable[[str, int, int], Billed | None]
-"""What a product billed for its platform from one moment to another; None for one whose payers aren't all here."""
+MeteredHere = Callable[[str], bool]
+"""Whether all that a product bills for its platform is what its jobs on this node cost."""
 
 FinalPrice = Callable[[int, int], Price | None]
 """What energy cost from one moment (Unix ns) to another, once that is final; None until then."""
 
+_TAX = "tax.platform."
 EVERY_S = 60.0
 BEHIND_S = 1.0
 """How often there is a pass, and how often while there is more than one pass takes: thousands of jobs close at once."""
 ROWS = 2000
-PAYERS_CLOSE_NS = 2 * WINDOW_NS
-"""By then whoever paid a tax in a window has closed its own."""
 GIVEN_UP_NS = HORIZON_NS - 4 * HOUR_NS
 """A provider that never tells the final value isn't waited for any longer: the row stays as it was booked. The rows
 behind it have as much time left."""
@@ -63,7 +60,7 @@ class ClosedWindow(NamedTuple):
     booked: Price  # in nanograms here
     provisional: bool
     quality: str
-    role: str = "use"
+    platform_ng: Mapping[str, int] = {}  # by product, what was paid for its platform
 
 
 def closed_windows(rows: Iterable[tuple[int, WindowRow]]) -> Iterator[ClosedWindow]:
@@ -88,7 +85,7 @@ def closed_windows(rows: Iterable[tuple[int, WindowRow]]) -> Iterator[ClosedWind
             Price(_booked(amounts, prefix, "operation"), _booked(amounts, prefix, "cooling")),
             said.get("final") is False,
             str(said.get("quality", "")),
-            str(said.get("role", "use")),
+            {name.removeprefix(_TAX): ng for name, ng in amounts.items() if name.startswith(_TAX)},
         )
 
 
@@ -104,12 +101,11 @@ def settle(
     now_unix_ns: int,
     after: int,
     since_unix_ns: int = 0,
-    payers: Payers = lambda product_id, start_unix_ns, end_unix_ns: None,
+    metered_here: MeteredHere = lambda product_id: False,
 ) -> Settled:
     """Correct what can be corrected now; stops at the first window whose final price isn't known yet.
 
-    What began before `since_unix_ns` was another source's: its final price never comes. A platform's window waits until
-    those of its payers are closed, too.
+    What began before `since_unix_ns` was another source's: its final price never comes.
     """
     corrections: list[Correction] = []
     position, until_unix_ns = after, 0
@@ -117,43 +113,32 @@ def settle(
         if window.provisional:
             price = final_price(window.start_unix_ns, window.end_unix_ns)
             awaited = window.start_unix_ns >= since_unix_ns and now_unix_ns - window.end_unix_ns < GIVEN_UP_NS
-            early = window.role == "platform" and now_unix_ns - window.end_unix_ns < PAYERS_CLOSE_NS
-            if (price is None and awaited) or (price is not None and early):
+            if price is None and awaited:
                 break
             if price is not None:
-                found = list(_corrections(window, price))
-                corrections += found
-                if window.role == "platform" and found:
-                    corrections += _of_payers(window, sum(one.delta_ng for one in found), payers)
+                corrections += _corrections(window, price, metered_here)
         position, until_unix_ns = window.position, max(until_unix_ns, window.end_unix_ns)
     return Settled(corrections, position, until_unix_ns)
 
 
-def _of_payers(window: ClosedWindow, delta_ng: int, payers: Payers) -> Iterator[Correction]:
-    product_id, start_unix_ns, end_unix_ns = window.product_id, window.start_unix_ns, window.end_unix_ns
-    found = payers(product_id, start_unix_ns, end_unix_ns)
-    if found is not None:
-        detail = f"its part of what {window.job_id} was corrected by"
-        yield from spread(found, product_id, start_unix_ns, end_unix_ns, delta_ng, detail)
+def _corrections(window: ClosedWindow, price: Price, metered_here: MeteredHere) -> Iterator[Correction]:
+    detail = f"{window.quality} value settled: {price.operation} ng/kWh"
 
+    def by(product_id: str, term: str, delta_ng: int) -> Iterator[Correction]:
+        if abs(delta_ng) > 1:  # a nanogram is what a carried remainder can make
+            times = window.start_unix_ns, window.end_unix_ns
+            yield Correction(window.job_id, product_id, term, "intensity", *times, delta_ng, detail)
 
-def _corrections(window: ClosedWindow, price: Price) -> Iterator[Correction]:
-    for term, per_kwh, booked_ng in (
+    booked_ng = window.booked.operation + window.booked.cooling
+    due = window.energy_uj * (price.operation + price.cooling)
+    for term, per_kwh, was_ng in (
         ("operation", price.operation, window.booked.operation),
         ("cooling", price.cooling, window.booked.cooling),
     ):
-        delta_ng = window.energy_uj * per_kwh // UJ_PER_KWH - booked_ng
-        if abs(delta_ng) > 1:  # a nanogram is what a carried remainder can make
-            yield Correction(
-                window.job_id,
-                window.product_id,
-                term,
-                "intensity",
-                window.start_unix_ns,
-                window.end_unix_ns,
-                delta_ng,
-                f"{window.quality} value settled: {per_kwh} ng/kWh",
-            )
+        yield from by(window.product_id, term, window.energy_uj * per_kwh // UJ_PER_KWH - was_ng)
+    for product_id, paid_ng in window.platform_ng.items():
+        if booked_ng and metered_here(product_id):
+            yield from by(product_id, "platform", paid_ng * due // (booked_ng * UJ_PER_KWH) - paid_ng)
 
 
 class Settlement:
@@ -168,16 +153,15 @@ class Settlement:
         clock_unix_ns: Callable[[], int],
         after: int,
         since_unix_ns: int = 0,
-        taxes_here: Callable[[str], bool] = lambda product_id: True,
+        metered_here: MeteredHere = lambda product_id: False,
     ) -> None:
-        """`taxes_here`: whether all that a product's platform costs here is paid here, or nowhere."""
         self.name = "settlement"
         self._state_dir = state_dir
         self._final_price = final_price
         self._clock_unix_ns = clock_unix_ns
         self._position = after
         self._since_unix_ns = since_unix_ns
-        self._taxes_here = taxes_here
+        self._metered_here = metered_here
         self._ready: Settled | None = None
         self._reader: Reader | None = None
         self._stop = threading.Event()
@@ -203,16 +187,14 @@ class Settlement:
             for position, row, _ in self._reader.chain("windows", self._position, ROWS)
             if isinstance(row, WindowRow)
         ]
-        reader, now_unix_ns = self._reader, self._clock_unix_ns()
-
-        def payers(product_id: str, start_unix_ns: int, end_unix_ns: int) -> Billed | None:
-            if not self._taxes_here(product_id):
-                return None
-            near = reader.statements(start_unix_ns, end_unix_ns, PAYERS_CLOSE_NS)
-            return billed(near, product_id, start_unix_ns, end_unix_ns)
-
-        windows = closed_windows(rows)
-        found = settle(windows, self._final_price, now_unix_ns, self._position, self._since_unix_ns, payers)
+        found = settle(
+            closed_windows(rows),
+            self._final_price,
+            self._clock_unix_ns(),
+            self._position,
+            self._since_unix_ns,
+            self._metered_here,
+        )
         if found.position <= self._position:
             return False
         self._position = found.position

@@ -86,22 +86,6 @@ class Reader:
         )
         return [(position, ROWS[table](*values), kept) for *values, position, kept in found]
 
-    def statements(self, start_unix_ns: int, end_unix_ns: int, longest_ns: int) -> list[WindowRow]:
-        """The rows that belong to no domain of windows that overlap a stretch of time, but for such as are longer than
-        `longest_ns`. Raises LedgerError.
-        """
-        columns = COLUMNS["windows"].removeprefix("epoch_id, ")
-        found = self._rows(
-            f"SELECT node_id, epoch, {columns} FROM windows JOIN epochs USING (epoch_id)"
-            # By the index, which begins with the epoch and the start.
-            " WHERE epoch_id IN (SELECT epoch_id FROM epochs) AND window_start_unix_ns > ? AND window_start_unix_ns < ?"
-            " AND window_end_unix_ns > ? AND domain = ''",
-            start_unix_ns - longest_ns,
-            end_unix_ns,
-            start_unix_ns,
-        )
-        return [WindowRow(*row) for row in found]
-
     def created_unix_ns(self) -> int:
         """When this ledger was begun: it tells one ledger of a node from the next. Raises LedgerError."""
         return int(self._rows("SELECT created_unix_ns FROM meta")[0][0])
