@@ -453,7 +453,7 @@ print(json.dumps([job.receipt.to_dict()["cpu_s"], float(done.stdout)]))
 """
     outer_s, inner_s = in_a_process(script, tmp_path)
     assert 0.29 < inner_s < 0.45
-    assert 0.09 < outer_s < 0.35  # its own, and the start of the child
+    assert 0.09 < outer_s < 0.5  # its own, and the start of the child; with what the child measured itself 0.65
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="Linux")
