@@ -1,6 +1,7 @@
 """Skips for a missing tool are counted by name in the last line; under WATTRIBUTE_TEST_REQUIRE they fail instead."""
 
 import os
+import tempfile
 from collections import Counter
 from collections.abc import Generator
 
@@ -22,6 +23,10 @@ def pytest_configure(config: pytest.Config) -> None:
     for name in list(os.environ):
         if name.startswith(("WATTRIBUTE_", "SLURM_", "TORCHELASTIC_")) and not name.startswith("WATTRIBUTE_TEST_"):
             del os.environ[name]  # what this shell says of agents and jobs isn't the tests'
+    # Nor are the receipts that this user's own jobs have left.
+    own = tempfile.TemporaryDirectory(prefix="wattribute-tests-")
+    config.add_cleanup(own.cleanup)
+    os.environ["XDG_STATE_HOME"] = own.name
     client = Client.find(os.environ)
     if client is not None:
         client.close()

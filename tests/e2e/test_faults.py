@@ -20,7 +20,7 @@ from wattribute.agent.client import Client
 from wattribute.agent.ledger.reader import read_only
 
 Start = Callable[..., RunningAgent]
-KILLS = int(os.environ.get("WATTRIBUTE_TEST_KILLS", "12"))
+KILLS = int(os.environ.get("WATTRIBUTE_TEST_KILLS", "8"))
 BURN = """
 import os, time
 while os.getppid() == {parent}:
