@@ -34,6 +34,7 @@ class Climate:
         self._hardware = hardware
         self._band = grid.band()
         self._settlement: Settlement | None = None
+        self._texts: tuple[tuple[float, Band], dict[str, list[str]]] | None = None
         self._settled_until_unix_ns = self._opened_unix_ns = 0
 
     @property
@@ -105,13 +106,6 @@ class Climate:
     def about(self, unix_ns: int) -> dict[str, Any]:
         """What is the same on all receipts: JSON values; bands are pairs of exact fractions, as texts."""
         value, pue = self._grid.now(unix_ns), self._grid.pue(unix_ns)
-        # A configured PUE that varies may have been larger when a job ran: the band must hold for that one too.
-        largest = max(pue, _LARGE_PUE) if self.varies and self._pue_configured else pue
-        bands = {
-            "intensity": self._band,
-            "pue": pue_band(largest, configured=self._pue_configured),
-            "hardware": self._hardware,
-        }
         return {
             "pue": pue,
             "intensity": {
@@ -124,8 +118,21 @@ class Climate:
                 "source": value.source,
             },
             "varies": self.varies,
-            "bands": {name: band_texts(band) for name, band in bands.items()},
+            "bands": self._band_texts(pue),
         }
+
+    def _band_texts(self, pue: float) -> dict[str, list[str]]:
+        """Made anew only where something changed: a tick asks for them."""
+        if self._texts is None or self._texts[0] != (pue, self._band):
+            # A configured PUE that varies may have been larger when a job ran: the band must hold for that one too.
+            largest = max(pue, _LARGE_PUE) if self.varies and self._pue_configured else pue
+            bands = {
+                "intensity": self._band,
+                "pue": pue_band(largest, configured=self._pue_configured),
+                "hardware": self._hardware,
+            }
+            self._texts = (pue, self._band), {name: band_texts(band) for name, band in bands.items()}
+        return self._texts[1]
 
     def health(self) -> list[SourceHealth]:
         """Of what is asked for the intensity."""
