@@ -176,7 +176,7 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FoundBench
         assert ledger.verify() == []
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_any_course_of_events_adds_up_never_falls_and_bills_each_nanosecond_once(bench: FoundBench, seed: int) -> None:
     bench.open(CONFIGURATION)
     bench.tick()

@@ -119,7 +119,7 @@ def flips(draw: st.DrawFn) -> tuple[Table, int, str, Any]:
     return table, draw(st.integers(0, 99)), column, draw(values)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(flip=flips())
 @example(flip=("gaps", 0, "kind", b"r)"))
 @example(flip=("windows", 3, "content", '{"direct.measured":1e2}'))
@@ -157,7 +157,7 @@ def test_any_changed_value_is_found_and_its_row_named(
         json.dumps(problem.text)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(table=st.sampled_from(CHAINS), places=st.tuples(st.integers(0, 99), st.integers(0, 99)), hashes=st.booleans())
 def test_swapped_rows_are_found_and_named(
     sound: Path, tmp_path: Path, table: Table, places: tuple[int, int], hashes: bool

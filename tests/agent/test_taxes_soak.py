@@ -282,7 +282,7 @@ class PayersMachine(RuleBasedStateMachine):
 
 TestPayers = PayersMachine.TestCase
 TestPayers.settings = settings(
-    max_examples=12,
+    max_examples=8,
     stateful_step_count=30,
     deadline=None,
     phases=[Phase.explicit, Phase.generate],  # shrinking takes minutes: take the phases out for it
