@@ -155,7 +155,6 @@ class Settlement:
         since_unix_ns: int = 0,
         metered_here: MeteredHere = lambda product_id: False,
     ) -> None:
-        self.name = "settlement"
         self._state_dir = state_dir
         self._final_price = final_price
         self._clock_unix_ns = clock_unix_ns

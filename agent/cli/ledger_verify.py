@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import click
 
@@ -18,7 +18,7 @@ from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.ledger.files import DATABASE
 from wattribute.agent.ledger.reader import Reader, read_only
-from wattribute.agent.ledger.schema import CHAINS, NO_HASH
+from wattribute.agent.ledger.schema import CHAINS, NO_HASH, Table
 
 EVENTS = "product_events"
 LEDGER, ARCHIVE = "ledger", "archive/"
@@ -161,9 +161,10 @@ def _in_archive(archive: Archive, head: Head) -> str | None:
         for _, event in events[: head.rows]:
             there = hash_of_event(there, json.dumps(event, separators=(",", ":")))
         return there if len(events) >= head.rows else None
-    tips = archive.acked(head.node_id, head.table)  # type: ignore[arg-type]
+    table = cast(Table, head.table)
+    tips = archive.acked(head.node_id, table)
     for tip in tips:
-        if archive.hash_at(head.table, tips, tip, head.rows) == head.hash:  # type: ignore[arg-type]
+        if archive.hash_at(table, tips, tip, head.rows) == head.hash:
             return head.hash
     return None
 

@@ -134,7 +134,6 @@ class Recovery:
     stock_ng: int | None
     recovered_ng: int
     expected_ng: int | None = None
-    elapsed_s: int | None = None
     left_s: int | None = None
     excess_ng: int = 0
 
@@ -161,7 +160,6 @@ def recovery(found: Book, product_id: str, now_unix_ns: int) -> Recovery:
         stock_ng=stock_ng,
         recovered_ng=recovered_ng,
         expected_ng=stock_ng * elapsed_ns // life_ns,
-        elapsed_s=elapsed_ns // 10**9,
         left_s=(life_ns - elapsed_ns) // 10**9,
         excess_ng=excess_ng,
     )

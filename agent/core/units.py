@@ -61,11 +61,6 @@ def rate_from_g_per_min(rate_g_per_min: float | str) -> int:
     return round(Fraction(Decimal(str(rate_g_per_min))) * NG_PER_G * RATE_SCALE / 60)
 
 
-def rate_from_stock(stock_ng: int, lifetime_s: int) -> int:
-    """A stock written off evenly over its life: nanograms over seconds to nanograms per 1e9 s."""
-    return round(Fraction(stock_ng * RATE_SCALE, lifetime_s))
-
-
 def energy_over(power_uw: int, duration_ns: int) -> int:
     """Microjoules that a constant power yields over a time, rounded down."""
     return power_uw * duration_ns // NS_PER_S

@@ -191,7 +191,3 @@ def _time(unix_ns: object) -> str:
         return rfc3339(unix_ns if isinstance(unix_ns, int) else None) or repr(unix_ns)
     except (OverflowError, ValueError, OSError):  # a year that no calendar has
         return repr(unix_ns)
-
-
-def _hex(kept: object) -> str:
-    return kept.hex() if isinstance(kept, bytes) else repr(kept)

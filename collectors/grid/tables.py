@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from wattribute.agent.core.intensity import About, FactorType, valued
 from wattribute.agent.core.model import CarbonIntensity
@@ -90,5 +90,5 @@ def bundled() -> Table:
         )
 
 
-def _rows(lines: Iterable[str]) -> Iterable[dict]:  # type: ignore[type-arg]  # our own file, tested
+def _rows(lines: Iterable[str]) -> Iterable[dict[str, Any]]:
     return csv.DictReader(lines)
