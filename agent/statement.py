@@ -6,6 +6,7 @@ from math import isclose
 from pathlib import Path
 from typing import Any, cast
 
+from wattribute.agent.core.fleet_shares import waiting
 from wattribute.agent.core.intensity import Band
 from wattribute.agent.core.model import (
     DOMAIN_KINDS,
@@ -149,7 +150,7 @@ def recorded(state_dir: Path) -> list[dict[str, Any]]:
             return []
         saved = {**ledger.finished_jobs(), **ledger.jobs()}
         seen_unix_ns = ledger.committed_unix_ns()
-    taxed_later = served(state)
+    taxed_later = served(state) | waiting(state)
     # Where prices change in time: up to when what was booked is settled, and since when a final price is waited for.
     until_unix_ns = state.get("corrections", {}).get("until_unix_ns", 0) - CLOSED_BY_NS
     since_unix_ns = seen_unix_ns - GIVEN_UP_NS if state["about"].get("varies") else seen_unix_ns

@@ -323,3 +323,8 @@ class FleetShares:
         both = (apportion(ng, [weights[job] for job in jobs]) for ng in (jsc_ng, hardware_ng))
         parts = {job: part for job, *part in zip(jobs, *both, strict=True) if any(part)}
         return Closed(key.product_id, *times, {j: (a, b) for j, (a, b) in parts.items()}, (0, 0), key.kind, cause)
+
+
+def waiting(state: Mapping[str, Any]) -> set[str]:
+    """The jobs that may still be billed what the fleet metered, by what `chunks` gave: for who reads it elsewhere."""
+    return {Stay(*row).job_id for _, (what, _, _, *row) in Chunks(PREFIX).restore(state) if what == "stay"}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from wattribute.agent.core import fleet_parts, fleet_shares
 from wattribute.agent.core.fleet_parts import Amounts, Key, Part, Verdict, slices
-from wattribute.agent.core.fleet_shares import FleetShares
+from wattribute.agent.core.fleet_shares import FleetShares, waiting
 from wattribute.agent.core.units import DAY_S, NS_PER_S
 
 S = NS_PER_S
@@ -58,6 +58,7 @@ class World:
         self.now_ns = 0
         self.offset_ns = DAWN
         self.state: dict[str, Any] = {}
+        self.waited: set[str] = set()  # jobs that a reader of the state alone held open at some time
         self.shares = FleetShares()
         self.begin()
 
@@ -81,6 +82,8 @@ class World:
 
     def restart(self, *went_on: str) -> None:
         self.state |= json.loads(json.dumps(self.shares.chunks()))
+        self.waited.update(waiting(self.state))
+        assert {job_id for job_id in self.waited if self.shares.open(job_id)} == waiting(self.state)
         saved = json.loads(json.dumps(self.shares.save()))
         self.begin()
         for job_id in went_on:
