@@ -18,6 +18,7 @@ from wattribute.agent.requests import (
     JobUpdate,
     Peer,
     Request,
+    Units,
 )
 
 
@@ -35,6 +36,7 @@ class NodeLike(Protocol):
     def settled(self, job_id: str) -> bool: ...
     def jobs(self) -> list[dict[str, Any]]: ...
     def health(self) -> dict[str, Any]: ...
+    def units(self, request: Units, peer: Peer) -> dict[str, Any]: ...
 
 
 class Dispatch:
@@ -72,6 +74,8 @@ class Dispatch:
                 return {"jobs": self._node.jobs()}
             case Health():
                 return self._node.health()
+            case Units():
+                return self._node.units(request, peer)
 
     def settle(self) -> None:
         """Answers those whose closing read is in, or who have waited for two intervals."""

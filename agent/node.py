@@ -41,7 +41,7 @@ from wattribute.agent.live import CpuTime, LiveJob
 from wattribute.agent.pace import Pace
 from wattribute.agent.pauses import Pauses
 from wattribute.agent.registry import Registry, check_id
-from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
+from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer, Units
 from wattribute.agent.saved import is_described, totals_of
 from wattribute.agent.sources import Source
 from wattribute.agent.statement import receipt_of
@@ -166,6 +166,10 @@ class Node:
         live.entry.job = replace(live.entry.job, labels=request.labels)
         live.entry.changed, live.known_meta = True, False
         return {"job_id": request.job_id}
+
+    def units(self, request: Units, peer: Peer) -> dict[str, Any]:
+        """What a job has served. Raises Refused."""
+        raise Refused("not counted yet")
 
     def receipt(self, job_id: str) -> dict[str, Any] | None:
         """What a job has used until the last tick, or None where nobody knows it."""

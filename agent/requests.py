@@ -85,7 +85,52 @@ class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="healt
     id: int | str
 
 
-Request = Hello | JobStart | JobEnd | JobUpdate | JobReceipt | Jobs | Health
+class Served(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What was served on behalf of one tenant ("": nobody in particular), cumulative since the account began.
+
+    `requests` were answered, `aborted` weren't (an error, a worker that died). `units`: how much of what: tokens,
+    images, seconds.
+    """
+
+    tenant: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    requests: Annotated[int, msgspec.Meta(ge=0, le=1 << 60)] = 0
+    aborted: Annotated[int, msgspec.Meta(ge=0, le=1 << 60)] = 0
+    units: dict[Name, Annotated[float, msgspec.Meta(ge=0, le=1e18)]] = {}
+
+
+class Receipts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Energy of single requests, cumulative since the account began: how many fell into each of `BUCKETS_UJ` (the last
+    is for all above), their sum, and the latest of each bucket as (bucket, request's id, uJ, Unix time in ns).
+    """
+
+    counts: tuple[Annotated[int, msgspec.Meta(ge=0, le=1 << 60)], ...] = ()
+    sum_uj: Annotated[int, msgspec.Meta(ge=0, le=1 << 60)] = 0
+    latest: Annotated[tuple[tuple[int, Name, int, int], ...], msgspec.Meta(max_length=64)] = ()
+
+
+class Units(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="units", tag_field="op", kw_only=True):
+    """What a serving job has served, in batches. Counts are cumulative, so that one that is sent twice counts once.
+
+    `account` is the sender's own token for its counts: another one begins at 0. `until_ns` (CLOCK_BOOTTIME, None: now)
+    ends the window that `shares` tell of: rows of (slot, place in `served`, weight * time in flight, busy time), in ns
+    since the report before; `workers` is how many processes they come from. Without `shares` the window is split by
+    what was served in it. With `seen_ns` the answer has the windows that settled after that moment, of one `slot`.
+    """
+
+    id: int | str
+    job_id: Name
+    account: Name
+    until_ns: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)] | None = None
+    served: Annotated[tuple[Served, ...], msgspec.Meta(max_length=256)] = ()
+    shares: Annotated[tuple[tuple[int, int, int, int], ...], msgspec.Meta(max_length=2048)] | None = None
+    workers: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
+    in_flight: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = 0
+    receipts: Receipts | None = None
+    seen_ns: int | None = None
+    slot: int = 0
+
+
+Request = Hello | JobStart | JobEnd | JobUpdate | JobReceipt | Jobs | Health | Units
 
 PROTOCOL = "wattribute.control/1"
 Basis = Literal["daemon", "in-process"]
@@ -101,5 +146,8 @@ __all__ = [
     "JobUpdate",
     "Jobs",
     "Peer",
+    "Receipts",
     "Request",
+    "Served",
+    "Units",
 ]

@@ -11,7 +11,7 @@ from wattribute.agent.config.check import nearest
 from wattribute.agent.config.schema import Config
 
 SECTIONS = tuple(field.name for field in msgspec.structs.fields(Config))
-LISTS = ("rule", "embodied", "product")  # tables that may come several times: replaced as a whole by a higher layer
+LISTS = ("rule", "embodied", "engine", "product")  # may come several times: replaced as a whole by a higher layer
 PLAIN_NAMES = {
     "`float`": "a number",
     "`int`": "a whole number",

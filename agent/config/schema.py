@@ -230,9 +230,37 @@ class Product(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
     scope: Literal["node", "fleet"] | None = None
     tax_by: Literal["weight", "reserved", "units"] = "weight"
     amortise: Literal["time", "units"] = "time"
+    unit: Name = "request"
     expected_units: Positive | None = None
     retraining_interval_days: Positive | None = None
     parents: tuple[Parent, ...] = ()
+
+
+class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What is shown of metered requests: so many tenants of a product by name (the others are `_other`), and whether
+    the histogram of their energy names the latest request of each bucket (OpenMetrics exemplars).
+    """
+
+    max_tenants: Annotated[int, msgspec.Meta(ge=1, le=1000)] = 100
+    exemplars: bool = False
+
+
+class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A serving engine whose page of metrics tells how much it has served.
+
+    `job`: the job that it is; without one, the product's only running job of role use. `counters` name, for any other
+    kind, which series tell what (`request`, `prompt_token`, `output_token`, `prefill_s`, `decode_s`, `in_flight`, or a
+    unit of your own).
+    """
+
+    url: Filled
+    product: Name
+    kind: Literal["vllm", "tgi", "sglang", "triton", "llamacpp", "other"]
+    name: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    job: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    counters: dict[Name, Filled] = {}
+    interval_s: Annotated[float, msgspec.Meta(ge=0.1, le=300)] = 5.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 2.0
 
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -252,4 +280,6 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     provider: Provider = Provider()
     embodied: tuple[Embodied, ...] = ()
     ledger: Ledger = Ledger()
+    serving: Serving = Serving()
+    engine: tuple[Engine, ...] = ()
     product: tuple[Product, ...] = ()

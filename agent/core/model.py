@@ -239,6 +239,46 @@ class ProductTotals:
     running_jobs: int = 0
     jobs_total: int = 0
     weight_ppm_ns: int = 0
+    amortised_ng: Mapping[str, int] = field(default_factory=dict)  # what of the EPC is due by `time` and by `units`
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantTotals:
+    """What one tenant of a product was served and is billed for: micro-units by unit (`request` is one of them),
+    microjoules, and nanograms in the order of TERMS.
+    """
+
+    units: Mapping[str, int]
+    aborted: int
+    energy_uj: int
+    terms_ng: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServedTotals:
+    """What a product's metered jobs served, and who of its requests is billed for what.
+
+    Tenants + idle + unsettled = all that these jobs used, exactly, in energy and by term. `idle` is what no request was
+    there for, `unsettled` what isn't split yet (less than two reports of the meters). `stages`: the parts of what was
+    billed to requests that an engine tells apart (`prefill`, `decode`), as (uJ, ng by term). `receipts`: how many
+    requests that have one lie in each of BUCKETS_UJ, with the latest of each: bucket -> (id, uJ, Unix ns).
+    """
+
+    product_id: str
+    tenants: Mapping[str, TenantTotals]
+    idle_uj: int
+    idle_ng: Sequence[int]
+    unsettled_uj: int
+    unsettled_ng: Sequence[int]
+    in_flight: int = 0
+    stages: Mapping[str, tuple[int, Sequence[int]]] = field(default_factory=dict)
+    receipt_counts: Sequence[int] = ()
+    receipt_sum_uj: int = 0
+    receipt_latest: Mapping[int, tuple[str, int, int]] = field(default_factory=dict)
+
+
+# Upper ends of the histogram of what single requests took: 1 mJ to 100 kJ; what is above has a bucket of its own.
+BUCKETS_UJ: tuple[int, ...] = (*tuple(m * 10 ** e for e in range(3, 11) for m in (1, 3)), 10 ** 11)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -301,6 +341,7 @@ class Snapshot:
     ledger_created_unix_ns: int
     registry_hash: str
     corrections_ng: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (product, term), signed
+    served: Sequence[ServedTotals] = ()
     agent_tick_ns: int = 0
     agent_ticks: int = 0
     agent_ticks_late: int = 0

@@ -16,6 +16,9 @@ from wattribute.agent.core.model import Job
 ProductKind = Literal["platform", "model", "dataset", "service", "undeclared"]
 Status = Literal["open", "frozen", "retired"]
 Scope = Literal["node", "fleet"]
+Amortise = Literal["time", "units"]
+REQUEST = "request"
+"""The unit that every metered request is one of."""
 WEIGHT_SCALE = 10**12
 """Weights are exact decimals of at most twelve places."""
 _NONE, _ALL = Fraction(0), Fraction(1)
@@ -36,6 +39,7 @@ class Product:
     `concurrency_ppm` is the declared weight of its concurrent payers everywhere, in millionths; 0: none declared.
     An `open` product is still being made: its EPC is taxed from deployment on. `scope`: whose jobs its payers are.
     `epc_low_ng` and `epc_high_ng` bound `epc_own_ng` (None: as it is); `frozen` takes the place of all three.
+    `expected_micro_units` is how many millionths of its `unit` it is expected to serve in its life.
     """
 
     id: str
@@ -56,6 +60,9 @@ class Product:
     version: str = ""
     boundary: str = ""
     frozen: Frozen | None = None
+    unit: str = REQUEST
+    expected_micro_units: int | None = None
+    amortise: Amortise = "time"
 
     @property
     def own(self) -> Bounded | None:

@@ -421,4 +421,11 @@ def test_any_text_in_the_environment_is_a_value_or_a_config_error(text: str) -> 
 
 
 def test_the_contract_example_is_toml() -> None:
-    assert set(tomllib.loads(CONTRACT)) == set(Config.__struct_fields__) - {"rule", "jobs", "kubernetes", "provider"}
+    assert set(tomllib.loads(CONTRACT)) == set(Config.__struct_fields__) - {
+        "rule",
+        "jobs",
+        "kubernetes",
+        "provider",
+        "serving",
+        "engine",
+    }

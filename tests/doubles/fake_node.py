@@ -5,7 +5,7 @@ from typing import Any
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.model import ProcessId
 from wattribute.agent.receipts import blank
-from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer
+from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer, Units
 
 
 class FakeNode:
@@ -65,6 +65,9 @@ class FakeNode:
 
     def health(self) -> dict[str, Any]:
         return {"sources": []}
+
+    def units(self, request: Units, peer: Peer) -> dict[str, Any]:
+        return {"job_id": request.job_id, "until_ns": request.until_ns or 0, "windows": []}
 
     def tick_at_edge(self) -> None:
         self.tick()
