@@ -67,7 +67,7 @@ def _serve(node: Node, loaded: Loaded) -> int:
         dispatch = Dispatch(node, interval_s=interval_s, version=__version__)
         control = ControlServer(selector, Path(config.agent.socket), dispatch)
         stack.callback(control.close)
-        web = WebServer(selector, host.strip("[]"), int(port), Site(node).routes())
+        web = WebServer(selector, host.strip("[]"), int(port), Site(node, exemplars=config.serving.exemplars).routes())
         stack.callback(web.close)
         wakeup_fd = node.record.wakeup_fd
         if wakeup_fd is not None:

@@ -11,11 +11,11 @@ Route = Callable[[RequestHead], Response]
 
 
 class Site:
-    """The pages of one node."""
+    """The pages of one node; with `exemplars`, /metrics names single requests."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, *, exemplars: bool = False) -> None:
         self._node = node
-        self._page = PrometheusPage()
+        self._page = PrometheusPage(exemplars=exemplars)
         self._shown = (-1, -1)
 
     def routes(self) -> Mapping[str, Route]:

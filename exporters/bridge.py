@@ -4,16 +4,18 @@
 as floats: that client knows no others.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.registry import Collector
 
 from wattribute.agent.core.model import Snapshot
-from wattribute.exporters.families import Number, batches
-from wattribute.exporters.metrics import METRICS, Metric
+from wattribute.exporters.batch import Labels, Number
+from wattribute.exporters.families import batches
+from wattribute.exporters.metric import Metric
+from wattribute.exporters.metrics import METRICS
 
 
 class WattributeCollector(Collector):
@@ -32,13 +34,25 @@ class WattributeCollector(Collector):
             by_family = zip(*[owner.series() for owner in batch.owners], strict=True)
             for metric, series, column in zip(batch.metrics, by_family, batch.columns, strict=False):
                 if column:
-                    family = _family(metric)
-                    for labels, number in zip(chain.from_iterable(series), column, strict=True):
-                        family.add_metric(labels, _scaled(number, metric))
-                    yield family
+                    yield _filled(metric, list(chain.from_iterable(series)), column)
 
 
-def _family(metric: Metric) -> CounterMetricFamily | GaugeMetricFamily:
+def _filled(metric: Metric, series: Sequence[Labels], column: Sequence[Number]) -> Family:
+    family = _family(metric)
+    if isinstance(family, HistogramMetricFamily):
+        for place, labels in enumerate(series):
+            first = place * metric.numbers
+            *below, _count, total = column[first : first + metric.numbers]  # that client counts for itself
+            family.add_metric(labels, list(zip(metric.le, below, strict=True)), _scaled(total, metric))
+    else:
+        for labels, number in zip(series, column, strict=True):
+            family.add_metric(labels, _scaled(number, metric))
+    return family
+
+
+def _family(metric: Metric) -> CounterMetricFamily | GaugeMetricFamily | HistogramMetricFamily:
+    if metric.type == "histogram":
+        return HistogramMetricFamily(metric.family, metric.help, labels=metric.labels, unit=metric.unit)
     family = CounterMetricFamily if metric.type == "counter" else GaugeMetricFamily
     return family(metric.family, metric.help, labels=metric.labels, unit=metric.unit)
 

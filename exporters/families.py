@@ -1,85 +1,38 @@
-"""What a snapshot says, family by family, in the names of the one table; the page and the bridge both render this.
-
-A batch is some families with what they have in common: a list of owners (jobs, products). An owner's labels stay from
-snapshot to snapshot, so that a page renders them once. The numbers change: they lie flat, a column per family.
-"""
+"""What a snapshot says, family by family, in the names of the one table; the page and the bridge both render this."""
 
 import math
-import re
 import sys
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from operator import add
-from typing import NamedTuple, Protocol, TypeAlias
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
 
 from wattribute.agent.core.model import (
     CPU_NS_SLOT,
     DOMAIN_KINDS,
     ENERGY_SLOTS,
-    EXPORTED_SLOTS,
-    PAYEE_TERMS,
     QUALITIES,
     REASONS,
     SHARE_KINDS,
     SM_NS_SLOT,
     TERM_SLOT,
     TERMS,
-    DomainKind,
     JobTotals,
-    ProductTotals,
     Snapshot,
     SourceHealth,
     Term,
     energy_slot,
 )
 from wattribute.agent.core.units import J_PER_KWH
-from wattribute.exporters.metrics import KUBERNETES_LABELS, METRIC, SCHEMA, SLURM_LABELS, Metric
-
-Labels: TypeAlias = tuple[str, ...]
-Series: TypeAlias = Sequence[Sequence[Labels]]
-Number: TypeAlias = int | float
+from wattribute.exporters.batch import Batch, Labels, Number, Owner, Series, added, cleaned, rows, summed
+from wattribute.exporters.families_products import product_batches
+from wattribute.exporters.metrics import METRIC, SCHEMA
+from wattribute.exporters.metrics_jobs import KUBERNETES_LABELS, SLURM_LABELS
+from wattribute.exporters.served import served_batches
 
 NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
-EPC_PARTS = ("own", "inherited")
-LABEL_CHARACTERS = 256  # ids have 128 at most; what is longer got past the door
-
 _FIRST_TERM, _LAST_TERM = TERM_SLOT[TERMS[0]], TERM_SLOT[TERMS[-1]] + 1
-_SLOTS_PER_KIND = ENERGY_SLOTS // len(DOMAIN_KINDS)
 _SLOT_LABELS: tuple[Labels, ...] = tuple(
     (kind, share, quality) for kind in DOMAIN_KINDS for share in SHARE_KINDS for quality in QUALITIES
 )
-_UNPRINTABLE = re.compile("[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\U0010ffff]")
-
-
-class Owner(Hashable, Protocol):
-    """Who series belong to: a hashable value from which their labels follow."""
-
-    def series(self) -> Series:
-        """The label values of each series, by family of the batch."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Families with the same owners, and for each a column of numbers: owner by owner, series by series.
-
-    No other batch has these families, and no two owners have a series in common.
-    """
-
-    metrics: tuple[Metric, ...]
-    owners: Sequence[Owner]
-    columns: Sequence[Sequence[Number]]
-
-
-class Rows(NamedTuple):
-    """All series of a family that is a batch of its own."""
-
-    rows: tuple[Labels, ...]
-
-    def series(self) -> Series:
-        return (self.rows,)
-
-
 _INFO = METRIC["wattribute_job_info"]
 JOB_STATE = (
     _INFO,
@@ -133,117 +86,45 @@ class JobCounters(NamedTuple):
         return *([self.job],) * 6, energy, [(*self.job, term) for term in TERMS]
 
 
-PRODUCT_USE = (METRIC["wattribute_product_energy_joules_total"], METRIC["wattribute_product_co2e_grams_total"])
-
-
-class ProductUse(NamedTuple):
-    """The sums over the jobs of a product and role."""
-
-    product: Labels
-    kinds: tuple[DomainKind, ...]
-
-    def series(self) -> Series:
-        return [(*self.product, kind) for kind in self.kinds], [(*self.product, term) for term in TERMS]
-
-
-PRODUCT_STATE = (
-    METRIC["wattribute_product_info"],
-    METRIC["wattribute_product_running_jobs"],
-    METRIC["wattribute_product_jobs_total"],
-    METRIC["wattribute_product_weight_seconds_total"],
-    METRIC["wattribute_product_overhead_grams_total"],
-    METRIC["wattribute_product_billed_grams_total"],
-    METRIC["wattribute_product_untaxed_grams_total"],
-    METRIC["wattribute_product_epc_grams"],
-    METRIC["wattribute_product_epc_missing"],
-)
-
-
-class ProductState(NamedTuple):
-    """A product and what was taxed on its behalf; an undeclared one is no payee: a tag, without taxes and EPC."""
-
-    product_id: str
-    kind: str
-    payee: bool
-    known_epc: tuple[str, ...]
-
-    def series(self) -> Series:
-        product = [(self.product_id,)]
-        taxes = [(self.product_id, term) for term in PAYEE_TERMS] if self.payee else []
-        known = [(self.product_id, part) for part in self.known_epc]
-        parts = [(self.product_id, part) for part in EPC_PARTS] if self.payee else []
-        return [(self.product_id, self.kind)], product, product, product, taxes, taxes, taxes, known, parts
-
-
-def cleaned(values: Labels) -> Labels:
-    """Label values that can't break a page: control characters, line separators and lone surrogates replaced.
-
-    The registry lets in nothing of the kind; this is the second line. A newline stays, escaped by who renders.
-    """
-    together = "".join(values)  # one look at all of them: they are nearly always good
-    if together.isprintable() and (len(together) <= LABEL_CHARACTERS or max(map(len, values)) <= LABEL_CHARACTERS):
-        return values
-    return tuple([_UNPRINTABLE.sub("\N{REPLACEMENT CHARACTER}", value)[:LABEL_CHARACTERS] for value in values])
-
-
 def batches(snapshot: Snapshot) -> Iterator[Batch]:
     """All series of a snapshot with their values; no series comes twice, whatever the ids and labels are."""
     counters: dict[Labels, Sequence[int]] = {}
     for totals in snapshot.jobs:
         job = cleaned((totals.job.id, totals.job.product_id, totals.job.role))
         before = counters.get(job)
-        counters[job] = totals.values if before is None else _added([before, totals.values])
+        counters[job] = totals.values if before is None else added([before, totals.values])
     yield from _node(snapshot)
     yield _job_states(snapshot.jobs)
     yield _job_counters(snapshot, counters)
-    yield _product_states(snapshot.products)
-    yield _product_uses(snapshot, counters)
-    yield _rows("wattribute_product_correction_grams", _summed(snapshot.corrections_ng.items()))
+    yield from product_batches(snapshot, counters)
+    yield from served_batches(snapshot.served)
     yield from _intensity(snapshot)
     yield from _sources(snapshot.sources)
     yield from _agent(snapshot)
 
 
-def _added(totals: Sequence[Sequence[int]]) -> Sequence[int]:
-    """The sums of totals, slot by slot; those past EXPORTED_SLOTS aren't shown."""
-    return [sum(column) for column in zip(*[values[:EXPORTED_SLOTS] for values in totals], strict=True)]
-
-
-def _rows(name: str, values: Mapping[Labels, Number]) -> Batch:
-    return Batch((METRIC[name],), (Rows(tuple(values)),), (tuple(values.values()),))
-
-
-def _summed(pairs: Iterable[tuple[Labels, int]]) -> dict[Labels, int]:
-    """Label values to numbers; what has the same labels once cleaned is added up."""
-    sums: dict[Labels, int] = {}
-    for raw, number in pairs:
-        labels = cleaned(raw)
-        sums[labels] = sums.get(labels, 0) + number
-    return sums
-
-
 def _node(snapshot: Snapshot) -> Iterator[Batch]:
     # psys holds package and DRAM once more: it is never among what is summed.
-    energy_uj = _summed((key, uj) for key, uj in snapshot.node_energy_uj.items() if key[0] in DOMAIN_KINDS)
+    energy_uj = summed((key, uj) for key, uj in snapshot.node_energy_uj.items() if key[0] in DOMAIN_KINDS)
     kinds = {labels[0] for labels in energy_uj}
     reasons = [reason for reason in REASONS if reason != "unallocated" or "gpu" in kinds]
     unattributed_uj: dict[Labels, int] = {
         (kind, reason): 0 for kind in sorted(kinds) for reason in reasons if reason != "unallocated" or kind == "gpu"
     }
-    unattributed_uj |= _summed((key, uj) for key, uj in snapshot.unattributed_uj.items() if key[0] in DOMAIN_KINDS)
+    unattributed_uj |= summed((key, uj) for key, uj in snapshot.unattributed_uj.items() if key[0] in DOMAIN_KINDS)
     co2e_ng: dict[Labels, int] = {(term,): 0 for term in NODE_TERMS}
-    co2e_ng |= _summed(((term,), ng) for term, ng in snapshot.node_co2e_ng.items())
+    co2e_ng |= summed(((term,), ng) for term, ng in snapshot.node_co2e_ng.items())
     unattributed_ng: dict[Labels, int] = {(term, reason): 0 for term in NODE_TERMS for reason in reasons}
-    unattributed_ng |= _summed(snapshot.unattributed_ng.items())
-    yield _rows("wattribute_node_energy_joules_total", energy_uj)
-    yield _rows("wattribute_node_unattributed_joules_total", unattributed_uj)
-    yield _rows("wattribute_node_co2e_grams_total", co2e_ng)
-    yield _rows("wattribute_node_unattributed_grams_total", unattributed_ng)
+    unattributed_ng |= summed(snapshot.unattributed_ng.items())
+    yield rows("wattribute_node_energy_joules_total", energy_uj)
+    yield rows("wattribute_node_unattributed_joules_total", unattributed_uj)
+    yield rows("wattribute_node_co2e_grams_total", co2e_ng)
+    yield rows("wattribute_node_unattributed_grams_total", unattributed_ng)
     policy = snapshot.policy.get("idle", ""), snapshot.policy.get("overhead", "")
     how = {cleaned((*domain, method, *policy)): 1 for domain, method in snapshot.attribution.items()}
-    yield _rows("wattribute_attribution_info", how)
-    yield _rows("wattribute_idle_power_watts", {cleaned(key): uw for key, uw in snapshot.idle_uw.items()})
-    yield _rows("wattribute_node_suspended_seconds_total", {(): snapshot.suspended_ns})
+    yield rows("wattribute_attribution_info", how)
+    yield rows("wattribute_idle_power_watts", {cleaned(key): uw for key, uw in snapshot.idle_uw.items()})
+    yield rows("wattribute_node_suspended_seconds_total", {(): snapshot.suspended_ns})
 
 
 def _job_states(jobs: Sequence[JobTotals]) -> Batch:
@@ -317,54 +198,6 @@ def _job_counters(snapshot: Snapshot, counters: Mapping[Labels, Sequence[int]]) 
     return Batch(JOB_COUNTERS, owners, columns)
 
 
-def _product_uses(snapshot: Snapshot, counters: Mapping[Labels, Sequence[int]]) -> Batch:
-    on_node = {kind for kind, _, _ in snapshot.node_energy_uj}
-    jobs: dict[Labels, list[Sequence[int]]] = {}
-    for job, values in counters.items():
-        jobs.setdefault(job[1:], []).append(values)
-    owners: list[Owner] = []
-    energy_uj: list[int] = []
-    terms_ng: list[int] = []
-    for product, totals in jobs.items():
-        values = totals[0] if len(totals) == 1 else _added(totals)
-        by_kind = {
-            kind: sum(values[first : first + _SLOTS_PER_KIND])
-            for kind, first in zip(DOMAIN_KINDS, range(0, ENERGY_SLOTS, _SLOTS_PER_KIND), strict=True)
-        }
-        kinds = tuple([kind for kind, uj in by_kind.items() if uj or kind in on_node])
-        owners.append(ProductUse(product, kinds))
-        energy_uj += [by_kind[kind] for kind in kinds]
-        terms_ng += values[_FIRST_TERM:_LAST_TERM]
-    return Batch(PRODUCT_USE, owners, (energy_uj, terms_ng))
-
-
-def _product_states(products: Sequence[ProductTotals]) -> Batch:
-    states: dict[str, ProductState] = {}
-    columns: list[list[int]] = [[] for _ in PRODUCT_STATE]
-    info, running, jobs, weight, overhead_ng, billed_ng, untaxed_ng, epc_ng, epc_missing = columns
-    for product in products:
-        product_id, kind = cleaned((product.id, product.kind))
-        if product_id in states:
-            continue
-        billed = [product.billed_ng.get(term, 0) for term in PAYEE_TERMS]
-        untaxed = [product.untaxed_ng.get(term, 0) for term in PAYEE_TERMS]
-        payee = kind != "undeclared" or any(billed) or any(untaxed)
-        epc = dict(zip(EPC_PARTS, (product.epc_own_ng, product.epc_inherited_ng), strict=True))
-        known = {part: ng for part, ng in epc.items() if ng is not None}
-        states[product_id] = ProductState(product_id, kind, payee, tuple(known))
-        info.append(1)
-        running.append(product.running_jobs)
-        jobs.append(product.jobs_total)
-        weight.append(product.weight_ppm_ns)
-        epc_ng += known.values()
-        if payee:
-            overhead_ng += map(add, billed, untaxed)
-            billed_ng += billed
-            untaxed_ng += untaxed
-            epc_missing += [int(ng is None) for ng in epc.values()]
-    return Batch(PRODUCT_STATE, list(states.values()), columns)
-
-
 def _intensity(snapshot: Snapshot) -> Iterator[Batch]:
     intensity = snapshot.intensity
     labels = cleaned((intensity.zone, intensity.provider, intensity.method))
@@ -373,29 +206,29 @@ def _intensity(snapshot: Snapshot) -> Iterator[Batch]:
         ("wattribute_grid_intensity_grams_per_joule", intensity.gco2e_per_kwh / J_PER_KWH),
     ):
         if math.isfinite(value):
-            yield _rows(name, {labels: value})
+            yield rows(name, {labels: value})
 
 
 def _sources(sources: Sequence[SourceHealth]) -> Iterator[Batch]:
     health: dict[Labels, SourceHealth] = {}
     for source in sources:
         health.setdefault(cleaned((source.name,)), source)
-    yield _rows("wattribute_source_up", {name: int(source.up) for name, source in health.items()})
-    yield _rows("wattribute_source_read_seconds", {name: source.read_ns for name, source in health.items()})
+    yield rows("wattribute_source_up", {name: int(source.up) for name, source in health.items()})
+    yield rows("wattribute_source_read_seconds", {name: source.read_ns for name, source in health.items()})
     read_at = {name: source.last_read_unix_ns for name, source in health.items()}
-    yield _rows(
+    yield rows(
         "wattribute_source_last_read_timestamp_seconds", {name: at for name, at in read_at.items() if at is not None}
     )
-    yield _rows(
+    yield rows(
         "wattribute_source_failures_total",
-        _summed(((*name, why), n) for name, source in health.items() for why, n in source.failures.items()),
+        summed(((*name, why), n) for name, source in health.items() for why, n in source.failures.items()),
     )
-    yield _rows("wattribute_source_gap_seconds_total", {name: source.gap_ns for name, source in health.items()})
+    yield rows("wattribute_source_gap_seconds_total", {name: source.gap_ns for name, source in health.items()})
     # promtool takes `counter` in a name for its type and complains: a page without wraps and resets is clean.
     wraps = {name: source.wraps for name, source in health.items() if source.wraps}
     resets = {name: source.resets for name, source in health.items() if source.resets}
-    yield _rows("wattribute_counter_wraps_total", wraps)
-    yield _rows("wattribute_counter_resets_total", resets)
+    yield rows("wattribute_counter_wraps_total", wraps)
+    yield rows("wattribute_counter_resets_total", resets)
 
 
 def _agent(snapshot: Snapshot) -> Iterator[Batch]:
@@ -411,7 +244,7 @@ def _agent(snapshot: Snapshot) -> Iterator[Batch]:
         ("wattribute_registry_info", cleaned((snapshot.registry_hash,)), 1),
         ("wattribute_ledger_created_timestamp_seconds", (), snapshot.ledger_created_unix_ns),
     ):
-        yield _rows(name, {labels: value})
+        yield rows(name, {labels: value})
     late_ns = sorted(snapshot.agent_late_ns)
     if late_ns:
         last = len(late_ns) - 1
@@ -420,4 +253,4 @@ def _agent(snapshot: Snapshot) -> Iterator[Batch]:
             ("p95",): late_ns[last * 19 // 20],
             ("max",): late_ns[-1],
         }
-        yield _rows("wattribute_agent_tick_lateness_seconds", statistics)
+        yield rows("wattribute_agent_tick_lateness_seconds", statistics)

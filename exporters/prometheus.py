@@ -5,12 +5,15 @@ float. Names and labels become templates for `%`, kept for as long as their owne
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from wattribute.agent.core.model import Snapshot
-from wattribute.exporters.families import Labels, Owner, batches
-from wattribute.exporters.metrics import METRICS, Metric
+from wattribute.agent.core.units import NS_PER_S
+from wattribute.exporters.batch import Exemplar, Labels, Number, Owner, cleaned
+from wattribute.exporters.families import batches
+from wattribute.exporters.metric import Metric
+from wattribute.exporters.metrics import METRICS
 from wattribute.exporters.negotiation import Format
 
 CONTENT_TYPE: dict[Format, str] = {
@@ -18,6 +21,8 @@ CONTENT_TYPE: dict[Format, str] = {
     "openmetrics": "application/openmetrics-text; version=1.0.0; charset=utf-8",
 }
 GZIP_LEVEL = 1  # level 9 costs ten times as much for 20 % fewer bytes
+EXEMPLAR_LABEL = "request_id"
+EXEMPLAR_CHARACTERS = 128  # OpenMetrics 1.0: names and values of an exemplar's labels together
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # with 16 zlib writes gzip's header and trailer
 
 Templates: TypeAlias = tuple[str, ...]
@@ -44,7 +49,7 @@ def _number(metric: Metric) -> str:
 
 
 def _line(metric: Metric, values: Labels) -> str:
-    """One series as a template that takes its number."""
+    """One series as a template that takes its number; a histogram's lines, theirs."""
     number = _number(metric)
     if not metric.labels:
         return f"{metric.name} {number}\n"
@@ -52,7 +57,31 @@ def _line(metric: Metric, values: Labels) -> str:
     for label, value in zip(metric.labels, values, strict=True):
         escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("%", "%%")
         pairs.append(f'{label}="{escaped}"')
-    return f"{metric.name}{{{','.join(pairs)}}} {number}\n"
+    labels = ",".join(pairs)
+    if metric.buckets:
+        # A bucket's number may bring its exemplar along: text.
+        buckets = "".join([f'{metric.name}_bucket{{{labels},le="{end}"}} %s\n' for end in metric.le])
+        return f"{buckets}{metric.name}_count{{{labels}}} %d\n{metric.name}_sum{{{labels}}} {number}\n"
+    return f"{metric.name}{{{labels}}} {number}\n"
+
+
+def _with_exemplars(column: Sequence[Number], exemplars: Mapping[int, Exemplar]) -> list[Number | str]:
+    """A histogram's numbers, those of buckets with the request that each names."""
+    numbers: list[Number | str] = list(column)
+    for place, (request_id, energy_uj, at_ns) in exemplars.items():
+        if _is_nameable(request_id):
+            at = f"{at_ns // NS_PER_S}.{at_ns % NS_PER_S:09d}"
+            numbers[place] = f'{column[place]} # {{{EXEMPLAR_LABEL}="{request_id}"}} {energy_uj}e-6 {at}'
+    return numbers
+
+
+def _is_nameable(request_id: str) -> bool:
+    """Whether an exemplar can name it as it is: what would have to be cut or replaced would name no request.
+
+    Quotes and backslashes could be escaped, but prometheus_client's parser (0.26) loses the page over them.
+    """
+    fits = len(EXEMPLAR_LABEL) + len(request_id) <= EXEMPLAR_CHARACTERS
+    return fits and cleaned((request_id,)) == (request_id,) and not set(request_id) & set('"\\\n')
 
 
 def _gzipped(pieces: Iterable[bytes]) -> bytes:
@@ -69,9 +98,11 @@ class PrometheusPage:
     """An Exporter whose page is rendered by the scraper's request, at most once per snapshot and variant.
 
     Publishing only swaps a reference, so it costs nothing at any rate. Before the first snapshot the page is empty.
+    With `exemplars` the buckets of histograms name single requests, in OpenMetrics.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, exemplars: bool = False) -> None:
+        self._exemplars = exemplars
         self._current: tuple[Snapshot | None, dict[tuple[Format, bool], bytes]] = (None, {})
         self._templates: dict[str, dict[Owner, Templates]] = {}
 
@@ -117,7 +148,10 @@ class PrometheusPage:
             for metric, templates, column in zip(batch.metrics, by_family, batch.columns, strict=False):
                 if column:
                     yield _HEADERS[form][metric.name]
-                    yield "".join(templates) % tuple(column)  # a family is one format: the loop over series runs in C
+                    numbers: Iterable[Number | str] = column
+                    if batch.exemplars and self._exemplars and form == "openmetrics":
+                        numbers = _with_exemplars(column, batch.exemplars)
+                    yield "".join(templates) % tuple(numbers)  # a family is one format: the loop over series runs in C
         self._templates = kept
         if form == "openmetrics":
             yield "# EOF\n"

@@ -2,8 +2,10 @@
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 
 from wattribute.agent.core.model import (
+    BUCKETS_UJ,
     EXPORTED_SLOTS,
     REASONS,
     ROLES,
@@ -18,8 +20,10 @@ from wattribute.agent.core.model import (
     ProductTotals,
     Quality,
     Reason,
+    ServedTotals,
     Snapshot,
     SourceHealth,
+    TenantTotals,
     Term,
     energy_slot,
 )
@@ -136,6 +140,37 @@ def product(name: str, *, seed: int = 1, kind: str = "model", epc_own_ng: int | 
         running_jobs=2,
         jobs_total=7,
         weight_ppm_ns=123_456_789_012_345_678,
+        amortised_ng={"time": 1_000_000_001, "units": 7},
+    )
+
+
+def served(product_id: str, *, tenants: Sequence[str] = ("", "acme"), seed: int = 1) -> ServedTotals:
+    """What a product served to some tenants, all of it random; requests with receipts in every bucket."""
+    rng = random.Random(seed)
+
+    def terms_ng() -> list[int]:
+        return [rng.randrange(10**12) for _ in TERMS]
+
+    return ServedTotals(
+        product_id=product_id,
+        tenants={
+            name: TenantTotals(
+                units={unit: rng.randrange(10**12) for unit in ("request", "output_token")},
+                aborted=rng.randrange(9),
+                energy_uj=rng.randrange(10**12),
+                terms_ng=terms_ng(),
+            )
+            for name in tenants
+        },
+        idle_uj=rng.randrange(10**12),
+        idle_ng=terms_ng(),
+        unsettled_uj=rng.randrange(10**9),
+        unsettled_ng=terms_ng(),
+        in_flight=rng.randrange(9),
+        stages={stage: (rng.randrange(10**9), terms_ng()) for stage in ("prefill", "decode")},
+        receipt_counts=[rng.randrange(100) for _ in range(len(BUCKETS_UJ) + 1)],
+        receipt_sum_uj=rng.randrange(10**12),
+        receipt_latest={place: (f"request-{place}", uj, NOW_NS + place) for place, uj in enumerate(BUCKETS_UJ)},
     )
 
 

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
 from tests.exporters import reading
-from tests.exporters.snapshots import jobs, product, snapshot, totals
+from tests.exporters.snapshots import jobs, product, served, snapshot, totals
 
 from wattribute.agent.core.model import Job, Snapshot
 from wattribute.exporters.bridge import WattributeCollector
@@ -13,7 +13,7 @@ from wattribute.exporters.prometheus import PrometheusPage
 def shown() -> Snapshot:
     folded = totals(Job(id="_retired", product_id="product-0"), info=False)
     products = [product(f"product-{i}", epc_own_ng=1234567890123) for i in range(4)]
-    return snapshot([*jobs(7), folded], products=products)
+    return snapshot([*jobs(7), folded], products=products, served=[served("product-0"), served("product-1", seed=2)])
 
 
 def test_the_registry_shows_what_the_page_shows() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.exporters import reading
-from tests.exporters.snapshots import DEVICES, NOW_NS, jobs, product, snapshot, source, totals
+from tests.exporters.snapshots import DEVICES, NOW_NS, jobs, product, served, snapshot, source, totals
 from tests.tools import require
 
 from wattribute.agent.core.model import (
@@ -24,7 +24,7 @@ from wattribute.agent.core.model import (
     energy_slot,
 )
 from wattribute.agent.core.units import NG_PER_G, UJ_PER_J
-from wattribute.exporters.families import LABEL_CHARACTERS, cleaned
+from wattribute.exporters.batch import LABEL_CHARACTERS, cleaned
 from wattribute.exporters.metrics import METRIC, METRICS
 from wattribute.exporters.prometheus import PrometheusPage
 
@@ -44,7 +44,8 @@ def shown() -> Snapshot:
     folded = [
         totals(Job(id="_retired", product_id=f"product-{i}", role="use"), seed=90 + i, info=False) for i in range(2)
     ]
-    return snapshot([*jobs(12), *folded, totals(Job(id="_overflow"), seed=99, info=False)])
+    of_requests = [served("product-0"), served("product-1", tenants=[""], seed=2)]
+    return snapshot([*jobs(12), *folded, totals(Job(id="_overflow"), seed=99, info=False)], served=of_requests)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +129,15 @@ def test_every_metric_of_the_table_is_on_a_full_page_with_its_labels(shown: Snap
     full = dataclasses.replace(shown, products=[product("product-0", epc_own_ng=7)])
     page = reading.samples(page_of(full).text())
     labels = {name: tuple(sorted(label for label, _ in has)) for name, has in page}
-    assert labels == {metric.name: tuple(sorted(metric.labels)) for metric in METRICS}
+    expected: dict[str, tuple[str, ...]] = {}
+    for metric in METRICS:
+        usual = tuple(sorted(metric.labels))
+        if metric.type == "histogram":
+            bucket = tuple(sorted((*metric.labels, "le")))
+            expected |= {f"{metric.name}_bucket": bucket, f"{metric.name}_count": usual, f"{metric.name}_sum": usual}
+        else:
+            expected[metric.name] = usual
+    assert labels == expected
 
 
 def test_families_come_in_the_order_of_the_table(shown: Snapshot) -> None:
@@ -175,7 +184,9 @@ def test_psys_is_never_among_what_is_summed() -> None:
 
 
 def test_an_undeclared_product_is_a_tag_without_taxes() -> None:
-    tag = dataclasses.replace(product("tag", kind="undeclared"), billed_ng={}, untaxed_ng={}, epc_inherited_ng=None)
+    tag = dataclasses.replace(
+        product("tag", kind="undeclared"), billed_ng={}, untaxed_ng={}, epc_inherited_ng=None, amortised_ng={}
+    )
     page = reading.samples(page_of(snapshot([], products=[tag])).text())
     assert {name for name, has in page if ("product_id", "tag") in has} == {
         "wattribute_product_info",
