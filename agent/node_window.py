@@ -1,15 +1,17 @@
-"""The node's own windows in the ledger: what it used, what of that nobody paid, and what products left untaxed.
+"""The node's own windows in the ledger: what it used, what nobody paid, what products left untaxed, and their requests.
 
 They stand beside the jobs' windows under schema.NODE_KEY, so that closed rows by themselves add up to the node.
+What metered requests were billed for is a part of what their jobs used: it is told once those jobs' rows are closed.
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from wattribute.agent.core.books import Books
-from wattribute.agent.core.model import TERM_SLOT, Term
+from wattribute.agent.core.model import TERM_SLOT, ServedTotals, Term
+from wattribute.agent.core.served_record import named
 from wattribute.agent.core.units import NS_PER_S
-from wattribute.agent.ledger.batch import Close, JobRow
+from wattribute.agent.ledger.batch import INT64_MAX, Close, JobRow
 from wattribute.agent.ledger.opening import SavedJob
 from wattribute.agent.ledger.schema import NODE_KEY
 
@@ -19,37 +21,49 @@ AFTER_JOB_NS = 10 * NS_PER_S
 
 
 class NodeWindow:
-    """The open window of the node, and the names of its totals: in the order in which they were first seen."""
+    """The open window of the node, and its totals by name: in the order in which they were first seen.
+
+    A name that is gone (of a product that was taken out of the configuration) keeps its total, and none falls.
+    """
 
     def __init__(self) -> None:
-        self._names: dict[tuple[str, str], None] = {}
+        self._totals: dict[tuple[str, str], int] = {}
         self._closed_unix_ns = 0
         self._end_unix_ns = 0
         self._pending = False
+        self._whole = False
 
     def restore(self, saved: SavedJob) -> None:
-        """Go on with the names that the ledger has."""
-        for domain, name in saved.meta["names"]:
-            self._names[domain, name] = None
+        """Go on with the totals that the ledger has."""
+        for slot, (domain, name) in enumerate(saved.meta["names"]):
+            self._totals[domain, name] = saved.totals[slot] if slot < len(saved.totals) else 0
 
     def due(self, unix_ns: int, next_end_unix_ns: int, *, job_closed: bool) -> bool:
         """Whether the window is to be closed: at its end, or soon after a job's."""
         if not self._end_unix_ns:
             self._closed_unix_ns, self._end_unix_ns = unix_ns - AFTER_JOB_NS, next_end_unix_ns
         self._pending |= job_closed
-        over = unix_ns >= self._end_unix_ns or (self._pending and unix_ns - self._closed_unix_ns >= AFTER_JOB_NS)
-        if over or next_end_unix_ns < self._end_unix_ns:  # a clock that was set back would leave it open for as long
+        # A clock that was set back would leave it open for as long.
+        self._whole = unix_ns >= self._end_unix_ns or next_end_unix_ns < self._end_unix_ns
+        if self._whole or (self._pending and unix_ns - self._closed_unix_ns >= AFTER_JOB_NS):
             self._closed_unix_ns, self._end_unix_ns, self._pending = unix_ns, next_end_unix_ns, False
             return True
         return False
 
-    def rows(self, books: Books, unix_ns: int, prices: str) -> tuple[JobRow, Close]:
-        """The node's totals as they are now, and the close of its window."""
-        amounts = _amounts(books)
-        for name in amounts:
-            self._names.setdefault(name)
-        totals = [amounts.get(name, 0) for name in self._names]
-        meta: Mapping[str, Any] = {"names": [list(name) for name in self._names]}
+    def rows(
+        self, books: Books, unix_ns: int, prices: str, served: Sequence[ServedTotals] = ()
+    ) -> tuple[JobRow, Close]:
+        """The node's totals as they are now, and the close of its window; `served`: of all products since ever.
+
+        Where it closes early, after a job's end, windows of other jobs stay open: so do the requests of their products.
+        """
+        self._totals |= _amounts(books)
+        still_open: set[str] = set() if self._whole else {entry.job.product_id for entry in books.jobs.values()}
+        for product in served:
+            if product.product_id not in still_open:
+                self._totals |= {("", name): min(amount, INT64_MAX) for name, amount in named(product).items()}
+        totals = list(self._totals.values())
+        meta: Mapping[str, Any] = {"names": [list(name) for name in self._totals]}
         return JobRow.of(NODE_KEY, totals, meta), Close.of(NODE_KEY, unix_ns, totals, prices)
 
 

@@ -16,6 +16,7 @@ from wattribute.agent.core.model import Job, Role, Term
 from wattribute.agent.core.products import Product, own_part, payees
 from wattribute.agent.core.provenance import registry
 from wattribute.agent.core.records import JobRecord, NodeRecord
+from wattribute.agent.core.served_record import ServedRecord
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.creation import cost_of
 from wattribute.agent.report_basis import (
@@ -29,7 +30,7 @@ from wattribute.agent.report_basis import (
 )
 from wattribute.agent.wiring import products
 from wattribute.exporters.report.exact import mass
-from wattribute.exporters.report.sheet import Costs, Group, Kind, Made, Sheet
+from wattribute.exporters.report.sheet import Amortised, Costs, Group, Kind, Made, Sheet
 
 HOUR_NS = 3600 * NS_PER_S
 HOURS_SHOWN = 31 * 24
@@ -133,6 +134,7 @@ def product_sheet(archive: Archive, loaded: Loaded, product_id: str, asked: Aske
         groups=seen.groups(),
         uncertainty=uncertainty(costs, basis, loaded, found, seen.kinds),
         billed_ng=dict(seen.billed_ng),
+        served=archive.served(product_id, from_unix_ns=asked.from_unix_ns, to_unix_ns=asked.to_unix_ns),
         revision=seen.revision,
         provisional=seen.provisional,
         runs=tuple(seen.runs),
@@ -151,7 +153,25 @@ def product_sheet(archive: Archive, loaded: Loaded, product_id: str, asked: Aske
         own_part=own_part(product_id, found.products.values()),
         curve=tuple(_curve(archive, product, now_unix_ns)) if asked.curve else (),
     )
-    return replace(sheet, product=product, made=made, lineage=lineage(found, product_id))
+    amortised = _amortised(product, made, archive.served(product_id) if timed else sheet.served)
+    if amortised is not None and amortised.in_force == "units":
+        made = replace(made, recovery=replace(made.recovery, expected_ng=amortised.by_units_ng))
+    return replace(sheet, product=product, made=made, amortised=amortised, lineage=lineage(found, product_id))
+
+
+def _amortised(product: Product, made: Made, ever: ServedRecord | None) -> Amortised | None:
+    """Both ways to write a product off; None for one of which units are neither expected nor counted."""
+    if product.expected_micro_units is None and ever is None:
+        return None
+    recovery = made.recovery
+    return Amortised(
+        in_force=product.amortise,
+        unit=product.unit,
+        served_micro=0 if ever is None else ever.billed.units.get(product.unit, 0),
+        expected_micro=product.expected_micro_units,
+        stock_ng=recovery.stock_ng,
+        by_time_ng=recovery.expected_ng,
+    )
 
 
 def node_sheet(archive: Archive, loaded: Loaded, asked: Asked) -> Sheet:

@@ -166,7 +166,7 @@ def uncertainty(
         job = Job(id="", product_id=product_id, uses=uses, role=role)
         for payee in payees(job, book.products):
             product = book.products[payee]
-            if product.lifetime_s and product.status != "open" and pays_epc(job, payee, book.products):
+            if product.written_off and product.status != "open" and pays_epc(job, payee, book.products):
                 total = book.epc[payee].total
                 epc_bands[payee] = None if total is None else band_of(total)
     return bounds(

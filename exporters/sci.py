@@ -2,7 +2,8 @@
 
 E holds the PUE, idle and overhead shares; I is location-based, by the energy's own hours; M is the hardware's straight
 line. No market instrument (certificates, contracts, offsets) is in it. SCI for AI splits it: what building a model
-costs is its provider's score, what running it costs its consumer's; ASC^e, which holds both, stands beside them.
+costs is its provider's score, what running it costs its consumer's; ASC^e, which holds both, stands beside them. R is
+given, or what metered requests were: reserved hardware that stood idle is in E and M all the same.
 """
 
 from decimal import Decimal
@@ -11,7 +12,7 @@ from typing import Any
 
 from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.units import NG_PER_G
-from wattribute.exporters.report.exact import decimal_of, grams, rounded
+from wattribute.exporters.report.exact import counted, decimal_of, grams, rounded
 from wattribute.exporters.report.sheet import Costs, Sheet
 from wattribute.exporters.report.words import PRICE
 
@@ -21,8 +22,14 @@ PROVIDER = ("creation", "retraining")
 _FIGURES = 15
 
 
-def sci(sheet: Sheet, unit: str, count: Decimal) -> dict[str, Any]:
-    """The score per `unit`, of which the sheet is about `count`. Raises ValueError for count <= 0."""
+def sci(sheet: Sheet, unit: str, count: Decimal | None) -> dict[str, Any]:
+    """The score per `unit`, of which the sheet is about `count`; None: as many as the ledger has of it.
+
+    Raises ValueError for count <= 0, and where the ledger has none.
+    """
+    source = "given"
+    if count is None:
+        source, count = "metered requests in the ledger", units_served(sheet, unit)
     if count <= 0:
         raise ValueError(f"the functional unit {unit!r} needs a count above 0, not {count}")
     per_unit = Fraction(count)
@@ -40,7 +47,7 @@ def sci(sheet: Sheet, unit: str, count: Decimal) -> dict[str, Any]:
         "id": sheet.id,
         "from": rfc3339(sheet.from_unix_ns),
         "to": rfc3339(sheet.to_unix_ns),
-        "functional_unit": {"name": unit, "count": count},
+        "functional_unit": {"name": unit, "count": count, "source": source},
         "formula": "(E * I + M) / R",
         "score_gco2e_per_unit": _per(whole.own_ng, per_unit),
         "e_kwh": decimal_of(sheet.used_kwh(whole.whole_uj), _FIGURES),
@@ -69,9 +76,29 @@ def sci(sheet: Sheet, unit: str, count: Decimal) -> dict[str, Any]:
             "gco2e": grams(asce_ng),
             "gco2e_per_unit": _per(asce_ng, per_unit),
             "jobs": sum(group.costs.jobs for group in payers),
+            "billed_to_requests_gco2e_per_unit": _billed(sheet, per_unit),
             "note": f"On behalf of users, with their part of what the products cost to make and to run. {PRICE}",
         },
     }
+
+
+def units_served(sheet: Sheet, unit: str) -> Decimal:
+    """How many of a unit the product's metered requests were. Raises ValueError, naming the units that there are."""
+    served = {} if sheet.served is None else sheet.served.billed.units
+    if served.get(unit):
+        return counted(served[unit])
+    if sheet.kind != "product":
+        raise ValueError(f"units are metered by product: say how many this {sheet.kind} served, --unit {unit}=1000000")
+    known = [name for name, micro in sorted(served.items()) if micro]
+    if not known:
+        raise ValueError(
+            f"no metered request of product {sheet.id!r} is in the ledger for that time, so nobody counted its {unit}: "
+            f"say how many, --unit {unit}=1000000"
+        )
+    raise ValueError(
+        f"the ledger has no {unit!r} of product {sheet.id!r}: it has {', '.join(known)}. Or say how many, "
+        f"--unit {unit}=1000000"
+    )
 
 
 def jobs_served(sheet: Sheet) -> tuple[str, Decimal]:
@@ -93,8 +120,12 @@ def _view(costs: Costs, per_unit: Fraction | None) -> dict[str, Any]:
     }
 
 
+def _billed(sheet: Sheet, per_unit: Fraction) -> Decimal | None:
+    return None if sheet.served is None else _per(sheet.served.billed.sums_ng()["asce"], per_unit)
+
+
 def _per(mass_ng: int, count: Fraction) -> Decimal:
     return rounded(Fraction(mass_ng, NG_PER_G) / count, _FIGURES)
 
 
-__all__ = ["SCHEMA", "jobs_served", "sci"]
+__all__ = ["SCHEMA", "jobs_served", "sci", "units_served"]

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from wattribute.agent.archive import fleet_shares, in_process, intake, reading, totals
+from wattribute.agent.archive import fleet_shares, in_process, intake, reading, served, totals
 from wattribute.agent.archive.database import Database, insert
 from wattribute.agent.archive.intake import Delivery, Taken, Tip
 from wattribute.agent.archive.reading import Kept, Strand
@@ -16,6 +16,7 @@ from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.core.fleet_parts import Part, Verdict
 from wattribute.agent.core.model import Role
 from wattribute.agent.core.records import JobRecord, NodeRecord
+from wattribute.agent.core.served_record import ServedRecord
 from wattribute.agent.ledger.schema import Table
 
 
@@ -85,6 +86,12 @@ class Archive:
         if from_unix_ns is None and to_unix_ns is None:
             return totals.node_totals(self._database, node_id)
         return totals.node_totals_in(self._database, node_id, from_unix_ns, to_unix_ns)
+
+    def served(
+        self, product_id: str, *, from_unix_ns: int | None = None, to_unix_ns: int | None = None
+    ) -> ServedRecord | None:
+        """What metered requests of a product were, by tenant, over all nodes; None: none known. Raises LedgerError."""
+        return served.served(self._database, product_id, from_unix_ns, to_unix_ns)
 
     # What nodes deliver
 

@@ -18,7 +18,7 @@ _PAID_TO_OTHERS = ("platform", "retraining", "overhead_hardware", "product")
 _OF_JOBS = "correction of jobs"
 _IS_A_JOB = "substr(job_id, 1, 1) <> '_'"
 # Windows belong to the time in which they start, so that stretches that touch add up.
-_IN_TIME = "window_start_unix_ns >= :first AND window_start_unix_ns < :last"
+IN_TIME = "window_start_unix_ns >= :first AND window_start_unix_ns < :last"
 _MAX = (1 << 63) - 1
 
 Amounts = dict[tuple[str, str], int]
@@ -235,12 +235,17 @@ def _add_corrections_of_jobs(database: Database, nodes: dict[str, Amounts], wher
             nodes[node]["", f"{_OF_JOBS}.{term}"] = int(amount)
 
 
+def span(first: int | None, last: int | None) -> Params:
+    """The bounds of IN_TIME."""
+    return {"first": 0 if first is None else first, "last": _MAX if last is None else last}
+
+
 class Stretch:
     """Everything over a stretch of time [first, last), from the rows themselves; all of it in memory at once."""
 
     def __init__(self, database: Database, first: int | None, last: int | None) -> None:
         self._database = database
-        self.params: Params = {"first": 0 if first is None else first, "last": _MAX if last is None else last}
+        self.params = span(first, last)
         self.sums: dict[tuple[str, str], Amounts] = {}  # (job, node) -> amounts
         self._provisional: dict[tuple[str, str], int] = {}
         self._settled: dict[tuple[str, str], int] = {}
@@ -250,7 +255,7 @@ class Stretch:
         """Read what `jobs_` says of job_id. Raises LedgerError."""
         for job_id, node_id, domain, content, prices, end in self._database.stream(
             "SELECT job_id, node_id, domain, content, prices, window_end_unix_ns FROM windows JOIN epochs USING"
-            f" (epoch_id) WHERE {_IN_TIME} AND {jobs_}",
+            f" (epoch_id) WHERE {IN_TIME} AND {jobs_}",
             {**self.params, **params},
         ):
             key = (job_id, node_id)
@@ -261,7 +266,7 @@ class Stretch:
                 self._provisional[key] = max(end, self._provisional.get(key, 0))
         for job_id, node_id, product_id, term, cause, delta, at, end in self._database.stream(
             "SELECT job_id, node_id, product_id, term, cause, delta_ng, at_unix_ns, window_end_unix_ns FROM corrections"
-            f" JOIN epochs USING (epoch_id) WHERE {_IN_TIME} AND {jobs_}",
+            f" JOIN epochs USING (epoch_id) WHERE {IN_TIME} AND {jobs_}",
             {**self.params, **params},
         ):
             key = (job_id, node_id)
@@ -313,7 +318,7 @@ def node_totals_in(
     with database.transaction(writing=False):
         read = Stretch(database, first, last).read("job_id = :job_id", {"job_id": NODE_KEY})
         nodes = {node: sums for (_, node), sums in sorted(read.sums.items()) if node_id in (None, node)}
-        _add_corrections_of_jobs(database, nodes, _IN_TIME, read.params)
+        _add_corrections_of_jobs(database, nodes, IN_TIME, read.params)
     return {node: node_record(node, sums) for node, sums in nodes.items()}
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
@@ -30,6 +30,8 @@ FORMATS = {
     "ghg": "Scopes 1 to 3 of the GHG Protocol, in tonnes.",
 }
 BY_SUFFIX = {".html": "html", ".htm": "html", ".json": "json", ".csv": "codecarbon-csv", ".md": "markdown"}
+Unit: TypeAlias = tuple[str, Decimal | None]
+"""A functional unit and how many were served; None: as many as the ledger has."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -63,13 +65,13 @@ def _decimal(text: str, least: Decimal, *, above: bool = False) -> Decimal:
     return value
 
 
-def _unit(_context: click.Context, _parameter: click.Parameter, text: str | None) -> tuple[str, Decimal] | None:
+def _unit(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Unit | None:
     if text is None:
         return None
-    name, _, count = text.rpartition("=")
+    name, given, count = text.rpartition("=") if "=" in text else (text, "", "")
     if not name.strip():
-        raise click.BadParameter(f"{text!r}: write NAME=COUNT, such as token=1000000")
-    return name.strip(), _decimal(count, Decimal(0), above=True)
+        raise click.BadParameter(f"{text!r}: write NAME=COUNT, such as token=1000000, or NAME alone")
+    return name.strip(), _decimal(count, Decimal(0), above=True) if given else None
 
 
 def _factor(_context: click.Context, _parameter: click.Parameter, text: str | None) -> Decimal | None:
@@ -87,8 +89,8 @@ def _options(*formats: str) -> Callable[[Callable[..., None]], Callable[..., Non
         click.option(
             "--unit",
             callback=_unit,
-            metavar="NAME=COUNT",
-            help="For --sci: the functional unit, and how many were served.",
+            metavar="NAME[=COUNT]",
+            help="For --sci: the functional unit, and how many were served; without a count, as metered requests say.",
         ),
         click.option(
             "--market-g-per-kwh",
@@ -229,7 +231,7 @@ def _form(options: dict[str, Any]) -> str:
     return form
 
 
-def render(sheet: "Sheet", form: str, unit: tuple[str, Decimal] | None, market: Decimal | None) -> str:
+def render(sheet: "Sheet", form: str, unit: Unit | None, market: Decimal | None) -> str:
     """A sheet's text in one of FORMATS. Raises ValueError where it can't be said in that format."""
     if form == "html":
         from wattribute.exporters.report.html import html

@@ -2,7 +2,7 @@
 
 - chain: every row's hash follows from the row before it, and the last is the one that was noted;
 - conservation: closed rows of each job hold what its totals say is closed; all jobs and what nobody paid are the
-  node's joules, in the totals and until each of the node's own windows;
+  node's joules, in the totals and until each of the node's own windows; requests hold no more than jobs;
 - monotony: no amount falls, no windows of a job overlap; keys are unique (SQLite's own check of its indexes).
 """
 
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from wattribute.agent.core.model import DOMAIN_KINDS, ENERGY_SLOTS, EXPORTED_SLOTS
+from wattribute.agent.core.served_record import split_uj
 from wattribute.agent.ledger.batch import unpack
 from wattribute.agent.ledger.chains import Break, Chain, Linked, Progress, Values, blame, fixed_candidates, named
 from wattribute.agent.ledger.opening import JOB_QUERY, Damaged, SavedJob, head_of, load_job, load_state
@@ -105,6 +106,7 @@ class _Verification:
         epochs = connection.execute("SELECT epoch_id, node_id, epoch FROM epochs")
         self._epochs = _Epochs((number, (node_id, epoch)) for number, node_id, epoch in epochs)
         self._problems: list[Problem] = []
+        self._split_uj = 0
 
     def verdict(self) -> Verdict:
         self._check_pages()
@@ -134,6 +136,7 @@ class _Verification:
         self._say_differences(sums, off, found)
         self._check_finished()
         self._check_node(totals_uj, saved_node_uj(state.get("books")))
+        self._check_requests(totals_uj)
         return Verdict(heads=heads(self._connection, self._version), problems=self._problems)
 
     def _say(self, text: str, **where: Any) -> None:
@@ -187,7 +190,10 @@ class _Verification:
                     spent = sum(job.totals[number * width : (number + 1) * width])
                     if spent:
                         totals_uj[domain] = totals_uj.get(domain, 0) + spent
-            yield _closed_of(key, job.meta, closed)
+            found = _closed_of(key, job.meta, closed)
+            if key == NODE_KEY:
+                self._split_uj = split_uj((name, amount) for (_, name), amount in found.amounts.items())
+            yield found
 
     def _check_growth(self, key: str, job: SavedJob, closed: Sequence[int]) -> None:
         names = slot_names(job.meta, len(closed))[:EXPORTED_SLOTS]
@@ -249,6 +255,12 @@ class _Verification:
                     f"node used {node}",
                     row={"domain": domain},
                 )
+
+    def _check_requests(self, jobs_uj: Mapping[str, int]) -> None:
+        """Requests only divide what jobs used."""
+        jobs = sum(jobs_uj.values())
+        if self._split_uj > jobs:
+            self._say(f"requests and their products' idle hold {self._split_uj} uJ, and all jobs {jobs}")
 
     # Words
 

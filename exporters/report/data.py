@@ -10,6 +10,7 @@ from wattribute.agent.core.model import TERMS, Term
 from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.records import NodeRecord
 from wattribute.exporters.report.exact import decimal_of, grams, joules, kwh, rounded, seconds
+from wattribute.exporters.report.requests_data import amortised_dict, served_dict
 from wattribute.exporters.report.sheet import SUMS, Costs, Made, Sheet
 from wattribute.exporters.report.words import PRICE
 
@@ -35,6 +36,8 @@ def to_dict(sheet: Sheet) -> dict[str, Any]:
         "nodes": [_node(node) for node in sheet.nodes],
         "epc": None if made is None else _made(made),
         "lineage": _lineage(sheet),
+        "requests": served_dict(sheet.served),
+        "amortised": amortised_dict(sheet.amortised),
         "billed": _by_term(sheet.billed_ng),
         "method": dict(sheet.method),
         "policy": dict(sheet.policy),

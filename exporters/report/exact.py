@@ -16,6 +16,10 @@ _WIDE = Context(prec=60)  # the default of 28 digits would round a large sum
 _MASSES = (("Gt", 24), ("Mt", 21), ("kt", 18), ("t", 15), ("kg", 12), ("g", 9), ("mg", 6), ("µg", 3), ("ng", 0))
 _ENERGIES = (("TJ", 18), ("GJ", 15), ("MJ", 12), ("kJ", 9), ("J", 6), ("mJ", 3), ("µJ", 0))
 
+# A thousandth of the least unit for a mean, which may be far below it.
+_MEAN_MASSES = (*((unit, digits + 3) for unit, digits in _MASSES), ("pg", 0))
+_MEAN_ENERGIES = (*((unit, digits + 3) for unit, digits in _ENERGIES), ("nJ", 0))
+
 
 def grams(mass_ng: int) -> Decimal:
     """Nanograms to grams, exact."""
@@ -35,6 +39,11 @@ def tonnes(mass_ng: int) -> Decimal:
 def joules(energy_uj: int) -> Decimal:
     """Microjoules to joules, exact."""
     return _shifted(energy_uj, 6)
+
+
+def counted(micro: int) -> Decimal:
+    """Millionths of a unit to units, exact."""
+    return _shifted(micro, 6)
 
 
 def seconds(duration_ns: int) -> Decimal:
@@ -72,6 +81,16 @@ def mass(mass_ng: int) -> str:
 def energy(energy_uj: int) -> str:
     """Microjoules for a reader: four figures and the unit that fits, as in `1.234 MJ`."""
     return _scaled(energy_uj, _ENERGIES)
+
+
+def mean_mass(mass_ng: int, count: Fraction) -> str:
+    """Nanograms for each of `count`, for a reader; nothing where there are none."""
+    return _scaled(round(mass_ng * 1000 / count), _MEAN_MASSES) if count else ""
+
+
+def mean_energy(energy_uj: int, count: Fraction) -> str:
+    """Microjoules for each of `count`, for a reader; nothing where there are none."""
+    return _scaled(round(energy_uj * 1000 / count), _MEAN_ENERGIES) if count else ""
 
 
 def percent(part: int, whole: int) -> str:
@@ -118,6 +137,7 @@ def _scaled(value: int, units: tuple[tuple[str, int], ...]) -> str:
 
 
 __all__ = [
+    "counted",
     "decimal_of",
     "energy",
     "grams",
@@ -126,6 +146,8 @@ __all__ = [
     "kilograms",
     "kwh",
     "mass",
+    "mean_energy",
+    "mean_mass",
     "percent",
     "plain",
     "rounded",

@@ -87,12 +87,14 @@ def _recovery(sheet: Sheet, made: Made) -> Section:
         rows.append(("life left", duration(recovery.left_s * NS_PER_S)))
     blocks: list[Block] = []
     deployed, lifetime_s = (None, None) if product is None else (product.deployed_unix_ns, product.lifetime_s)
-    if made.curve and recovery.stock_ng is not None and deployed is not None and lifetime_s:
+    by_units = sheet.amortised is not None and sheet.amortised.in_force == "units"
+    if made.curve and not by_units and recovery.stock_ng is not None and deployed is not None and lifetime_s:
         expected = ((deployed, 0), (deployed + lifetime_s * NS_PER_S, recovery.stock_ng))
         blocks.append(Curve("Recovered over its life", made.curve, expected, mass(recovery.stock_ng)))
     blocks.append(Table("Recovery", ("", ""), rows))
     if recovery.stock_ng is not None and recovery.expected_ng is None:
         why = "no day of deployment is known" if deployed is None else "it has no lifetime"
+        why = "nobody said how many units are expected" if by_units else why
         blocks.append(Paragraph(f"What should have been recovered by now isn't known: {why}."))
     if recovery.excess_ng:
         text = f"Recovered and inherited are more than the EPC, by {mass(recovery.excess_ng)}."

@@ -11,6 +11,7 @@ from wattribute.exporters.report.blocks import Bars, Block, Paragraph, Section, 
 from wattribute.exporters.report.exact import decimal_of, energy, grams, mass, percent, plain, rounded
 from wattribute.exporters.report.inventory import inventory
 from wattribute.exporters.report.making import making
+from wattribute.exporters.report.requests import requests
 from wattribute.exporters.report.sheet import OWN_TERMS, SUM_NAMES, SUMS, Sheet
 from wattribute.exporters.report.words import PRICE, TERM_NAMES, between, duration, moment, signed
 
@@ -50,6 +51,7 @@ def outline(sheet: Sheet) -> list[Section]:
     if sheet.total.taxes_ng:
         sections.append(_taxes(sheet))
     sections.append(_energy(sheet))
+    sections += requests(sheet)
     if sheet.made is not None:
         sections += making(sheet, sheet.made)
     if sheet.kind != "job" and sheet.groups:

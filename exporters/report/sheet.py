@@ -14,8 +14,9 @@ from wattribute.agent.core.accounting import sums_ng
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.lineage import Lineage, Recorded, Recovery
 from wattribute.agent.core.model import TERMS, Term
-from wattribute.agent.core.products import Product
+from wattribute.agent.core.products import MICRO, Amortise, Product
 from wattribute.agent.core.records import JobRecord, NodeRecord
+from wattribute.agent.core.served_record import ServedRecord
 from wattribute.agent.core.uncertainty import Uncertainty
 from wattribute.agent.core.units import NG_PER_G, UJ_PER_KWH
 
@@ -138,10 +139,47 @@ class Made:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Amortised:
+    """What of a product's EPC is due by now, ng, by its time and by the units it served; None is not known.
+
+    `served_micro` and `expected_micro`: millionths of `unit`, in its whole life. `stock_ng`: what is to be paid back.
+    """
+
+    in_force: Amortise
+    unit: str
+    served_micro: int
+    expected_micro: int | None
+    stock_ng: int | None
+    by_time_ng: int | None
+
+    @property
+    def by_units_ng(self) -> int | None:
+        """Due for the units that were served; the last of the expected ones pays the rest."""
+        if self.stock_ng is None or not self.expected_micro:
+            return None
+        return self.stock_ng * min(self.served_micro, self.expected_micro) // self.expected_micro
+
+    @property
+    def per_unit_by_units(self) -> Fraction | None:
+        """ng that each of the expected units pays."""
+        if self.stock_ng is None or not self.expected_micro:
+            return None
+        return Fraction(self.stock_ng * MICRO, self.expected_micro)
+
+    @property
+    def per_unit_by_time(self) -> Fraction | None:
+        """ng per unit, on average: what is due by time over what was served so far."""
+        if self.by_time_ng is None or not self.served_micro:
+            return None
+        return Fraction(self.by_time_ng * MICRO, self.served_micro)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sheet:
     """A carbon data sheet. `total` is what it is of: the job, the product's jobs, or all jobs of the nodes.
 
     `uncertainty` is that of `total`, None where it isn't known. `billed_ng`: what a product's users paid it, by term.
+    `served`: a product's metered requests, None where it has none.
     `hours`: (start in Unix ns, energy in uJ) hour by hour; None where nobody told of that hour.
     `runs`: the jobs one by one, for formats that list them.
     """
@@ -157,6 +195,8 @@ class Sheet:
     job: JobRecord | None = None
     product: Product | None = None
     made: Made | None = None
+    served: ServedRecord | None = None
+    amortised: Amortised | None = None
     groups: tuple[Group, ...] = ()
     nodes: tuple[NodeRecord, ...] = ()
     lineage: Lineage | None = None
@@ -215,6 +255,7 @@ __all__ = [
     "OWN_TERMS",
     "SUMS",
     "SUM_NAMES",
+    "Amortised",
     "Costs",
     "Group",
     "Intensity",

@@ -23,6 +23,12 @@ DAY = 86_400
 START = 1_780_000_000  # s; 2026-05-28
 S = 1_000_000_000
 TERMS: dict[str, Any] = {"operation": 100_000_000_001, "cooling": 20_000_000_000, "hardware": 5_000_000_003}
+REQUESTS: dict[str, Any] = {
+    "units.request.bert": 40_000_000, "units.token.bert": 8_000_000_000, "units.token.bert.acme": 2_000_000_000,
+    "request.uj.bert": 2_000_000_000_000, "request.uj.bert.acme": 400_000_000_001,
+    "request.operation.bert": 80_000_000_000, "request.product.bert.acme": 7_000_000_007,
+    "idle.uj.bert": 900_000_000_000, "idle.hardware.bert": 5_000_000_003, "request.uj.bert%2E2": 5,
+}  # fmt: skip
 CONFIG = """
 [carbon]
 zone = "FR"
@@ -67,7 +73,7 @@ def place(tmp_path: Path) -> Path:
         told("open", at=START, facts=facts("notes", ended=False), **TERMS),
         window("open", at=START, direct__modelled=5),
         told("_node", at=START, facts={}, operation=300_000_000_103, cooling=60_000_000_000, hardware=15_000_000_009,
-             unattributed__idle__operation=100),
+             unattributed__idle__operation=100, **REQUESTS),
         window("_node", at=START, node__measured=6_000_000_000_011, unattributed__idle=5),
         window("_node", "gpu", at=START, node__integrated=600_000_000_000),
     ]  # fmt: skip
@@ -200,6 +206,34 @@ def test_a_products_sheet(place: Path) -> None:
     assert 'training_type: "fine-tuning"' in good(place, "product", "bert", "--model-card")
 
 
+def test_a_products_requests_are_the_ledgers(place: Path) -> None:
+    said = json.loads(good(place, "product", "bert", "--json"), parse_float=Decimal)["requests"]
+    assert (said["requests"], said["units"]["token"]) == (40, 10_000)
+    assert said["energy_j"] == Decimal("2400000.000001")
+    assert said["idle"]["gco2e"]["asce"] == Decimal("5.000000003")
+    assert said["per_unit"]["request"]["jsce_gco2e"] == 2
+    assert said["per_unit"]["token"]["with_idle"]["asce_gco2e"] == Decimal("0.009200000001")
+    assert [(one["tenant"], one["requests"], one["units"]["token"]) for one in said["tenants"]] == [
+        ("", 40, 8000), ("acme", 0, 2000),
+    ]  # fmt: skip
+    text = good(place, "product", "bert")
+    assert "## Requests" in text and "| acme " in text
+    assert "## What it cost to make, by time and by units" in text
+    other = json.loads(good(place, "product", "bert", "--json", "--from", "2027-01-01"))
+    assert other["requests"] is None and other["amortised"]["served"] == 40
+    assert json.loads(good(place, "product", "corpus", "--json"))["amortised"] is None
+
+
+def test_a_score_per_unit_that_the_ledger_counted(place: Path) -> None:
+    score = json.loads(good(place, "product", "bert", "--sci", "--unit", "token"), parse_float=Decimal)
+    given = json.loads(good(place, "product", "bert", "--sci", "--unit", "token=10000"), parse_float=Decimal)
+    assert score["functional_unit"] == {"name": "token", "count": 10_000, "source": "metered requests in the ledger"}
+    assert given == score | {"functional_unit": score["functional_unit"] | {"source": "given"}}
+    assert score["sci_for_ai"]["consumer"]["score_gco2e_per_unit"] == Decimal("0.0125000000004")
+    assert score["asce"]["gco2e_per_unit"] == Decimal("0.0132000000011")
+    assert score["asce"]["billed_to_requests_gco2e_per_unit"] == Decimal("0.0087000000007")
+
+
 def test_a_tag_has_a_sheet_that_says_so(place: Path) -> None:
     assert "a tag that jobs carry" in good(place, "product", "notes")
 
@@ -291,7 +325,11 @@ def test_a_job_without_an_agent_has_a_sheet(place: Path) -> None:
         (["product", "corpus", "--sci"], 1, "state the functional unit"),
         (["job", "serve", "--html", "--json"], 2, "one format at a time"),
         (["job", "serve", "--unit", "token=5"], 2, "--unit is for --sci"),
-        (["job", "serve", "--sci", "--unit", "token"], 2, "write NAME=COUNT"),
+        (["job", "serve", "--sci", "--unit", "=5"], 2, "write NAME=COUNT"),
+        (["job", "serve", "--sci", "--unit", "token="], 2, "is no number"),
+        (["job", "serve", "--sci", "--unit", "token"], 1, "say how many this job served, --unit token=1000000"),
+        (["product", "bert", "--sci", "--unit", "tokens"], 1, "no 'tokens' of product 'bert': it has request, token."),
+        (["product", "corpus", "--sci", "--unit", "token"], 1, "no metered request of product 'corpus' is in the"),
         (["job", "serve", "--sci", "--unit", "token=0"], 2, "isn't above 0"),
         (["job", "serve", "--sci", "--unit", "token=many"], 2, "is no number"),
         (["job", "serve", "--sci", "--unit", "token=nan"], 2, "isn't above 0"),

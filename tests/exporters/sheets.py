@@ -6,11 +6,12 @@ from fractions import Fraction
 
 from wattribute.agent.core.lineage import book, lineage, recovery
 from wattribute.agent.core.model import TERMS, Role, Term
-from wattribute.agent.core.products import Product, own_part
+from wattribute.agent.core.products import MICRO, Product, own_part
 from wattribute.agent.core.provenance import Registry
 from wattribute.agent.core.records import JobRecord, NodeRecord
+from wattribute.agent.core.served_record import Billed, ServedRecord
 from wattribute.agent.core.uncertainty import Uncertainty, bounds
-from wattribute.exporters.report.sheet import Costs, Group, Intensity, Made, Sheet
+from wattribute.exporters.report.sheet import Amortised, Costs, Group, Intensity, Made, Sheet
 
 KG, S, DAY_S = 10**12, 10**9, 86_400
 NOW = 1_790_000_000 * S
@@ -144,6 +145,27 @@ def job_sheet(record: JobRecord | None = None, **changes: object) -> Sheet:
     return replace(sheet, **changes)  # type: ignore[arg-type]
 
 
+def requests() -> ServedRecord:
+    """Requests of twelve tenants whose names are awkward, with stages and some idle."""
+    tenants = {
+        name: Billed(
+            units={"request": number * MICRO, "token": number * 1_000_500_001, "image.large": number},
+            aborted=number % 2,
+            energy_uj=1_234_567 * number,
+            terms_ng={term: number * place for place, term in enumerate(TERMS, 1001)},
+        )
+        for number, name in enumerate(["", *(f"t{n}" for n in range(8)), "_other", "a|b", "<i>"], 1)
+    }
+    billed = Billed.of(tenants.values())
+    prefill = replace(billed, units={}, aborted=0, energy_uj=billed.energy_uj // 3)
+    return ServedRecord(
+        product_id="bert-tuned",
+        tenants=tenants,
+        idle=Billed(energy_uj=7, terms_ng={"operation": 3, "product": 5}),
+        stages={"prefill": prefill, "decode": replace(prefill, energy_uj=billed.energy_uj - prefill.energy_uj)},
+    )
+
+
 def product_sheet(known: dict[str, Product] | None = None) -> Sheet:
     """The sheet of a product with jobs of every role, an EPC, a lineage and a recovery."""
     known = products() if known is None else known
@@ -184,6 +206,15 @@ def product_sheet(known: dict[str, Product] | None = None) -> Sheet:
             missing=found.missing("bert-tuned"),
             own_part=own_part("bert-tuned", found.products.values()),
             curve=tuple(curve),
+        ),
+        served=requests(),
+        amortised=Amortised(
+            in_force="time",
+            unit="token",
+            served_micro=requests().billed.units["token"],
+            expected_micro=10**15,
+            stock_ng=back.stock_ng,
+            by_time_ng=back.expected_ng,
         ),
         lineage=lineage(found, "bert-tuned"),
         billed_ng={"retraining": 5, "product": back.recovered_ng},

@@ -272,6 +272,39 @@ def test_a_missing_epc_is_unknown_and_never_nothing() -> None:
     assert "EPC unknown" in html(sheet)
 
 
+def test_what_a_request_cost_is_told_with_and_without_idle() -> None:
+    sheet = product_sheet()
+    assert sheet.served is not None
+    text, said = markdown(sheet), to_dict(sheet)["requests"]
+    billed = sheet.served.billed
+    assert said["requests"] == 78 and said["units"]["token"] == Decimal("78039.000078")
+    one = Fraction(said["per_unit"]["request"]["asce_gco2e"])
+    assert abs(one * 78 * NG_PER_G / billed.sums_ng()["asce"] - 1) < Fraction(1, 10**14)
+    assert said["per_unit"]["request"]["with_idle"]["asce_gco2e"] > said["per_unit"]["request"]["asce_gco2e"]
+    assert len(said["tenants"]) == 12 and said["stages"].keys() == {"prefill", "decode"}
+    assert "| 1 request " in text and "| 1,000 token " in text and "| 1,000 image.large " in text
+    assert "(2 more)" in text and "(all others)" in text and "a\\|b" in text and "| decode " in text
+    assert plain(grams(billed.sums_ng()["asce"])) in text
+
+
+def test_both_ways_to_write_a_product_off() -> None:
+    sheet = product_sheet()
+    assert sheet.amortised is not None and sheet.amortised.stock_ng is not None
+    said = to_dict(sheet)["amortised"]
+    assert said["units"]["gco2e_per_unit"] == rounded(Fraction(sheet.amortised.stock_ng, 10**9 * NG_PER_G), 15)
+    assert said["units"]["due_gco2e"] == grams(sheet.amortised.stock_ng * 78_039_000_078 // 10**15)
+    text = markdown(sheet)
+    assert "| by time  | in force |" in text
+    assert "78039.000078 of 1000000000 expected token were served so far" in text
+    over = replace(sheet.amortised, served_micro=2 * 10**15, in_force="units")
+    assert over.by_units_ng == over.stock_ng
+    text = markdown(replace(sheet, amortised=over))
+    assert "More than expected" in text and "| by units | in force |" in text
+    unknown = replace(over, expected_micro=None, by_time_ng=None)
+    assert (unknown.by_units_ng, unknown.per_unit_by_units, unknown.per_unit_by_time) == (None, None, None)
+    assert "unknown" in markdown(replace(sheet, amortised=unknown))
+
+
 def test_nodes_whose_parts_dont_add_up_say_by_how_much() -> None:
     sheet = node_sheet()
     assert "add up to what the nodes used, exactly" in markdown(sheet)
