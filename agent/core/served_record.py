@@ -33,7 +33,11 @@ class ServedName(NamedTuple):
 
     def __str__(self) -> str:
         parts = (self.what, self.product_id, self.whose) if self.whose else (self.what, self.product_id)
-        return ".".join((self.kind, *(_UNSAFE.sub(_written, part) for part in parts)))
+        return ".".join((self.kind, *map(_encoded, parts)))
+
+
+def _encoded(part: str) -> str:
+    return part if part.isalnum() else _UNSAFE.sub(_written, part)
 
 
 def _written(found: re.Match[str]) -> str:
@@ -54,27 +58,24 @@ def parse(name: str) -> ServedName | None:
 
 def named(totals: ServedTotals) -> dict[str, int]:
     """What a product's requests were billed for so far, by name; without zeros, and without what isn't split yet."""
-    product_id = totals.product_id
+    product = _encoded(totals.product_id)
     found: dict[str, int] = {}
 
-    def add(kind: Kind, what: str, amount: int, whose: str = "") -> None:
-        if amount:
-            found[str(ServedName(kind, what, product_id, whose))] = amount
-
-    def add_all(kind: Kind, energy_uj: int, terms_ng: Sequence[int], whose: str = "") -> None:
-        add(kind, ENERGY, energy_uj, whose)
+    def add(kind: Kind, whose: str, energy_uj: int, terms_ng: Sequence[int]) -> None:
+        found[f"{kind}.{ENERGY}.{whose}"] = energy_uj
         for term, ng in zip(TERMS, terms_ng, strict=True):
-            add(kind, term, ng, whose)
+            found[f"{kind}.{term}.{whose}"] = ng
 
     for tenant, served in totals.tenants.items():
+        whose = f"{product}.{_encoded(tenant)}" if tenant else product
         for unit, micro in served.units.items():
-            add("units", unit, micro, tenant)
-        add("request", ABORTED, served.aborted, tenant)
-        add_all("request", served.energy_uj, served.terms_ng, tenant)
-    add_all("idle", totals.idle_uj, totals.idle_ng)
+            found[f"units.{_encoded(unit)}.{whose}"] = micro
+        found[f"request.{ABORTED}.{whose}"] = served.aborted
+        add("request", whose, served.energy_uj, served.terms_ng)
+    add("idle", product, totals.idle_uj, totals.idle_ng)
     for stage, (energy_uj, terms_ng) in totals.stages.items():
-        add_all("stage", energy_uj, terms_ng, stage)
-    return found
+        add("stage", f"{product}.{_encoded(stage)}", energy_uj, terms_ng)
+    return {name: amount for name, amount in found.items() if amount}
 
 
 def split_uj(amounts: Iterable[tuple[str, int]]) -> int:
