@@ -248,9 +248,9 @@ class Serving(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=T
 class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A serving engine whose page of metrics tells how much it has served.
 
-    `job`: the job that it is; without one, the product's only running job of role use. `counters` name, for any other
-    kind, which series tell what (`request`, `prompt_token`, `output_token`, `prefill_s`, `decode_s`, `in_flight`, or a
-    unit of your own).
+    `job`: the job that it is; without one, the product's only running job of role use. `counters` name which series
+    tell what (`request`, `aborted`, `prompt_token`, `output_token`, `prefill_s`, `decode_s`, `in_flight`, or a unit of
+    your own): for any other kind, or in the place of what is known of the kind.
     """
 
     url: Filled
