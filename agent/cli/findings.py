@@ -46,6 +46,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from look_at_processes(config)
     if sys.platform == "linux":
         yield from look_at_jobs(config)
+    yield from look_at_engines(config)
     yield look_at_state(Path(config.agent.state_dir))
     agent = look_at_agent(config.agent.socket)
     yield agent
@@ -115,6 +116,16 @@ def look_at_jobs(config: Config) -> Iterator[Finding]:
             yield Finding(source="gpu-map", path=path, ok=False, why=error.cause, fix=error.fix)
         finally:
             files.close()
+
+
+def look_at_engines(config: Config) -> Iterator[Finding]:
+    """Each configured serving engine: whether its page can be read, and which fields it tells."""
+    if config.engine:
+        from wattribute.agent.engines import collector_of
+        from wattribute.collectors.engines import finding
+
+        for engine in config.engine:
+            yield finding(collector_of(engine, SystemClock()))
 
 
 def _cpu_time(config: Config) -> "ProcessCollector | PortableProcessCollector":

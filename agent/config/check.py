@@ -37,6 +37,7 @@ def problems(config: Config) -> list[Problem]:
         *problems_of_ledger(config.ledger),
         *_carbon(config),
         *_embodied(config),
+        *_engines(config),
         *_products(config.product),
     ]
 
@@ -174,6 +175,13 @@ def _embodied(config: Config) -> Iterator[Problem]:
         from wattribute.agent.config.embodied import problems as problems_of_embodied
 
         yield from problems_of_embodied(config.embodied, nearest)
+
+
+def _engines(config: Config) -> Iterator[Problem]:
+    if config.engine:  # a configuration that says nothing of them loads no HTTP client
+        from wattribute.agent.config.engines import problems as problems_of_engines
+
+        yield from problems_of_engines(config.engine)
 
 
 def _products(products: tuple[Product, ...]) -> Iterator[Problem]:

@@ -9,7 +9,7 @@ from wattribute.collectors.engines.counters import Counters, Work
 from wattribute.collectors.engines.mappings import MAPPINGS, told_by
 from wattribute.collectors.engines.page import read_page
 
-TOLD = {
+TOLD: dict[str, dict[str, float]] = {
     "vllm_v1": {
         "request": 300,
         "aborted": 5,

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from wattribute.collectors.engines.page import read_page
 
 WANTED = {"a_total", "a_total_sum", "h_sum"}
-TEXT = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\r"), max_size=8)
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=8)
 VALUES = st.floats(0, 1e18, allow_nan=False)
 SERIES = st.dictionaries(
     st.tuples(st.sampled_from(["a_total", "other_total"]), st.frozensets(st.tuples(st.sampled_from("xyz"), TEXT))),

@@ -1,0 +1,196 @@
+"""Serving engines that were configured by the address of their metrics: read in threads of their own, each at its
+interval, and booked at the next tick as what their product's job has served.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from wattribute.agent.config.engines import name_of
+from wattribute.agent.config.schema import Config, Engine
+from wattribute.agent.core.errors import Refused
+from wattribute.agent.core.model import Clock, SourceHealth
+from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.live import LiveJob
+from wattribute.agent.requests import Served
+from wattribute.agent.sources import Source
+from wattribute.collectors.engines import ABORTED, REQUEST, STAGES, EngineCollector, Work, listed
+
+log = logging.getLogger("wattribute")
+
+SPARE_NS = 5 * NS_PER_S
+
+
+class Serving(Protocol):
+    """Who books what was served. `served` is cumulative since the account began, `stages` are seconds since the count
+    before; `until_ns` ends the window that they are of. Raises Refused.
+    """
+
+    def count(
+        self,
+        job_id: str,
+        account: str,
+        served: Sequence[Served],
+        in_flight: int,
+        stages: Mapping[str, float],
+        until_ns: int,
+    ) -> None: ...
+
+
+@dataclass(slots=True)
+class _Watched:
+    """One engine: what it served since `account` began, which is for one job alone."""
+
+    engine: Engine
+    collector: EngineCollector
+    source: Source[Work]
+    due_ns: int = 0
+    job_id: str = ""
+    account: str = ""
+    sums: dict[str, float] = field(default_factory=dict)
+    waiting: dict[str, float] = field(default_factory=dict)  # served, and no job known yet that did it
+    untold: frozenset[str] | None = None
+    restarts: int = 0
+    why: str = ""
+    fix: str = ""
+
+
+def collector_of(engine: Engine, clock: Clock) -> EngineCollector:
+    """What reads a configured engine."""
+    return EngineCollector(
+        f"engine:{name_of(engine)}",
+        engine.url,
+        engine.kind,
+        counters=engine.counters,
+        timeout_s=engine.timeout_s,
+        now_ns=clock.monotonic_ns,
+    )
+
+
+class Engines:
+    """All engines of the configuration. `threaded` False: each is read in the tick's own thread."""
+
+    def __init__(self, engines: Sequence[Engine], clock: Clock, *, threaded: bool = True) -> None:
+        self._clock = clock
+        self._since = clock.time_ns()  # part of every account's name: after a restart they begin at 0
+        self._all = [self._watch(engine, threaded) for engine in engines]
+
+    @classmethod
+    def open(cls, config: Config, clock: Clock, *, threaded: bool = True) -> "Engines | None":
+        """The configured engines; None where there are none."""
+        return cls(config.engine, clock, threaded=threaded) if config.engine else None
+
+    def _watch(self, engine: Engine, threaded: bool) -> _Watched:
+        collector = collector_of(engine, self._clock)
+        # Its own time-out comes first, and says more; a name that isn't resolved has none.
+        deadline_ns = round(2 * engine.timeout_s * NS_PER_S) + SPARE_NS
+        return _Watched(engine, collector, Source(collector, self._clock, deadline_ns=deadline_ns, threaded=threaded))
+
+    def request(self) -> None:
+        """Ask the engines whose interval is over. Never blocks."""
+        now_ns = self._clock.monotonic_ns()
+        for one in self._all:
+            if now_ns >= one.due_ns:
+                one.source.request()
+                interval_ns = round(one.engine.interval_s * NS_PER_S)
+                one.due_ns += interval_ns
+                if one.due_ns <= now_ns:
+                    one.due_ns = now_ns + interval_ns
+
+    def collect(self, jobs: Mapping[str, LiveJob], serving: Serving) -> None:
+        """Book what has arrived by now. An engine that no job is known for keeps its counts until one is."""
+        for one in self._all:
+            for work in one.source.collect(0):
+                self._take(one, work, jobs, serving)
+
+    def health(self) -> list[SourceHealth]:
+        """The state of each engine: whether it is read, and whether what it tells can be counted."""
+        return [self._health(one) for one in self._all]
+
+    def close(self) -> None:
+        """Let the threads go."""
+        for one in self._all:
+            one.source.close()
+
+    def _take(self, one: _Watched, work: Work, jobs: Mapping[str, LiveJob], serving: Serving) -> None:
+        self._tell(one, work)
+        for name, added in work.served.items():
+            one.waiting[name] = one.waiting.get(name, 0.0) + added
+        job_id = self._job(one, jobs)
+        if not job_id:
+            return
+        if job_id != one.job_id:
+            one.job_id, one.sums = job_id, {}
+            one.account = f"{one.source.name} {self._since} {work.at_ns}"
+        stages = {stage: one.waiting.pop(name) for name, stage in STAGES.items() if name in one.waiting}
+        for name, added in one.waiting.items():
+            one.sums[name] = one.sums.get(name, 0.0) + added
+        one.waiting = {}
+        try:
+            serving.count(job_id, one.account, [_served(one.sums)], round(work.in_flight or 0), stages, work.at_ns)
+        except Refused as error:
+            one.why, one.fix = str(error), ""
+
+    def _job(self, one: _Watched, jobs: Mapping[str, LiveJob]) -> str:
+        """The job that the engine is; "" where that isn't known, and then why."""
+        engine = one.engine
+        before, one.why, one.fix = one.why, "", ""
+        running = [job_id for job_id, live in jobs.items() if live.running and self._serves(live, engine.product)]
+        if engine.job:
+            if engine.job in running:
+                return engine.job
+            live = jobs.get(engine.job)
+            if live is None or not live.running:
+                one.why = f'job "{engine.job}" doesn\'t run on this node: its counts wait for it'
+                one.fix = f"`wattribute jobs` lists what runs: set job to one of product {engine.product}"
+            else:
+                job = live.entry.job
+                one.why = f'job "{engine.job}" has product "{job.product_id}" and role {job.role}: its counts wait'
+                one.fix = f'set product to the job\'s, or let it run with role use for product "{engine.product}"'
+        elif len(running) == 1:
+            return running[0]
+        elif running:
+            ids = ", ".join(sorted(running)[:3]) + (", ..." if len(running) > 3 else "")
+            one.why = f'several jobs of product "{engine.product}" run ({ids}): which one it is isn\'t known'
+            one.fix = 'name it in its [[engine]]: job = "..."'
+        else:
+            one.why = f'no job of product "{engine.product}" with role use runs on this node: its counts wait for one'
+            one.fix = (
+                f"start it by `wattribute run --product {engine.product} -- ...`, give its unit or container that "
+                'product by a [[rule]], or name its job: job = "..."'
+            )
+        if one.why != before:
+            log.warning("%s: %s. Fix: %s", one.source.name, one.why, one.fix)
+        return ""
+
+    @staticmethod
+    def _serves(live: LiveJob, product_id: str) -> bool:
+        job = live.entry.job
+        return job.product_id == product_id and job.role == "use"
+
+    @staticmethod
+    def _tell(one: _Watched, work: Work) -> None:
+        """Say once what isn't told, and that the engine began anew."""
+        untold = one.collector.fields - work.told
+        if untold != one.untold:
+            one.untold = untold
+            if untold:
+                log.info("%s: its page doesn't tell %s", one.source.name, listed(untold))
+        if work.restarted:
+            one.restarts += 1
+            log.info("%s: its counters began anew: counted from 0", one.source.name)
+
+    @staticmethod
+    def _health(one: _Watched) -> SourceHealth:
+        health = one.source.health()
+        if health.up and one.why:
+            health = replace(health, up=False, why=one.why, fix=one.fix)
+        elif health.up and one.untold:
+            health = replace(health, why=f"doesn't tell {listed(one.untold)}")
+        return replace(health, resets=one.restarts)
+
+
+def _served(sums: Mapping[str, float]) -> Served:
+    units = {name: value for name, value in sums.items() if name not in (REQUEST, ABORTED)}
+    return Served(requests=int(sums.get(REQUEST, 0)), aborted=int(sums.get(ABORTED, 0)), units=units)
