@@ -169,7 +169,7 @@ def _amortised(product: Product, made: Made, ever: ServedRecord | None) -> Amort
         unit=product.unit,
         served_micro=0 if ever is None else ever.billed.units.get(product.unit, 0),
         expected_micro=product.expected_micro_units,
-        stock_ng=recovery.stock_ng,
+        stock_ng=None if product.status == "open" else recovery.stock_ng,
         by_time_ng=recovery.expected_ng,
     )
 

@@ -116,16 +116,21 @@ def _both_ways(amortised: Amortised) -> Section:
     if amortised.expected_micro:
         expected = counted(amortised.expected_micro)
         part = percent(amortised.served_micro, amortised.expected_micro)
-        text = f"{plain(served)} of {plain(expected)} expected {unit} were served so far ({part})."
+        text = (
+            f"{plain(served)} of {plain(expected)} expected {unit} were served so far by its own metered jobs ({part})."
+        )
     else:
-        text = f"{plain(served)} {unit} were served; how many are expected isn't configured (expected_units)."
+        text = f"{plain(served)} {unit} were served by its own metered jobs; nobody said how many are expected (expected_units)."
     if amortised.served_micro > (amortised.expected_micro or amortised.served_micro):
         text += " More than expected: by units, all of it is paid."
     return Section(
         "What it cost to make, by time and by units",
         (
             Table("Amortisation", ("", "", "due by now", f"per {unit}"), rows, frozenset({2, 3})),
-            Paragraph(f"{text} By time, what a {unit} pays is a mean so far, and falls the more are served."),
+            Paragraph(
+                f"{text} By time, what a {unit} pays is a mean so far, and falls the more are served. "
+                "Jobs of other products that use it aren't in these counts."
+            ),
         ),
     )
 

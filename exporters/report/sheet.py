@@ -142,7 +142,8 @@ class Made:
 class Amortised:
     """What of a product's EPC is due by now, ng, by its time and by the units it served; None is not known.
 
-    `served_micro` and `expected_micro`: millionths of `unit`, in its whole life. `stock_ng`: what is to be paid back.
+    `served_micro` (by its own metered jobs) and `expected_micro`: millionths of `unit`, in its whole life. `stock_ng`:
+    what is to be paid back.
     """
 
     in_force: Amortise

@@ -224,6 +224,18 @@ def test_a_products_requests_are_the_ledgers(place: Path) -> None:
     assert json.loads(good(place, "product", "corpus", "--json"))["amortised"] is None
 
 
+def test_a_product_that_is_written_off_by_units(place: Path) -> None:
+    """12 kg and a quarter of 40 over 100,000 tokens, of which 10,000 were served: 2.2 kg are due."""
+    by_units = 'amortise = "units"\nunit = "token"\nexpected_units = 100000\n'
+    (place / "c.toml").write_text(CONFIG.replace("concurrency = 10\n", by_units))
+    said = json.loads(good(place, "product", "bert", "--json", "--from", "2027-01-01"), parse_float=Decimal)
+    assert (said["amortised"]["in_force"], said["amortised"]["served"]) == ("units", 10_000)
+    assert said["amortised"]["units"] == {"due_gco2e": 2200, "gco2e_per_unit": Decimal("0.22")}
+    assert said["amortised"]["time"]["due_gco2e"] is not None
+    assert said["epc"]["expected_gco2e"] == 2200
+    assert "10000 of 100000 expected token" in good(place, "product", "bert")
+
+
 def test_a_score_per_unit_that_the_ledger_counted(place: Path) -> None:
     score = json.loads(good(place, "product", "bert", "--sci", "--unit", "token"), parse_float=Decimal)
     given = json.loads(good(place, "product", "bert", "--sci", "--unit", "token=10000"), parse_float=Decimal)

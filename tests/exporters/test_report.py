@@ -295,7 +295,7 @@ def test_both_ways_to_write_a_product_off() -> None:
     assert said["units"]["due_gco2e"] == grams(sheet.amortised.stock_ng * 78_039_000_078 // 10**15)
     text = markdown(sheet)
     assert "| by time  | in force |" in text
-    assert "78039.000078 of 1000000000 expected token were served so far" in text
+    assert "78039.000078 of 1000000000 expected token were served so far by its own" in text
     over = replace(sheet.amortised, served_micro=2 * 10**15, in_force="units")
     assert over.by_units_ng == over.stock_ng
     text = markdown(replace(sheet, amortised=over))

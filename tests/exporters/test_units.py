@@ -256,7 +256,7 @@ def test_the_serial_number_is_the_sheets() -> None:
 
 def test_the_sci_score_is_operation_and_hardware_per_unit() -> None:
     score = exact(sci(job_sheet(), "token", Decimal(1_000_000)))
-    assert score["functional_unit"] == {"name": "token", "count": Decimal(1_000_000)}
+    assert score["functional_unit"] == {"name": "token", "count": Decimal(1_000_000), "source": "given"}
     assert score["operational_gco2e"] == Decimal("133.333332223")
     assert score["embodied_gco2e"] == Decimal("31.709791983")
     assert score["score_gco2e_per_unit"] == Decimal("0.000165043124206")
