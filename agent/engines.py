@@ -23,8 +23,8 @@ SPARE_NS = 5 * NS_PER_S
 
 
 class Serving(Protocol):
-    """Who books what was served. `served` is cumulative since the account began, `stages` are seconds since the count
-    before; `until_ns` ends the window that they are of. Raises Refused.
+    """Who books what was served. `served` and `stages` (in seconds) are cumulative since the account began; `until_ns`
+    ends the window since the count before. Raises Refused.
     """
 
     def count(
@@ -51,6 +51,7 @@ class _Watched:
     sums: dict[str, float] = field(default_factory=dict)
     waiting: dict[str, float] = field(default_factory=dict)  # served, and no job known yet that did it
     untold: frozenset[str] | None = None
+    misses: int = 0
     restarts: int = 0
     why: str = ""
     fix: str = ""
@@ -103,6 +104,10 @@ class Engines:
         for one in self._all:
             for work in one.source.collect(0):
                 self._take(one, work, jobs, serving)
+            missed = sum(one.source.health().failures.values())
+            if missed != one.misses:
+                one.misses = missed
+                self._miss(one, jobs, serving)
 
     def health(self) -> list[SourceHealth]:
         """The state of each engine: whether it is read, and whether what it tells can be counted."""
@@ -123,12 +128,31 @@ class Engines:
         if job_id != one.job_id:
             one.job_id, one.sums = job_id, {}
             one.account = f"{one.source.name} {self._since} {work.at_ns}"
-        stages = {stage: one.waiting.pop(name) for name, stage in STAGES.items() if name in one.waiting}
         for name, added in one.waiting.items():
             one.sums[name] = one.sums.get(name, 0.0) + added
         one.waiting = {}
+        self._count(one, serving, round(work.in_flight or 0), work.at_ns)
+
+    def _miss(self, one: _Watched, jobs: Mapping[str, LiveJob], serving: Serving) -> None:
+        """While nobody listens at its address an engine serves nothing: its time is idle, not of who comes next.
+
+        One that doesn't answer well may have served: that is seen when it does again, and the window is longer.
+        """
+        live = jobs.get(one.job_id)
+        if one.source.absent and live is not None and live.running:
+            self._count(one, serving, 0, self._clock.monotonic_ns())
+
+    @staticmethod
+    def _count(one: _Watched, serving: Serving, in_flight: int, until_ns: int) -> None:
+        sums = one.sums
+        served = Served(
+            requests=int(sums.get(REQUEST, 0)),
+            aborted=int(sums.get(ABORTED, 0)),
+            units={name: value for name, value in sums.items() if name not in (REQUEST, ABORTED, *STAGES)},
+        )
+        stages = {stage: sums[name] for name, stage in STAGES.items() if name in sums}
         try:
-            serving.count(job_id, one.account, [_served(one.sums)], round(work.in_flight or 0), stages, work.at_ns)
+            serving.count(one.job_id, one.account, [served], in_flight, stages, until_ns)
         except Refused as error:
             one.why, one.fix = str(error), ""
 
@@ -189,8 +213,3 @@ class Engines:
         elif health.up and one.untold:
             health = replace(health, why=f"doesn't tell {listed(one.untold)}")
         return replace(health, resets=one.restarts)
-
-
-def _served(sums: Mapping[str, float]) -> Served:
-    units = {name: value for name, value in sums.items() if name not in (REQUEST, ABORTED)}
-    return Served(requests=int(sums.get(REQUEST, 0)), aborted=int(sums.get(ABORTED, 0)), units=units)

@@ -68,7 +68,7 @@ def split_url(url: str) -> SplitResult:
 
 def fetch(url: str, timeout_s: float, now_ns: Callable[[], int], switch: str = "") -> tuple[bytes, int]:
     """The page, and when its answer began. Blocks for `timeout_s` or so. Raises SensorUnavailable, with the fix:
-    `switch`, where the engine answers that it has no such page.
+    `switch`, where the engine answers that it has no such page. `absent`: no engine is there.
     """
     parts = split_url(url)
     until_s = time.monotonic() + timeout_s
@@ -131,7 +131,9 @@ def _failed(error: Exception, timeout_s: float) -> SensorUnavailable:
             f"no whole page within {timeout_s:g} s", "look whether the engine hangs, or raise timeout_s"
         )
     if isinstance(error, ConnectionRefusedError):
-        return SensorUnavailable("nobody listens there", "start the engine, or set url to its page of metrics")
+        return SensorUnavailable(
+            "nobody listens there", "start the engine, or set url to its page of metrics", absent=True
+        )
     if isinstance(error, OSError):
         import ssl
 
