@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from wattribute.agent.config.check import uncounted
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import SourceHealth
+from wattribute.agent.core.owed import add_taxes
 from wattribute.agent.core.products import Product, epcs
-from wattribute.agent.core.taxes import add_taxes
 from wattribute.agent.core.uncertainty import band_of, band_texts
 from wattribute.agent.fleet_exchange import FleetExchange
 from wattribute.agent.live import LiveJob
@@ -128,7 +128,7 @@ class Dues:
                     "runs_on": list(product.runs_on),
                     "parents": list(product.parents),
                     "declared_rate": bool(product.overhead_rate),
-                    "written_off": bool(product.lifetime_s) and product.status != "open",
+                    "written_off": product.written_off and product.status != "open",
                     "epc_band": None if (whole := found[product_id].total) is None else band_texts(band_of(whole)),
                 }
                 for product_id, product in products.items()

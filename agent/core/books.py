@@ -36,9 +36,10 @@ from wattribute.agent.core.model import (
     Term,
     energy_slot,
 )
+from wattribute.agent.core.owed import add_taxes
 from wattribute.agent.core.prices import PriceSeries
 from wattribute.agent.core.retraining import Closed
-from wattribute.agent.core.taxes import Taxes, add_taxes
+from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.core.units import energy_over
 
 _NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
@@ -94,6 +95,11 @@ class Books:
         self._use = Use(at_ns, 0, 0, 0, {})
         self._late_ns = 0
         self._at_ns = at_ns
+
+    @property
+    def at_ns(self) -> int:
+        """Until when everything is booked."""
+        return self._at_ns
 
     def open(self, entry: Entry, *, first: bool) -> None:
         """A job begins, or an ended one opens a new segment on the same totals."""

@@ -19,6 +19,8 @@ Scope = Literal["node", "fleet"]
 Amortise = Literal["time", "units"]
 REQUEST = "request"
 """The unit that every metered request is one of."""
+MICRO = 1_000_000
+"""Units are counted in integer millionths."""
 WEIGHT_SCALE = 10**12
 """Weights are exact decimals of at most twelve places."""
 _NONE, _ALL = Fraction(0), Fraction(1)
@@ -74,6 +76,11 @@ class Product:
         low_ng = self.epc_own_ng if self.epc_low_ng is None else self.epc_low_ng
         high_ng = self.epc_own_ng if self.epc_high_ng is None else self.epc_high_ng
         return Bounded(low_ng, self.epc_own_ng, high_ng)
+
+    @property
+    def written_off(self) -> bool:
+        """Whether its users pay its EPC from deployment on: over a lifetime, or over the units that it should serve."""
+        return bool(self.expected_micro_units if self.amortise == "units" else self.lifetime_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

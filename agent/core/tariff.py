@@ -34,7 +34,7 @@ class Tariff:
     `stock_ng` is the part of its EPC that its users recover (u_p * EPC), 0 where there is none or it isn't known.
     """
 
-    def __init__(self, product: Product, stock_ng: int, at_ns: int) -> None:
+    def __init__(self, product: Product, stock_ng: int, at_ns: int, room_ng: int | None = None) -> None:
         fleet = product.scope == "fleet"
         self.users = Presence(at_ns, product.concurrency_ppm, None if fleet else 0)
         self.buyers = Presence(at_ns, product.concurrency_ppm, None if fleet else 0)
@@ -43,15 +43,19 @@ class Tariff:
         self._accrued_ns = at_ns
         self._declared_ng = self._recovered_ng = 0  # since the last tick
         self._rate_rest = self._stock_rest = self._life_ns = 0
+        self._room_ng: int | None = None
         self._scope = product.scope
-        self.declare(product, stock_ng, at_ns)
+        self.declare(product, stock_ng, at_ns, room_ng)
 
-    def declare(self, product: Product, stock_ng: int, at_ns: int) -> None:
-        """The product changes at a moment, until which it has accrued."""
+    def declare(self, product: Product, stock_ng: int, at_ns: int, room_ng: int | None = None) -> None:
+        """The product changes at a moment, until which it has accrued. `room_ng`: no more than that falls due any more
+        of its EPC, of which units have recovered a part; None: no such bound.
+        """
         live = product.status != "retired"
         self._rate = product.overhead_rate if live else 0
         # An EPC is taxed from deployment on: one that is still being made has none yet.
         self._stock_ng = stock_ng if product.status == "frozen" else 0
+        self._room_ng = None if room_ng is None else max(0, room_ng - self._recovered_ng)
         life_ns = (product.lifetime_s or 0) * NS_PER_S
         if life_ns != self._life_ns:
             self._life_ns, self._stock_rest = life_ns, 0  # a rest of another life is less than a nanogram of this one
@@ -94,7 +98,11 @@ class Tariff:
         declared_ng, self._rate_rest = divmod(due, RATE_DENOMINATOR)
         self._declared_ng += declared_ng
         if self._stock_ng:
-            self._recovered_ng += self._recover(self._accrued_ns, end_ns, unix_offset_ns)
+            due_ng = self._recover(self._accrued_ns, end_ns, unix_offset_ns)
+            if self._room_ng is not None:
+                due_ng = min(due_ng, self._room_ng)
+                self._room_ng -= due_ng
+            self._recovered_ng += due_ng
         self._accrued_ns = end_ns
 
     def charge(self, at_ns: int, unix_offset_ns: int, metered: Metered) -> Iterator[tuple[Term, Parts]]:

@@ -5,21 +5,17 @@ Source: formulas.md, "Operation" (platform and retraining tax), "Embodied" (prod
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 from wattribute.agent.core.fleet_parts import Kind
 from wattribute.agent.core.fleet_shares import FleetShares
-from wattribute.agent.core.model import TERM_SLOT, Job, ProductTotals, Term
-from wattribute.agent.core.products import Product, epc_parts, own_parts, payees, pays_epc
+from wattribute.agent.core.model import Job, ProductTotals, Term
+from wattribute.agent.core.owed import Owed
+from wattribute.agent.core.product_account import ProductAccount
+from wattribute.agent.core.products import MICRO, REQUEST, Product, epc_parts, own_parts, payees, pays_epc
 from wattribute.agent.core.retraining import Closed, Retraining
 from wattribute.agent.core.tariff import NOTHING_METERED, Metered, Tariff
-
-MOST_NG = 1 << 61
-"""About 2,300 t: a job owes no more by term, nor is more untaxed of a product. The ledger's totals have 64 bits."""
-
-Owed = dict[tuple[str, Term], int]
-"""Nanograms by product and term."""
 
 
 class Due(NamedTuple):
@@ -27,24 +23,6 @@ class Due(NamedTuple):
 
     by_job: dict[str, Owed]
     closed: list[Closed]
-
-
-@dataclass(slots=True)
-class _Account:
-    """What one product, declared or merely named, has seen and billed."""
-
-    billed_ng: dict[Term, int] = field(default_factory=dict)
-    untaxed_ng: dict[Term, int] = field(default_factory=dict)
-    running: dict[str, int] = field(default_factory=dict)  # job id -> the weight with which it pays
-    jobs_total: int = 0
-    weight_ppm: int = 0
-    weight_ppm_ns: int = 0
-    at_ns: int = 0
-
-    def advance(self, at_ns: int) -> None:
-        """Integrate the weight present until a moment."""
-        self.weight_ppm_ns += self.weight_ppm * max(0, at_ns - self.at_ns)
-        self.at_ns = max(self.at_ns, at_ns)
 
 
 class _Present(NamedTuple):
@@ -67,12 +45,14 @@ class Taxes:
 
     def __init__(self, products: Iterable[Product], at_ns: int) -> None:
         self.products: dict[str, Product] = {}
-        self._accounts: dict[str, _Account] = {}
+        self._accounts: dict[str, ProductAccount] = {}
         self._tariffs: dict[str, Tariff] = {}
         self._present: dict[str, _Present] = {}
         self._retraining = Retraining()
         self.fleet = FleetShares()
         self._ended: list[tuple[_Present, int]] = []  # since the last tick, at which moment
+        self._reports: list[tuple[Job, Mapping[str, int], int]] = []  # units served, since the last tick
+        self._metered: set[str] = set()  # jobs that told what they served
         self._due = Due({}, [])
         self._at_ns = at_ns
         self._unix_offset_ns: int | None = None
@@ -91,6 +71,7 @@ class Taxes:
         if self._unix_offset_ns is None:
             at_ns = self._at_ns  # nothing was billed yet: they hold from the beginning
         else:
+            self._charge_units(at_ns)
             for product_id, tariff in self._tariffs.items():
                 if product_id in declared:
                     tariff.accrue(at_ns, self._unix_offset_ns)
@@ -107,9 +88,10 @@ class Taxes:
         for product_id in self._accounts:
             if product_id in self.products:
                 self._follow(product_id, before.get(product_id), at_ns)
+        unused = ProductAccount()
         self._unused = {
-            product_id: self._total(product_id, _Account())
-            for product_id in self.products
+            product_id: unused.totals(product_id, product, self._epc[product_id], 0)
+            for product_id, product in self.products.items()
             if product_id not in self._accounts
         }
         for present in self._present.values():
@@ -123,14 +105,18 @@ class Taxes:
 
     def _follow(self, product_id: str, tariff: Tariff | None, at_ns: int) -> None:
         """Bill a declared product from now on, or with what has changed of it."""
-        product, (own_ng, inherited_ng) = self.products[product_id], self._epc[product_id]
-        stock_ng = 0
-        if own_ng is not None and inherited_ng is not None and product.lifetime_s:
+        product, account = self.products[product_id], self._accounts[product_id]
+        own_ng, inherited_ng = self._epc[product_id]
+        stock_ng = None
+        if own_ng is not None and inherited_ng is not None:
             stock_ng = int((own_ng + inherited_ng) * self._own_parts[product_id])
+        account.amortised.declare(product, stock_ng, account.recovered_ng)
+        room_ng = account.amortised.room_ng(account.recovered_ng) if product.amortise == "time" else None
+        over_life_ng = stock_ng if stock_ng is not None and product.lifetime_s else 0
         if tariff is None:
-            tariff = Tariff(product, stock_ng, at_ns)
+            tariff = Tariff(product, over_life_ng, at_ns, room_ng)
         else:
-            tariff.declare(product, stock_ng, at_ns)
+            tariff.declare(product, over_life_ng, at_ns, room_ng)
         self._tariffs[product_id] = tariff
         if product.retraining_interval_s is not None:
             self._retraining.follow(product_id, product.retraining_interval_s)
@@ -197,6 +183,18 @@ class Taxes:
         """A job ended with the boot before, and was never present in this one: those it paid have served it."""
         self._serve(_Present(job, 0, (), payees(job, self.products)), unix_ns)
 
+    def served(self, job: Job, units: Mapping[str, int], unix_ns: int) -> None:
+        """A job that is on the books has served so many millionths of each unit since the last call. `request` is the
+        unit that every request is one of. What it owes for them comes with the next tick.
+        """
+        self._reports.append((job, dict(units), unix_ns))
+
+    def product_price(self, product_id: str) -> tuple[str, Fraction] | None:
+        """The unit that a product is paid by, and nanograms per unit now; None where it is paid by time, or isn't."""
+        product, account = self.products.get(product_id), self._accounts.get(product_id)
+        price = None if product is None or account is None else account.amortised.price()
+        return None if product is None or price is None or product.amortise != "units" else (product.unit, price)
+
     def settle(self, at_ns: int, unix_ns: int, metered: Mapping[str, Metered]) -> Due:
         """Bill what fell due since the last call. `metered`: what products' own jobs came to in this tick."""
         start_unix_ns = unix_ns - max(0, at_ns - self._at_ns)
@@ -204,6 +202,7 @@ class Taxes:
         exchanged, metered = self._exchanged(metered)
         for product_id, tariff in self._tariffs.items():
             self._charge(product_id, tariff, at_ns, metered.get(product_id, NOTHING_METERED))
+        self._charge_units(at_ns)
         for product_id in metered.keys() - self._tariffs.keys():
             # Nobody declared it, so nobody pays for it.
             self._book(product_id, "platform", 0, metered[product_id].platform_ng, at_ns)
@@ -212,6 +211,7 @@ class Taxes:
         for present, ended_ns in self._ended:
             self._serve(present, ended_ns + self._unix_offset_ns)
         self._ended = []
+        self._metered &= self._present.keys()
         for product_id, amounts in metered.items():
             if amounts.retraining_ng or amounts.retraining_hardware_ng:
                 costs_ng = amounts.retraining_ng, amounts.retraining_hardware_ng
@@ -231,7 +231,7 @@ class Taxes:
     def missing_epc(self, job: Job) -> tuple[str, ...]:
         """Declared products that a job pays whose EPC isn't known: its ASC^e is then a lower bound."""
         due = [p for p in payees(job, self.products) if self.products[p].status == "frozen"]
-        return tuple(p for p in due if None in self._epc[p] and self.products[p].lifetime_s)
+        return tuple(p for p in due if None in self._epc[p] and self.products[p].written_off)
 
     def open_retraining(self, job: Job) -> bool:
         """Whether a job that ended may still be billed for retraining, when the interval that it ended in is over, or
@@ -239,42 +239,29 @@ class Taxes:
         """
         if self._retraining.open(job.id) or self.fleet.open(job.id):
             return True
-        return any(present.job.id == job.id and self._servers(present) for present, _ in self._ended)
+        return any(present.job.id == job.id and self._servers(present.payees) for present, _ in self._ended)
 
     def totals(self) -> list[ProductTotals]:
         """Every product seen so far, declared or merely named by a job."""
-        return [*(self._total(*one) for one in self._accounts.items()), *self._unused.values()]
-
-    def _total(self, product_id: str, account: _Account) -> ProductTotals:
-        account.advance(self._at_ns)
-        product = self.products.get(product_id)
-        own_ng, inherited_ng = self._epc.get(product_id, (None, None))
-        return ProductTotals(
-            id=product_id,
-            kind=product.kind if product else "undeclared",
-            epc_own_ng=own_ng,
-            epc_inherited_ng=inherited_ng,
-            billed_ng=dict(account.billed_ng),
-            untaxed_ng=dict(account.untaxed_ng),
-            running_jobs=len(account.running),
-            jobs_total=account.jobs_total,
-            weight_ppm_ns=account.weight_ppm_ns,
+        at_ns = self._at_ns
+        used = (
+            account.totals(product_id, self.products.get(product_id), self._epc.get(product_id, (None, None)), at_ns)
+            for product_id, account in self._accounts.items()
         )
+        return [*used, *self._unused.values()]
 
     def save(self) -> dict[str, Any]:
         """What must survive a restart by product, as plain JSON values."""
         saved = {}
         for product_id, account in self._accounts.items():
-            account.advance(self._at_ns)
             tariff = self._tariffs.get(product_id)
             until_unix_ns = None if tariff is None else tariff.recovered_until_unix_ns
-            counts = account.jobs_total, account.weight_ppm_ns
-            saved[product_id] = [dict(account.billed_ng), dict(account.untaxed_ng), *counts, until_unix_ns]
+            saved[product_id] = [*account.save(self._at_ns), until_unix_ns, account.amortised.save()]
         return saved
 
     def save_retraining(self) -> dict[str, Any]:
         """What retraining has cost in the intervals that are open, as plain JSON values; see `served_chunks`."""
-        return {**self._retraining.save(), "fleet": self.fleet.save()}
+        return {**self._retraining.save(), "fleet": self.fleet.save(), "metered": sorted(self._metered)}
 
     def served_chunks(self) -> dict[str, Any]:
         """What changed since the last call of whom products served, as plain JSON values under stable names."""
@@ -282,15 +269,15 @@ class Taxes:
 
     def restore(self, saved: Mapping[str, Any], retraining: Mapping[str, Any] | None, at_ns: int) -> None:
         """Go on from what `save` and `save_retraining` gave, with the jobs that went on already entered."""
-        for product_id, (billed_ng, untaxed_ng, jobs_total, weight_ppm_ns, *rest) in saved.items():
-            account = self._account(product_id, at_ns)
-            account.billed_ng, account.untaxed_ng = dict(billed_ng), dict(untaxed_ng)
-            account.jobs_total, account.weight_ppm_ns = jobs_total, weight_ppm_ns
-            account.at_ns = at_ns
-            if rest and product_id in self._tariffs:  # one saved by an older version has none
-                self._tariffs[product_id].recovered_until_unix_ns = rest[0]
+        for product_id, row in saved.items():
+            *counts, until_unix_ns, amortised = (*row, None, None)[:6]  # an older version saved four or five
+            self._account(product_id, at_ns).restore(counts, amortised, at_ns)
+            if product_id in self._tariffs:
+                self._tariffs[product_id].recovered_until_unix_ns = until_unix_ns
+                self._follow(product_id, self._tariffs[product_id], at_ns)
         if retraining is not None:
             self._retraining.restore(retraining)
+            self._metered = set(retraining.get("metered", ()))
             if "fleet" in retraining:  # one saved by an older version has none
                 self.fleet.restore(retraining["fleet"])
 
@@ -299,10 +286,10 @@ class Taxes:
         self._retraining.restore_served(state)
         self.fleet.restore_chunks(state)
 
-    def _account(self, product_id: str, at_ns: int) -> _Account:
+    def _account(self, product_id: str, at_ns: int) -> ProductAccount:
         account = self._accounts.get(product_id)
         if account is None:
-            account = self._accounts[product_id] = _Account(at_ns=at_ns)
+            account = self._accounts[product_id] = ProductAccount(at_ns=at_ns)
             if self._unused.pop(product_id, None) is not None:
                 self._follow(product_id, None, at_ns)
         return account
@@ -315,11 +302,45 @@ class Taxes:
 
     def _charge(self, product_id: str, tariff: Tariff, at_ns: int, metered: Metered) -> None:
         """Split what fell due until a moment, and keep it for the tick's end."""
+        account = self._account(product_id, at_ns)
         for term, parts in tariff.charge(at_ns, self._unix_offset_ns or 0, metered):
+            billed_ng = sum(parts.payers.values())
+            if term == "product":
+                account.amortised.time_ng += billed_ng + parts.untaxed_ng
+                if self.products[product_id].amortise == "units":
+                    continue  # what time would bill
             for job_id, owed_ng in parts.payers.items():
-                owed = self._due.by_job.setdefault(job_id, {})
-                owed[product_id, term] = owed.get((product_id, term), 0) + owed_ng
-            self._book(product_id, term, sum(parts.payers.values()), parts.untaxed_ng, at_ns)
+                self._owe(job_id, product_id, term, owed_ng)
+            account.book(term, billed_ng, parts.untaxed_ng)
+
+    def _charge_units(self, at_ns: int) -> None:
+        """What was served falls due of the products that are paid by units, and weighs in where retraining is split."""
+        reports, self._reports = self._reports, []
+        for job, units, unix_ns in reports:
+            if job.id in self._present or any(present.job.id == job.id for present, _ in self._ended):
+                self._metered.add(job.id)
+            payers = payees(job, self.products)
+            for product_id in payers:
+                product = self.products[product_id]
+                micro_units = units.get(product.unit, 0)
+                if (
+                    micro_units
+                    and (product.deployed_unix_ns or 0) <= unix_ns
+                    and pays_epc(job, product_id, self.products)
+                ):
+                    account = self._account(product_id, at_ns)
+                    owed_ng = account.amortised.serve(micro_units)
+                    account.book("product", owed_ng, 0)
+                    self._owe(job.id, product_id, "product", owed_ng)
+            for product_id in self._servers(payers):
+                if not self.fleet.takes(product_id):
+                    micro_units = units.get(self.products[product_id].unit, units.get(REQUEST, 0))
+                    self._retraining.weigh(product_id, job.id, job.weight_ppm * micro_units // MICRO, unix_ns)
+
+    def _owe(self, job_id: str, product_id: str, term: Term, owed_ng: int) -> None:
+        if owed_ng:
+            owed = self._due.by_job.setdefault(job_id, {})
+            owed[product_id, term] = owed.get((product_id, term), 0) + owed_ng
 
     def _exchanged(
         self, metered: Mapping[str, Metered]
@@ -334,11 +355,11 @@ class Taxes:
                 exchanged[product_id, "retraining"] = amounts.retraining_ng, amounts.retraining_hardware_ng
         return exchanged, kept
 
-    def _servers(self, present: _Present) -> list[str]:
+    def _servers(self, payees_of: Iterable[str]) -> list[str]:
         """The products that bill their retraining to a job; that of a fleet is untaxed unless nodes exchange it."""
         return [
             payee
-            for payee in present.payees
+            for payee in payees_of
             if self._retraining.follows(payee)
             and (product := self.products.get(payee)) is not None
             and product.status != "retired"
@@ -347,9 +368,11 @@ class Taxes:
 
     def _serve(self, present: _Present, ended_unix_ns: int) -> None:
         """Tell the intervals that a job ended, of the products that served it."""
-        for product_id in self._servers(present):
-            intervals = self.fleet if self.fleet.takes(product_id) else self._retraining
-            intervals.serve(product_id, present.job.id, present.job.weight_ppm, ended_unix_ns)
+        for product_id in self._servers(present.payees):
+            if self.fleet.takes(product_id):
+                self.fleet.serve(product_id, present.job.id, present.job.weight_ppm, ended_unix_ns)
+            elif present.job.id not in self._metered:
+                self._retraining.serve(product_id, present.job.id, present.job.weight_ppm, ended_unix_ns)
 
     def _book_closed(self, closed: Closed, at_ns: int) -> None:
         terms: tuple[tuple[Term, int], ...] = ((closed.term, 0), ("overhead_hardware", 1))
@@ -358,25 +381,8 @@ class Taxes:
             self._book(closed.product_id, term, billed_ng, closed.untaxed[place], at_ns)
 
     def _book(self, product_id: str, term: Term, billed_ng: int, untaxed_ng: int, at_ns: int) -> None:
-        account = self._account(product_id, at_ns)
-        if billed_ng:
-            account.billed_ng[term] = account.billed_ng.get(term, 0) + billed_ng
-        if untaxed_ng:
-            account.untaxed_ng[term] = min(account.untaxed_ng.get(term, 0) + untaxed_ng, MOST_NG)
+        self._account(product_id, at_ns).book(term, billed_ng, untaxed_ng)
 
 
 def _since(present: _Present) -> int:
     return present.since_ns
-
-
-def add_taxes(values: list[int], taxes_ng: Owed, owed: Mapping[tuple[str, Term], int]) -> Owed:
-    """Book owed nanograms on a job: into its totals by term, and by product. Gives back what is past MOST_NG."""
-    over: Owed = {}
-    for (product_id, term), owed_ng in owed.items():
-        total_ng = values[TERM_SLOT[term]] + owed_ng
-        if total_ng > MOST_NG:
-            over[product_id, term] = owed_ng
-            continue
-        values[TERM_SLOT[term]] = total_ng
-        taxes_ng[product_id, term] = taxes_ng.get((product_id, term), 0) + owed_ng
-    return over
