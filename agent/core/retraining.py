@@ -1,10 +1,12 @@
 """The retraining tax: what keeping a product trained cost in an interval, over the jobs that it served in it.
 
 cf_rt(interval) * w_j / sum of the weights of the jobs that ended in the interval; nobody served: untaxed (formulas.md,
-"Operation"). Intervals are aligned to Unix time in UTC. Masses in nanograms, times in Unix nanoseconds.
+"Operation"). A job that is metered weighs in by the units that it served in it, ended or not. Intervals are aligned to
+Unix time in UTC. Masses in nanograms, times in Unix nanoseconds.
 
 A node ends thousands of jobs a day. Who was served is kept only for products that declare an interval or have had a
-retraining job, and is written down in chunks of its own, so that one more doesn't write the others again.
+retraining job, and is written down in chunks of its own, so that one more doesn't write the others again. A metered
+job, whose weight grows all the time, is a chunk by itself.
 """
 
 from collections.abc import Mapping
@@ -48,6 +50,8 @@ class _Interval:
     hardware_ng: int = 0
     chunk_of: dict[str, int] = field(default_factory=dict)  # job id -> the chunk that it is in
     chunks: dict[int, dict[str, int]] = field(default_factory=dict)  # by number: job id -> weight
+    metered: set[int] = field(default_factory=set)  # chunks that are one metered job each
+    filling: int | None = None  # the chunk that others are put into
 
 
 @dataclass(slots=True)
@@ -82,16 +86,40 @@ class Retraining:
         interval = self._interval(product_id, max(ended_unix_ns, self._closed_unix_ns))
         number = interval.chunk_of.get(job_id)
         if number is None:
-            number = next(reversed(interval.chunks), None)  # the last one begun
+            number = interval.filling
             if number is None or len(interval.chunks[number]) >= CHUNK_JOBS:
-                taken = {n for other in self._products[product_id].intervals for n in other.chunks}
-                number = next(n for n in range(len(taken) + 1) if n not in taken)
-                interval.chunks[number] = {}
+                number = interval.filling = self._begin(product_id, interval)
             interval.chunk_of[job_id] = number
-        elif interval.chunks[number][job_id] == weight:
+        elif number in interval.metered or interval.chunks[number][job_id] == weight:
             return
         interval.chunks[number][job_id] = weight
         self._changed.add((product_id, number))
+
+    def weigh(self, product_id: str, job_id: str, weight: int, until_unix_ns: int) -> None:
+        """A metered job of a product that is followed served so much more until a moment; that it ends or ended adds
+        nothing to it.
+        """
+        if weight <= 0:
+            return
+        interval = self._interval(product_id, max(until_unix_ns, self._closed_unix_ns))
+        number = interval.chunk_of.get(job_id)
+        if number is None or number not in interval.metered:
+            if number is not None:
+                del interval.chunks[number][job_id]
+                self._changed.add((product_id, number))
+            number = self._begin(product_id, interval)
+            interval.metered.add(number)
+            interval.chunk_of[job_id] = number
+            interval.chunks[number][job_id] = 0
+        interval.chunks[number][job_id] += weight
+        self._changed.add((product_id, number))
+
+    def _begin(self, product_id: str, interval: _Interval) -> int:
+        """A chunk under the first number that none of the product's has."""
+        taken = {number for other in self._products[product_id].intervals for number in other.chunks}
+        number = next(number for number in range(len(taken) + 1) if number not in taken)
+        interval.chunks[number] = {}
+        return number
 
     def open(self, job_id: str) -> bool:
         """Whether a job was served in an interval that isn't closed yet."""
@@ -142,7 +170,8 @@ class Retraining:
             for interval in self._products[product_id].intervals:
                 if number in interval.chunks:
                     times = interval.start_unix_ns, interval.end_unix_ns
-                    content[product_id, number] = [*times, [*map(list, interval.chunks[number].items())]]
+                    jobs = [*map(list, interval.chunks[number].items())]
+                    content[product_id, number] = [*times, jobs, *["metered"] * (number in interval.metered)]
         self._changed = set()
         return {f"{PREFIX}{product_id}:{number}": chunk for (product_id, number), chunk in content.items()}
 
@@ -151,11 +180,15 @@ class Retraining:
         for name, chunk in state.items():
             if name.startswith(PREFIX) and chunk:
                 product_id, _, number = name.removeprefix(PREFIX).rpartition(":")
-                start_unix_ns, end_unix_ns, jobs = chunk
+                start_unix_ns, end_unix_ns, jobs, *metered = chunk
                 self.follow(product_id)
                 interval = self._at(product_id, start_unix_ns, end_unix_ns)
                 interval.chunks[int(number)] = dict(jobs)
                 interval.chunk_of.update(dict.fromkeys(interval.chunks[int(number)], int(number)))
+                if metered:
+                    interval.metered.add(int(number))
+                else:
+                    interval.filling = int(number)
 
     def save(self) -> dict[str, Any]:
         """The rest of what must survive a restart, as plain JSON values."""
@@ -211,4 +244,4 @@ def _split(product_id: str, interval: _Interval) -> Closed:
 def served(state: Mapping[str, Any]) -> set[str]:
     """The jobs that may still be billed for retraining, by what `served_chunks` gave: for who reads it elsewhere."""
     chunks = (chunk for name, chunk in state.items() if name.startswith(PREFIX) and chunk)
-    return {job_id for _, _, jobs in chunks for job_id, _ in jobs}
+    return {job_id for _, _, jobs, *_ in chunks for job_id, _ in jobs}
