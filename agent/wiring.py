@@ -24,7 +24,7 @@ from wattribute.agent.core.model import (
     Quality,
     Reading,
 )
-from wattribute.agent.core.products import Product
+from wattribute.agent.core.products import MICRO, Product
 from wattribute.agent.core.units import DAY_S, NS_PER_S, YEAR_S, ng_from_kg, rate_from_g_per_min, uw_from_w
 from wattribute.agent.sources import Source
 
@@ -240,6 +240,9 @@ def products(config: Config) -> list[Product]:
             retraining_interval_s=None if (days := p.retraining_interval_days) is None else round(days * DAY_S),
             version=p.version,
             boundary=p.boundary,
+            unit=p.unit,
+            expected_micro_units=None if p.expected_units is None else round(p.expected_units * MICRO),
+            amortise=p.amortise,
         )
         for p in config.product
     ]

@@ -15,6 +15,7 @@ from wattribute.agent.cli.product_words import (
     MASS,
     Moment,
     ProductId,
+    UnitName,
     Weight,
     between,
     config_option,
@@ -23,6 +24,7 @@ from wattribute.agent.cli.product_words import (
 )
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.lineage import Book, recovery
+from wattribute.agent.core.products import MICRO
 from wattribute.agent.core.units import DAY_S, NG_PER_G, RATE_SCALE, YEAR_S
 
 
@@ -41,6 +43,13 @@ from wattribute.agent.core.units import DAY_S, NG_PER_G, RATE_SCALE, YEAR_S
 @click.option("--epc-computed", is_flag=True, help="With --update: from creation jobs and costs again, not declared.")
 @click.option("--boundary", metavar="TEXT", help="What the EPC holds and what it doesn't.")
 @click.option("--lifetime-years", type=Amount(high=1000, above=True), help="Over how long its EPC is written off.")
+@click.option("--amortise", type=click.Choice(("time", "units")), help="What its users pay its EPC by. [time]")
+@click.option("--unit", type=UnitName(), help="What it serves: token, image, ... [request]")
+@click.option(
+    "--expected-units",
+    type=Amount(low=Fraction(1, MICRO), high=10**24),
+    help="How many units it should serve in its life, over which --amortise units writes its EPC off.",
+)
 @click.option("--overhead-g-per-min", type=MASS, help="Operation of machines that no agent meters, in g CO2e a minute.")
 @click.option("--concurrency", type=Amount(low=Fraction(1, 1000), high=10**9), help="How many jobs use it at once.")
 @click.option("--scope", type=click.Choice(("node", "fleet")), help="Whose jobs share it: those of one node, or all.")
@@ -107,9 +116,8 @@ def _check_left(found: Book, product_id: str) -> None:
 
 def _values(options: dict[str, Any], *, update: bool) -> dict[str, Any]:
     """What was given, as an event has it."""
-    values: dict[str, Any] = {
-        name: options[name] for name in ("kind", "version", "boundary", "scope") if options[name] is not None
-    }
+    texts = ("kind", "version", "boundary", "scope", "amortise", "unit")
+    values: dict[str, Any] = {name: options[name] for name in texts if options[name] is not None}
     for name in ("runs_on", "owners"):
         if options[name]:
             values[name] = _once(name, [one for one in options[name] if one])
@@ -123,6 +131,7 @@ def _values(options: dict[str, Any], *, update: bool) -> dict[str, Any]:
         ("retraining_interval_s", "retraining_interval_days", DAY_S),
         ("overhead_rate", "overhead_g_per_min", Fraction(NG_PER_G * RATE_SCALE, 60)),
         ("concurrency_ppm", "concurrency", 1_000_000),
+        ("expected_micro_units", "expected_units", MICRO),
     ):
         if options[option] is not None:
             values[name] = round(options[option] * unit)

@@ -1,18 +1,18 @@
 """`wattribute product epc`: what making a product cost, where that came from, and what its users have paid of it."""
 
 import json
-import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from wattribute.agent.cli.product_amortised import Amortisation, amortisation
 from wattribute.agent.cli.product_freeze import missing_words
 from wattribute.agent.cli.product_records import known, one_of
-from wattribute.agent.cli.product_words import config_option, grams, json_option, mass, masses, rfc3339, weight, years
+from wattribute.agent.cli.product_words import config_option, grams, json_option, mass, masses, rfc3339, weight
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.errors import WattributeError
-from wattribute.agent.core.lineage import Book, Recorded, Recovery, recovery
+from wattribute.agent.core.lineage import Book, Recorded, Recovery
 from wattribute.agent.core.units import g_of
 
 
@@ -31,11 +31,12 @@ def command(product_id: str, as_json: bool, file: Path | None) -> None:
     """
     found = known(file)
     one_of(found, product_id)
-    now = recovery(found, product_id, time.time_ns())
+    due = amortisation(found, product_id, file)
+    now = due.paid
     if as_json:
-        click.echo(json.dumps(_document(found, product_id, now), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_document(found, product_id, now, due), indent=2, ensure_ascii=False))
     else:
-        for name, text in (*_made(found, product_id), *_paid(found, product_id, now)):
+        for name, text in (*_made(found, product_id), *_paid(found, product_id, now, due)):
             click.echo(f"{name:<24} {text}")
     if now.excess_ng:
         raise WattributeError(
@@ -88,8 +89,7 @@ def _made(found: Book, product_id: str) -> list[tuple[str, str]]:
     return lines
 
 
-def _paid(found: Book, product_id: str, now: Recovery) -> list[tuple[str, str]]:
-    product = found.products[product_id]
+def _paid(found: Book, product_id: str, now: Recovery, due: Amortisation) -> list[tuple[str, str]]:
     gave = found.given.get(product_id)
     lines: list[tuple[str, str]] = []
     if gave is not None:
@@ -99,19 +99,13 @@ def _paid(found: Book, product_id: str, now: Recovery) -> list[tuple[str, str]]:
     lines.append(("recovered", mass(now.recovered_ng)))
     if now.stock_ng is not None:
         lines.append(("remaining", mass(max(0, now.stock_ng - now.recovered_ng))))
-    if now.expected_ng is not None and now.ahead_ng is not None:
-        word = "over" if now.ahead_ng > 0 else "under"
-        lines.append(("expected by now", f"{mass(now.expected_ng)}: {word}-recovered by {mass(abs(now.ahead_ng))}"))
-    if product.lifetime_s is None:
-        lines.append(("lifetime", "none: its users pay nothing of it"))
-    elif now.left_s is None:
-        lines.append(("lifetime", f"{years(product.lifetime_s)}, not deployed yet"))
-    else:
-        lines.append(("lifetime", f"{years(product.lifetime_s)}, {years(now.left_s)} left"))
-    return lines
+    if due.expected_ng is not None and due.ahead_ng is not None:
+        word = "over" if due.ahead_ng > 0 else "under"
+        lines.append(("expected by now", f"{mass(due.expected_ng)}: {word}-recovered by {mass(abs(due.ahead_ng))}"))
+    return lines + due.lines()
 
 
-def _document(found: Book, product_id: str, now: Recovery) -> dict[str, Any]:
+def _document(found: Book, product_id: str, now: Recovery, due: Amortisation) -> dict[str, Any]:
     epc, recorded = found.epc[product_id], found.recorded.get(product_id, Recorded())
     product = found.products[product_id]
     return {
@@ -135,13 +129,14 @@ def _document(found: Book, product_id: str, now: Recovery) -> dict[str, Any]:
         "recovery": {
             "own_users_gco2e": _g(now.stock_ng),
             "recovered_gco2e": g_of(now.recovered_ng),
-            "expected_gco2e": _g(now.expected_ng),
-            "over_recovered_gco2e": _g(now.ahead_ng),
+            "expected_gco2e": _g(due.expected_ng),
+            "over_recovered_gco2e": _g(due.ahead_ng),
             "deployed_at": rfc3339(product.deployed_unix_ns),
             "lifetime_s": product.lifetime_s,
             "left_s": now.left_s,
             "excess_gco2e": g_of(now.excess_ng),
         },
+        "amortised": due.document(),
     }
 
 

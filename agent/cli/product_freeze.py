@@ -59,7 +59,7 @@ def freeze(draft: Draft, product_id: str, deployed_unix_ns: int | None) -> list[
     if recorded is not None and recorded.running:
         jobs = ", ".join(recorded.running[:5]) + (" ..." if len(recorded.running) > 5 else "")
         said.append(f"creation jobs still run ({jobs}): what they cost from now on isn't in the EPC")
-    if not found.products[product_id].lifetime_s:
+    if not found.products[product_id].written_off:
         said.append("it has no lifetime: its users pay nothing of its EPC, its children inherit by weight")
     return said
 

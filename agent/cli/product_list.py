@@ -10,6 +10,7 @@ from wattribute.agent.cli import print_table
 from wattribute.agent.cli.product_records import known
 from wattribute.agent.cli.product_words import config_option, grams, json_option, masses, rfc3339, weight, years
 from wattribute.agent.core.lineage import Book
+from wattribute.agent.core.products import MICRO
 
 HEADER = ("PRODUCT", "KIND", "VERSION", "STATUS", "MADE FROM", "LIFETIME", "EPC", "WHERE")
 
@@ -58,6 +59,9 @@ def document(found: Book, product_id: str) -> dict[str, object]:
         "owners": list(product.owners),
         "deployed_at": rfc3339(product.deployed_unix_ns),
         "lifetime_s": product.lifetime_s,
+        "amortise": product.amortise,
+        "unit": product.unit,
+        "expected_units": None if product.expected_micro_units is None else product.expected_micro_units / MICRO,
         "boundary": product.boundary,
         "scope": product.scope,
         "concurrency": product.concurrency_ppm / 1e6 or None,

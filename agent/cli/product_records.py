@@ -51,6 +51,16 @@ def known(file: Path | None) -> Book:
         return book(_registry(archive)[1], archive.jobs(), products(loaded.config), cost_of=cost_of(loaded))
 
 
+def served_units(file: Path | None, product: Product) -> int | None:
+    """How many millionths of its unit a product's own jobs have served, over all nodes; None where nobody tells.
+
+    Raises ConfigError, LedgerError.
+    """
+    with open_archive(load(file, os.environ, {}).config, pull=False) as archive:
+        served = archive.served(product.id)
+    return None if served is None else served.billed.units.get(product.unit)
+
+
 def one_of(found: Book, product_id: str) -> None:
     """Raises WattributeError where there is no such product; it names the nearest."""
     if product_id not in found.products:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from wattribute.agent.cli.product_amortised import amortisation
 from wattribute.agent.cli.product_list import document, where
 from wattribute.agent.cli.product_records import known, one_of
 from wattribute.agent.cli.product_words import config_option, grams, json_option, masses, rfc3339, weight, years
@@ -27,16 +28,17 @@ def command(product_id: str, as_json: bool, file: Path | None) -> None:
     found = known(file)
     one_of(found, product_id)
     if as_json:
-        click.echo(json.dumps(_document(found, product_id), indent=2, ensure_ascii=False))
+        click.echo(json.dumps(_document(found, product_id, file), indent=2, ensure_ascii=False))
         return
-    for name, text in _lines(found, product_id):
+    for name, text in _lines(found, product_id, file):
         click.echo(f"{name:<12} {text}")
 
 
-def _document(found: Book, product_id: str) -> dict[str, Any]:
+def _document(found: Book, product_id: str, file: Path | None) -> dict[str, Any]:
     costs = found.registry.costs.get(product_id, {}).values()
     return {
         **document(found, product_id),
+        "amortised": amortisation(found, product_id, file).document(),
         "children": _children(found, product_id),
         "costs": [
             {"id": cost.id, "gco2e": grams(cost.mass), "note": cost.note, "at": cost.at, "by": cost.by}
@@ -54,7 +56,7 @@ def _children(found: Book, product_id: str) -> list[dict[str, Any]]:
     ]
 
 
-def _lines(found: Book, product_id: str) -> list[tuple[str, str]]:
+def _lines(found: Book, product_id: str, file: Path | None) -> list[tuple[str, str]]:
     product = found.products[product_id]
     version = f" {product.version}" if product.version else ""
     lines = [("product", f"{product_id} ({product.kind}{version}, {product.status})")]
@@ -63,6 +65,8 @@ def _lines(found: Book, product_id: str) -> list[tuple[str, str]]:
         lines.append(("boundary", product.boundary))
     lines.append(("EPC", f"{masses(found.epc[product_id].total)}; more: wattribute product epc {product_id}"))
     lines.append(("lifetime", years(product.lifetime_s)))
+    if product.expected_micro_units is not None:
+        lines += [("amortised", f"{name}, {text}") for name, text in amortisation(found, product_id, file).lines()[1:]]
     if product.deployed_unix_ns is not None:
         lines.append(("deployed", str(rfc3339(product.deployed_unix_ns))))
     lines += [("made from", f"{parent}, weight {weight(part)}") for parent, part in product.parents.items()]

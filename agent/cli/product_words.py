@@ -60,6 +60,17 @@ class ProductId(TextType):
         return str(value)
 
 
+class UnitName(TextType):
+    """What a product serves."""
+
+    name = "UNIT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if why := problem(str(value)):
+            self.fail(f"unit can't be {value!r}: {why}", param, ctx)
+        return str(value)
+
+
 class Moment(IntType):
     """A day (its beginning, in UTC) or an RFC 3339 moment; unix nanoseconds."""
 

@@ -22,6 +22,7 @@ _ADDRESS = re.compile(r"https?://(?:[^\s/:\[\]@]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5}
 MAX_PORT = 65_535
 MOST_NAMED = 10
 MIN_RETRAINING_DAYS = 1 / 1440  # a minute
+LEAST_UNITS, MOST_UNITS = 1e-6, 1e24
 INTENSITIES = ("intensity_g_per_kwh", "mix", "zone", "series", "provider")
 
 Problem = tuple[str, str]
@@ -48,6 +49,12 @@ def warnings(config: Config) -> Iterator[str]:
     fleet = [product.id for product in config.product if product.scope == "fleet"]
     if alone and fleet:
         yield uncounted(fleet)
+    for product in config.product:
+        if product.expected_units is not None and product.epc_kgco2e is None:
+            yield (
+                f'product "{product.id}": expected_units, and no EPC in the configuration: its users pay nothing of it '
+                f"until it is frozen (wattribute product freeze {product.id}). Or set epc_kgco2e"
+            )
 
 
 def uncounted(product_ids: Iterable[str]) -> str:
@@ -113,14 +120,8 @@ def _unavailable(config: Config) -> Iterator[Problem]:
     if config.web.config_file:
         yield _not_yet("web.config_file", "a loopback agent.listen behind a reverse proxy")
     for product in config.product:
-        for name, value, instead in (
-            ("tax_by", product.tax_by if product.tax_by != "weight" else "", '"weight"'),
-            ("amortise", product.amortise if product.amortise != "time" else "", '"time" and lifetime_years'),
-        ):
-            if value:
-                yield _not_yet(f'product "{product.id}": {name} = "{value}"', instead, key="product")
-        if product.expected_units is not None:
-            yield _not_yet(f'product "{product.id}": expected_units', "lifetime_years", key="product")
+        if product.tax_by != "weight":
+            yield _not_yet(f'product "{product.id}": tax_by = "{product.tax_by}"', '"weight"', key="product")
 
 
 def _not_yet(what: str, instead: str, key: str = "") -> Problem:
@@ -215,7 +216,8 @@ def _product(product: Product) -> Iterator[Problem]:
         name
         for name, declared in (
             (f"overhead_g_per_min = {product.overhead_g_per_min:g}", product.overhead_g_per_min > 0),
-            (f"epc_kgco2e = {product.epc_kgco2e or 0:g}", bool(product.epc_kgco2e)),
+            # A unit is served on one node, which alone bills it.
+            (f"epc_kgco2e = {product.epc_kgco2e or 0:g}", bool(product.epc_kgco2e) and product.amortise == "time"),
         )
         if declared
     ]
@@ -226,8 +228,7 @@ def _product(product: Product) -> Iterator[Problem]:
             '(how many jobs use it at once, on all nodes together), scope = "fleet" (counted by the shared ledger) or '
             'scope = "node" (only jobs of this node use it)',
         )
-    if product.epc_kgco2e and product.lifetime_years is None:
-        yield "product", f'product "{product.id}": epc_kgco2e needs lifetime_years, over which it is written off'
+    yield from _amortised(product)
     bounds = [product.epc_kgco2e_low, product.epc_kgco2e, product.epc_kgco2e_high]
     given = [bound for bound in bounds if bound is not None]
     if given and product.epc_kgco2e is None:
@@ -238,6 +239,29 @@ def _product(product: Product) -> Iterator[Problem]:
         yield "product", f'product "{product.id}": it has a day of deployment, but status = "open"; set "frozen"'
     if product.retraining_interval_days is not None and product.retraining_interval_days < MIN_RETRAINING_DAYS:
         yield "product", f'product "{product.id}": retraining_interval_days is below a minute'
+
+
+def _amortised(product: Product) -> Iterator[Problem]:
+    if product.amortise == "time" and product.epc_kgco2e and product.lifetime_years is None:
+        yield (
+            "product",
+            f'product "{product.id}": epc_kgco2e needs lifetime_years, over which it is written off; or '
+            'amortise = "units" and expected_units',
+        )
+    if product.amortise == "units" and product.expected_units is None:
+        yield (
+            "product",
+            f'product "{product.id}": amortise = "units" needs expected_units = N, how many it is expected to serve in '
+            "its life, over which its EPC is written off",
+        )
+    if product.expected_units is not None and not MOST_UNITS >= product.expected_units >= LEAST_UNITS:
+        yield (
+            "product",
+            f'product "{product.id}": expected_units = {product.expected_units:g} isn\'t between {LEAST_UNITS:g} and '
+            f"{MOST_UNITS:g}",
+        )
+    if why := problem(product.unit):
+        yield "product", f'product "{product.id}": unit can\'t be {product.unit!r}: {why}'
 
 
 def _unknown_product(product_id: str, relation: str, other: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.errors import Refused
-from wattribute.agent.core.products import Frozen, Product, Scope, find_cycle, given
+from wattribute.agent.core.products import Amortise, Frozen, Product, Scope, find_cycle, given
 
 PLACES = 12  # of a weight, as in WEIGHT_SCALE
 FIELDS = (
@@ -29,8 +29,11 @@ FIELDS = (
     "concurrency_ppm",
     "scope",
     "retraining_interval_s",
+    "unit",
+    "expected_micro_units",
+    "amortise",
 )
-FIXED = ("kind", "version", "parents", "epc_ng", "boundary", "lifetime_s")
+FIXED = ("kind", "version", "parents", "epc_ng", "boundary", "lifetime_s", "unit", "amortise")
 """What no longer changes once the EPC is frozen."""
 
 Event = Mapping[str, Any]
@@ -150,12 +153,14 @@ def _changed(product: Product, event: Event) -> Product:
             values[key] = tuple(values[key])
             if not all(isinstance(name, str) for name in values[key]):
                 raise ValueError(f"{key} holds something else than names")
-    for key in ("kind", "version", "boundary"):
+    for key in ("kind", "version", "boundary", "unit"):
         if not isinstance(values.get(key, ""), str):
             raise ValueError(f"{key} is no text")
     if values.get("scope") not in (None, *get_args(Scope)):
         raise ValueError(f"there is no scope {values['scope']!r}")
-    for key in ("overhead_rate", "concurrency_ppm", "lifetime_s", "retraining_interval_s"):
+    if values.get("amortise", "time") not in get_args(Amortise):
+        raise ValueError(f"nothing is amortised by {values['amortise']!r}")
+    for key in ("overhead_rate", "concurrency_ppm", "lifetime_s", "retraining_interval_s", "expected_micro_units"):
         if values.get(key, 0) is not None or key in ("overhead_rate", "concurrency_ppm"):
             _amount(values.get(key, 0))
     if values.get("retraining_interval_s") == 0:
@@ -290,6 +295,11 @@ class _Rules:
                     f'product "{product.id}": "{parent}" gave away all but {float(left):.12g} of its EPC; '
                     f"a weight of {float(product.parents[parent]):.12g} is too much"
                 )
+        if product.amortise == "units" and not product.written_off:
+            raise Refused(
+                f'product "{product.id}": to amortise it by units, say how many it is expected to serve in its life '
+                "(--expected-units N), or amortise it by time"
+            )
         payable(product)
 
     def _check_cost(self, product_id: str, event: Event) -> None:
@@ -345,7 +355,7 @@ class _Rules:
         return f'; did you mean "{meant[0]}"?' if meant else "; add it first (product add), or see: product list"
 
 
-_WORDS = {"epc_ng": "declared EPC", "lifetime_s": "lifetime"}
+_WORDS = {"epc_ng": "declared EPC", "lifetime_s": "lifetime", "amortise": "way of amortising it"}
 
 
 def _same(before: Product, after: Product, key: str) -> bool:
@@ -359,8 +369,9 @@ def _same(before: Product, after: Product, key: str) -> bool:
 
 
 def payable(product: Product) -> None:
-    """Raises Refused where every node would bill a product's overhead or EPC in full."""
-    if (product.overhead_rate or product.lifetime_s) and not product.concurrency_ppm and product.scope is None:
+    """Raises Refused where every node would bill a product's overhead or EPC in full. A unit is served on one node."""
+    by_time = product.lifetime_s if product.amortise == "time" else None
+    if (product.overhead_rate or by_time) and not product.concurrency_ppm and product.scope is None:
         what = "overhead" if product.overhead_rate else "EPC"
         raise Refused(
             f'product "{product.id}": its {what} would be billed in full by every node; give it a concurrency (how '

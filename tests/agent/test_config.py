@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from wattribute.agent import wiring
 from wattribute.agent.config import Config, Loaded, Product, check_exposure, listen_address, load
 from wattribute.agent.config.check import find_cycle
 from wattribute.agent.core.errors import ConfigError
@@ -238,8 +239,7 @@ def test_all_misspelt_keys_are_told_at_once(tmp_path: Path) -> None:
         ('[collectors]\nwall = "psys"', 'use "off"'),
         ('[web]\nconfig_file = "web.yml"', "use a loopback agent.listen behind a reverse proxy"),
         ('[[product]]\nid = "p"\ntax_by = "units"', 'use "weight"'),
-        ('[[product]]\nid = "p"\namortise = "units"', 'use "time" and lifetime_years'),
-        ('[[product]]\nid = "p"\nexpected_units = 5', "use lifetime_years"),
+        ('[[product]]\nid = "p"\ntax_by = "reserved"', 'use "weight"'),
     ],
 )
 def test_what_this_version_does_not_have_is_refused_not_ignored(text: str, instead: str, tmp_path: Path) -> None:
@@ -283,11 +283,25 @@ def products(*tables: str) -> str:
         (products('id = "a"\nepc_kgco2e = 3\nepc_kgco2e_low = 4\nscope = "node"\nlifetime_years = 1'), "in that order"),
         (products('id = "a"\nstatus = "open"\ndeployed = 2026-01-01'), "has a day of deployment"),
         (products('id = "a"\nretraining_interval_days = 0.0001'), "is below a minute"),
+        (products('id = "a"\namortise = "units"'), 'amortise = "units" needs expected_units = N'),
+        (products('id = "a"\nexpected_units = 1e-9'), "expected_units = 1e-09 isn't between 1e-06 and 1e+24"),
+        (products('id = "a"\nexpected_units = 1e300'), "expected_units = 1e+300 isn't between"),
+        (products('id = "a"\nunit = "_t"'), "unit can't be '_t': it starts with '_'"),
         (products('id = "_a"'), "it starts with '_', which is reserved"),
     ],
 )
 def test_products_that_do_not_add_up_are_refused(text: str, message: str, tmp_path: Path) -> None:
     assert message in refusal(text, tmp_path)
+
+
+def test_an_epc_by_units_needs_neither_a_lifetime_nor_a_number_of_users(tmp_path: Path) -> None:
+    table = 'id = "a"\nepc_kgco2e = 1\namortise = "units"\nexpected_units = 0.3\nunit = "token"'
+    loaded = read(products(table), tmp_path)
+    assert loaded.warnings == ()
+    (product,) = wiring.products(loaded.config)
+    assert (product.amortise, product.unit, product.expected_micro_units) == ("units", "token", 300_000)
+    (said,) = read(products('id = "a"\nexpected_units = 2'), tmp_path).warnings
+    assert "until it is frozen (wattribute product freeze a). Or set epc_kgco2e" in said
 
 
 def test_weights_that_sum_to_one_in_decimal_are_accepted(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
-from tests.archive.rows import chain, told
+from tests.archive.rows import chain, told, window
 
 from wattribute.agent.archive import Archive, open_archive
 from wattribute.agent.cli import main, product_records
@@ -18,8 +18,10 @@ from wattribute.agent.config import load
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.core.lineage import Edge, Node
+from wattribute.agent.core.products import MICRO
 from wattribute.agent.core.provenance import check
 from wattribute.agent.core.units import DAY_S, NG_PER_G, YEAR_S
+from wattribute.agent.ledger.schema import NODE_KEY
 
 G = NG_PER_G
 KG = 1000 * G
@@ -196,6 +198,41 @@ def test_epc_shows_what_was_recovered_and_fails_where_it_is_more_than_all(desk: 
     assert "over-recovered by 1 g" in desk.ask("epc", "bert").stdout
 
 
+def test_both_ways_of_writing_off_are_shown_where_units_are_declared(desk: Desk) -> None:
+    desk.do("add", "llm", "--epc-kg", "1", "--amortise", "units", "--expected-units", "1e4", "--unit", "token")
+    desk.do("add", "distil", "--parent", "llm=0.5", "--epc-kg", "0")
+    assert "price" not in desk.do("freeze", "llm")
+    text = desk.do("epc", "llm")
+    assert "by units                 0.05 g per token, 10,000 expected (what its users pay)" in text
+    assert "lifetime                 none\n" in text and "by time" not in text
+    desk.do("add", "llm", "--update", "--expected-units", "20000")
+    served = {"units.token.llm": 150 * MICRO, "units.token.llm.acme": 50 * MICRO, "units.request.llm": 9 * MICRO}
+    with desk.archive() as archive:
+        row = window(NODE_KEY, "", node="n1")._replace(content=json.dumps(served))
+        archive.deliver("n1", "windows", chain([row]))
+    desk.ran("server", product="llm", tax__product__llm=6 * G)
+    text = desk.do("epc", "llm")
+    assert "0.025 g per token, 20,000 expected, 200 served by its own jobs: 5 g due (what its users pay)" in text
+    assert "expected by now          5 g: over-recovered by 1 g" in text
+    found = desk.document("epc", "llm")
+    assert found["amortised"] == desk.document("show", "llm")["amortised"] == {
+        "in_force": "units", "unit": "token", "expected_units": 20_000, "served_units": 200, "gco2e_per_unit": 0.025,
+        "due_by_time_gco2e": None, "due_by_units_gco2e": 5,
+    }  # fmt: skip
+    assert found["recovery"]["over_recovered_gco2e"] == 1
+    assert "amortised    by units, 0.025 g per token" in desk.do("show", "llm")
+
+
+def test_a_product_by_time_shows_what_its_units_would_cost(desk: Desk) -> None:
+    desk.do("add", "llm", "--epc-kg", "365", "--lifetime-years", "1", "--scope", "node", "--expected-units", "0.5")
+    desk.do("freeze", "llm", "--deployed", "2020-01-01")
+    text = desk.do("epc", "llm")
+    assert "by time                  1 kg a day: 365 kg due (what its users pay)" in text
+    assert "by units                 7.3e+05 g per request, 0.5 expected (to compare)" in text
+    assert desk.document("epc", "llm")["amortised"]["due_by_units_gco2e"] is None, "nobody tells what was served"
+    assert desk.document("list")[-1]["expected_units"] == 0.5
+
+
 def test_nothing_is_given_away_that_was_paid_already(desk: Desk) -> None:
     desk.do("add", "bert", "--epc-kg", "1", "--lifetime-years", "3", "--scope", "fleet", "--status", "frozen")
     desk.ran("user", product="bert", tax__product__bert=700 * G)
@@ -326,6 +363,9 @@ WRONG_USE = [
     (("add", "m", "--concurrency", "0"), "at least 0.001"),
     (("add", "m", "--retraining-interval-days", "0"), "isn't at least"),
     (("add", "m", "--kind", "modle"), "is not one of"),
+    (("add", "m", "--amortise", "use"), "is not one of"),
+    (("add", "m", "--expected-units", "0"), "isn't at least 1e-06"),
+    (("add", "m", "--unit", "_t"), "it starts with '_'"),
     (("add", "m", "--deployed", "2026-01-01"), "--deployed needs --status frozen or retired"),
     (("add", "m", "--status", "frozen", "--deployed", "soon"), "is no day"),
     (("add", "m", "--epc-computed"), "goes with --update"),
@@ -358,6 +398,8 @@ REFUSED = [
     (("add", "m", "--parent", "bert=0.6"), "gave away all but 0.5 of its EPC"),
     (("add", "m", "--runs-on", "isk"), 'did you mean "iks"?'),
     (("add", "m", "--epc-kg", "1", "--lifetime-years", "1"), "would be billed in full by every node"),
+    (("add", "m", "--amortise", "units"), "say how many it is expected to serve in its life (--expected-units N)"),
+    (("add", "bert", "--update", "--amortise", "units", "--expected-units", "5"), "its way of amortising it no longer"),
     (("add", "m", "--status", "frozen"), 'nothing says what "m" cost to make'),
     (("add", "nobody", "--update", "--version", "2"), "isn't registered"),
     (("add", "bert", "--update", "--version", "2"), "is frozen, so its version no longer changes"),
