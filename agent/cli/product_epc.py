@@ -101,7 +101,8 @@ def _paid(found: Book, product_id: str, now: Recovery, due: Amortisation) -> lis
         lines.append(("remaining", mass(max(0, now.stock_ng - now.recovered_ng))))
     if due.expected_ng is not None and due.ahead_ng is not None:
         word = "over" if due.ahead_ng > 0 else "under"
-        lines.append(("expected by now", f"{mass(due.expected_ng)}: {word}-recovered by {mass(abs(due.ahead_ng))}"))
+        off = f": {word}-recovered by {mass(abs(due.ahead_ng))}" if due.ahead_ng else ""
+        lines.append(("expected by now", f"{mass(due.expected_ng)}{off}"))
     return lines + due.lines()
 
 
