@@ -120,7 +120,7 @@ def _both_ways(amortised: Amortised) -> Section:
             f"{plain(served)} of {plain(expected)} expected {unit} were served so far by its own metered jobs ({part})."
         )
     else:
-        text = f"{plain(served)} {unit} were served by its own metered jobs; nobody said how many are expected (expected_units)."
+        text = f"{plain(served)} {unit} were served by its own metered jobs; expected_units isn't set."
     if amortised.served_micro > (amortised.expected_micro or amortised.served_micro):
         text += " More than expected: by units, all of it is paid."
     return Section(
