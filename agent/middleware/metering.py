@@ -1,0 +1,119 @@
+"""What the middlewares share: the meter of this process, opened at its first request, and what stands in for a request
+where there is none.
+"""
+
+import os
+import threading
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from wattribute.agent.process import here
+
+if TYPE_CHECKING:
+    from wattribute.agent.meter.meter import Estimate, Meter, Request
+    from wattribute.agent.meter.receipts import RequestReceipt
+
+SKIPPED = ("/health", "/healthz", "/livez", "/readyz", "/metrics")
+
+
+class Unmetered:
+    """Stands in for a request that isn't metered, so that the application needn't ask."""
+
+    id = ""
+
+    def add(self, **units: float) -> None:
+        """Nothing: nobody counts here."""
+
+    def end(self, units: object = None, *, aborted: bool = False) -> None:
+        """Nothing: it never began."""
+
+
+UNMETERED = Unmetered()
+
+
+class Metering:
+    """The meter of a middleware: the one that was given, or its own, of `product` (default: the environment variable
+    WATTRIBUTE_PRODUCT, else `default`). Nothing here raises but the constructor, ValueError.
+    """
+
+    def __init__(self, product: str | None, uses: Iterable[str], meter: "Meter | None", *, receipts: bool) -> None:
+        names = (uses,) if isinstance(uses, str) else tuple(uses)
+        if meter is not None and (product is not None or names):
+            raise ValueError("a meter has its product and what it uses: give them, or the meter")
+        self._product, self._uses = product, names
+        self._given = meter is not None
+        self._meter = meter
+        self._receipts = True if receipts else None
+        self._lock = threading.Lock()
+
+    def start(self) -> None:
+        """Opens the meter, which waits for an agent that is slow: a quarter of a second at most."""
+        try:
+            self._opened()
+        except Exception:  # noqa: BLE001 - a defect of ours must not keep a server from starting
+            tell("opening a meter")
+
+    def stop(self) -> None:
+        """Ends a meter of its own; a later request opens it again."""
+        if self._given or self._meter is None:
+            return
+        try:
+            with self._lock:
+                meter, self._meter = self._meter, None
+            if meter is not None:
+                meter.stop()
+        except Exception:  # noqa: BLE001 - nor from ending
+            tell("closing a meter")
+
+    def begin(self, tenant: str) -> "Request | Unmetered":
+        """A request that began now."""
+        try:
+            return (self._meter or self._opened()).begin(tenant, receipt=self._receipts)
+        except Exception:  # noqa: BLE001 - nor may it cost anybody an answer
+            tell("beginning a request")
+            return UNMETERED
+
+    def end(self, request: "Request | Unmetered", aborted: bool) -> None:
+        """Ends it now."""
+        try:
+            request.end(aborted=aborted)
+        except Exception:  # noqa: BLE001
+            tell("ending a request")
+
+    def estimate(self, request: "Request") -> "Estimate | None":
+        """What a running request took so far, at the rate of the last window. May raise."""
+        return None if self._meter is None else self._meter.estimate(request)
+
+    def receipt(self, request_id: str) -> "RequestReceipt | None":
+        """What a request took, as far as it is known; None for one that isn't known here."""
+        try:
+            return None if self._meter is None else self._meter.receipt(request_id)
+        except Exception:  # noqa: BLE001
+            tell("reading the receipt of a request")
+            return None
+
+    def _opened(self) -> "Meter":
+        from wattribute.agent.meter.meter import meter
+
+        with self._lock:
+            if self._meter is None:
+                product = self._product or os.environ.get("WATTRIBUTE_PRODUCT") or "default"
+                self._meter = meter(product, uses=self._uses, receipts=bool(self._receipts))
+            return self._meter
+
+
+def tell(doing: str) -> None:
+    """Says once, with the traceback of the exception being handled, what went wrong here."""
+    here().say_once(f"defect {doing}", "an error of wattribute's own while %s", doing, exc_info=True)
+
+
+def skipped(paths: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """Which paths aren't metered: (exactly these, all that begin with one of these). One that ends with a slash stands
+    for all below it; another also for itself with a slash, where it redirects to.
+    """
+    names = [paths] if isinstance(paths, str) else list(paths)
+    below = tuple(name for name in names if name.endswith("/"))
+    return frozenset([*names, *(f"{name}/" for name in names if name not in below)]), below
+
+
+__all__ = ["SKIPPED", "UNMETERED", "Metering", "Unmetered", "skipped", "tell"]

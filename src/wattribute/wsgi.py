@@ -1,0 +1,5 @@
+"""WSGI middleware that meters requests: `MeterMiddleware(app, product="llama-3-8b")`."""
+
+from wattribute.agent.middleware.wsgi import MeterMiddleware, current
+
+__all__ = ["MeterMiddleware", "current"]
