@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from wattribute.agent.config.engines import name_of
-from wattribute.agent.config.schema import Config, Engine
+from wattribute.agent.config.schema import Engine
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.model import Clock, SourceHealth
 from wattribute.agent.core.units import NS_PER_S
@@ -55,6 +55,7 @@ class _Watched:
     restarts: int = 0
     why: str = ""
     fix: str = ""
+    said: str = ""
 
 
 def collector_of(engine: Engine, clock: Clock) -> EngineCollector:
@@ -76,11 +77,6 @@ class Engines:
         self._clock = clock
         self._since = clock.time_ns()  # part of every account's name: after a restart they begin at 0
         self._all = [self._watch(engine, threaded) for engine in engines]
-
-    @classmethod
-    def open(cls, config: Config, clock: Clock, *, threaded: bool = True) -> "Engines | None":
-        """The configured engines; None where there are none."""
-        return cls(config.engine, clock, threaded=threaded) if config.engine else None
 
     def _watch(self, engine: Engine, threaded: bool) -> _Watched:
         collector = collector_of(engine, self._clock)
@@ -184,7 +180,8 @@ class Engines:
                 f"start it by `wattribute run --product {engine.product} -- ...`, give its unit or container that "
                 'product by a [[rule]], or name its job: job = "..."'
             )
-        if one.why != before:
+        if one.why == before != one.said:  # once is no news: a job is found a moment after its engine
+            one.said = before
             log.warning("%s: %s. Fix: %s", one.source.name, one.why, one.fix)
         return ""
 
