@@ -11,6 +11,8 @@ from wattribute.collectors.engines.selectors import Selector, parse
 
 START = "process_start_time_seconds"
 _SAME_START_S = 2.0
+SERIES_KEPT = 10_000
+"""So many series of a field are remembered when they aren't on the page any more."""
 Series = tuple[str, Labels]
 
 
@@ -103,6 +105,9 @@ class Counters:
             else:
                 added += value - before if value >= before else value
                 fell |= value < before
+        if len(last) > SERIES_KEPT:
+            for key in last.keys() - series.keys():
+                del last[key]
         return added, fell
 
 

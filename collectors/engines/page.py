@@ -3,7 +3,6 @@
 Our own few lines: prometheus_client's parser builds every family of the page, and costs the daemon its import.
 """
 
-import math
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -14,6 +13,8 @@ _REST = re.compile(r"\s*([^\s_]+)(?:\s+-?[0-9.eE+-]+)?\s*(?:#.*)?$")  # a value,
 _ESCAPE = re.compile(r"\\(.)")
 _PARTS = ("_total", "_sum", "_count")  # what a family's series may be called besides its own name
 
+MOST = 1e18
+"""No counter is larger: past it a float has no whole numbers to speak of."""
 Labels = tuple[tuple[str, str], ...]
 
 
@@ -32,7 +33,9 @@ class Page:
 
 
 def read_page(body: bytes, wanted: Collection[str]) -> Page:
-    """The wanted series of a page; a line that isn't one is skipped and counted, as is one that has no finite value."""
+    """The wanted series of a page. A line that isn't one is skipped and counted, as is one whose value no counter has
+    (NaN, Inf, below 0).
+    """
     page = Page()
     families: dict[bytes, set[str]] = {}
     for name in wanted:
@@ -79,4 +82,4 @@ def _read(line: str, at: int) -> tuple[Labels, float] | None:
         value = float(rest[1])
     except ValueError:
         return None
-    return (tuple(sorted(labels.items())), value) if math.isfinite(value) and value >= 0 else None
+    return (tuple(sorted(labels.items())), value) if 0 <= value <= MOST else None

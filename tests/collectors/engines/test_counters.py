@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.doubles.engine_server import PAGES, vllm
 
-from wattribute.collectors.engines.counters import Counters, Work
+from wattribute.collectors.engines.counters import SERIES_KEPT, Counters, Work
 from wattribute.collectors.engines.mappings import MAPPINGS, told_by
 from wattribute.collectors.engines.page import read_page
 
@@ -153,6 +153,15 @@ def test_other_series_in_the_place_of_those_before_are_looked_at_first() -> None
     assert pages.served(f"{old} 85\nvllm:prompt_tokens_total 990\n") == {"prompt_token": 5}
     assert pages.served("vllm:prompt_tokens_total 1000\n") == {}
     assert pages.served("vllm:prompt_tokens_total 1003\n") == {"prompt_token": 3}
+
+
+def test_labels_without_end_are_forgotten_when_they_are_gone() -> None:
+    pages = Pages("triton")
+    many = "".join(f'nv_inference_request_success{{model="{n}"}} 1\n' for n in range(SERIES_KEPT + 1))
+    pages.show(many)
+    pages.show('nv_inference_request_success{model="0"} 1\n')
+    assert pages.served('nv_inference_request_success{model="0"} 2\n') == {"request": 1}
+    assert pages.served('nv_inference_request_success{model="1"} 1\n') == {"request": 1}
 
 
 def test_a_missing_metric_is_no_zero_and_a_page_of_something_else_is_none() -> None:

@@ -75,7 +75,7 @@ def test_forms_of_a_line() -> None:
 
 
 def test_a_line_that_is_none_is_skipped_and_counted() -> None:
-    bad = ["NaN", "+Inf", "-1", "0x10", "1_000", "", "5 5 5", "five"]
+    bad = ["NaN", "+Inf", "-1", "1e19", "0x10", "1_000", "", "5 5 5", "five"]
     lines = [f'a_total{{x="{n}"}} {value}' for n, value in enumerate(bad)]
     lines += ['a_total{x="1" 5', "a_total{x=1} 5", 'a_total{x="1"', "a_total", 'a_total{x="good"} 5', "<html>"]
     page = read_page("\n".join(lines).encode() + b"\xff\xfe\x00", WANTED)
