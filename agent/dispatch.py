@@ -75,7 +75,7 @@ class Dispatch:
             case Health():
                 return self._node.health()
             case Units():
-                return self._node.units(request, peer)
+                return {**self._node.units(request, peer), "interval_s": self._interval_s}
 
     def settle(self) -> None:
         """Answers those whose closing read is in, or who have waited for two intervals."""

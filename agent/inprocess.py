@@ -21,7 +21,7 @@ from wattribute.agent.core.errors import WattributeError
 from wattribute.agent.core.model import ProcessId
 from wattribute.agent.dispatch import Dispatch, NodeLike
 from wattribute.agent.markers import Markers
-from wattribute.agent.requests import JobEnd, JobReceipt, JobStart, Peer, Request
+from wattribute.agent.requests import JobEnd, JobReceipt, JobStart, Peer, Request, Units
 from wattribute.agent.stored import ReceiptFiles
 
 AUTOSAVE_S = 30.0
@@ -89,11 +89,15 @@ class Engine:
             return Peer(pid=self.pid, uid=0, gid=0)
         return Peer(pid=self.pid, uid=os.getuid(), gid=os.getgid())
 
-    def ask(self, request: JobStart | JobEnd) -> Mapping[str, Any]:
-        """Begins or ends a membership of this process, with a reading of the sensors. Raises Refused."""
+    def ask(self, request: JobStart | JobEnd | Units) -> Mapping[str, Any]:
+        """Begins or ends a membership of this process, with a reading of the sensors; or takes in what a job of it has
+        served. Raises Refused.
+        """
         with self._lock:
             answer = self._carry_out(request, self.peer)
             assert not isinstance(answer, Deferred)  # only receipts are waited for
+            if isinstance(request, Units):
+                return answer
             if self._clock() - self._ticked_s >= EDGE_S:
                 self._tick()
         self._wake_up()

@@ -73,6 +73,7 @@ class LiveJob:
     found: dict[GroupId, FoundJob] = field(default_factory=dict)  # what it was found by, without being told
     corrections_ng: dict[tuple[str, str], int] = field(default_factory=dict)  # (product, term) -> what came later
     corrected: int = 0  # how many times that happened
+    metered: list[int] | None = None  # what of it is in its product's requests already, or idle between them: a bill
     reopened: int = 0  # how many times a term was booked after its end
     band: tuple[Fraction, Fraction] = (Fraction(1), Fraction(1))  # how far off the intensities it was charged at may be
 

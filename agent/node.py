@@ -43,6 +43,7 @@ from wattribute.agent.pauses import Pauses
 from wattribute.agent.registry import Registry, check_id
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer, Units
 from wattribute.agent.saved import is_described, totals_of
+from wattribute.agent.serving import Serving
 from wattribute.agent.sources import Source
 from wattribute.agent.statement import receipt_of
 from wattribute.agent.view import Row, ShowWindow, take
@@ -50,6 +51,7 @@ from wattribute.agent.wiring import Sensors
 
 if TYPE_CHECKING:
     from wattribute.agent.allotted import AllottedGpus
+    from wattribute.agent.engines import Engines
     from wattribute.agent.finding import FoundJobs
     from wattribute.agent.norecord import NoRecord
     from wattribute.agent.record import Record
@@ -77,6 +79,7 @@ class Node:
         sensors: Sensors,
         books: Books,
         registry: Registry,
+        serving: Serving,
         record: "Record | NoRecord",
         climate: Climate,
         dues: Dues,
@@ -84,11 +87,13 @@ class Node:
         resident_bytes: Callable[[], int],
         found: "FoundJobs | None" = None,
         allotted: "AllottedGpus | None" = None,
+        engines: "Engines | None" = None,
     ) -> None:
         self.basis = basis
         self.node_id = node_id
         self.books = books
         self.registry = registry
+        self.serving = serving
         self.record = record
         self.refused = 0
         self._config = config
@@ -102,6 +107,7 @@ class Node:
         self._resident_bytes = resident_bytes
         self._found = found
         self._allotted = allotted
+        self._engines = engines
         self._gpus = GpuProcesses(cpu, registry, None if found is None else found.groups, allotted)
         self._folds = record.folds
         self._rows = {job_id: Row.of(live, pack(live.entry.values)) for job_id, live in registry.jobs.items()}
@@ -169,7 +175,7 @@ class Node:
 
     def units(self, request: Units, peer: Peer) -> dict[str, Any]:
         """What a job has served. Raises Refused."""
-        raise Refused("not counted yet")
+        return self.serving.units(request, peer)
 
     def receipt(self, job_id: str) -> dict[str, Any] | None:
         """What a job has used until the last tick, or None where nobody knows it."""
@@ -248,6 +254,8 @@ class Node:
         asked = [part for part in (self._found, self._allotted) if part is not None]
         for part in asked:
             part.request()
+        if self._engines is not None:
+            self._engines.request()
         energy: list[EnergyReading | PowerReading] = []
         owner = {}
         usage: list[UsageReading] = []
@@ -263,6 +271,8 @@ class Node:
         stepped_ns = max((r.at_ns for r in energy if owner[r.domain].fresh), default=0)
         for part in asked:
             part.collect(max(0, patience_ns - (self._clock.monotonic_ns() - began_ns)))
+        if self._engines is not None:
+            self._engines.collect(self.registry.jobs, self.serving)
         with self._cpu_lock:
             now_ns = self._book(energy, usage, owner, stepped_ns, at_edge=at_edge)
         self._last_tick_ns = now_ns
@@ -303,6 +313,7 @@ class Node:
             node_co2e_ng=view.node_co2e_ng,
             unattributed_ng=view.unattributed_ng,
             corrections_ng=view.corrections_ng,
+            served=view.served,
             sources=self._health(),
             pue=self._climate.pue(unix_ns),
             intensity=self._climate.intensity(unix_ns),
@@ -342,7 +353,7 @@ class Node:
         """Give the sensors back and write the rest down."""
         for source in self._sensors.sources:
             source.close()
-        for part in (self._found, self._allotted):
+        for part in (self._found, self._allotted, self._engines):
             if part is not None:
                 part.close()
         self._climate.close()
@@ -402,7 +413,9 @@ class Node:
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
                 self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
         self._dues.collect(self.registry.jobs, self.record)
-        news = bool(self.books.forget_settled()) | self._retire(unix_ns)
+        done = self.books.forget_settled()
+        self.serving.tick(now_ns, done)
+        news = bool(done) | self._retire(unix_ns)
         used_ns = self._take_used_ns + self.record.used_ns
         due = self._pace.due(now_ns, now_ns - self._taken_ns, used_ns)
         if news or at_edge or due or self.record.waits:
@@ -447,6 +460,8 @@ class Node:
         found = [] if self._found is None else self._found.health()
         if self._allotted is not None:
             found.append(self._allotted.health())
+        if self._engines is not None:
+            found += self._engines.health()
         outside = (*self.record.health(), *self._climate.health(), *self._dues.health())
         return [process, *(source.health() for source in self._sensors.sources), *found, *outside]
 
@@ -479,14 +494,15 @@ class Node:
         self._seq += 1
         if self.views.has_room:
             self._viewed = self._seq
-            self.views.put(now_ns, take(self._seq, self.books, rows, self._folds, self.record.corrections.sums_ng))
+            corrections_ng = self.record.corrections.sums_ng
+            self.views.put(now_ns, take(self._seq, self.books, self.serving, rows, self._folds, corrections_ng))
         self._taken_ns = now_ns
         self.record.about = self._about()
         roots_ns: list[tuple[Root, int]] = [*self._cpu.trees_ns().items()]
         if self._found is not None:
             roots_ns += self._found.groups.counters_ns().items()
         prices = dump(self._climate.stated(self.books, unix_ns))
-        self.record.write(self._seq, unix_ns, changed, self.books, self._gaps, roots_ns, prices)
+        self.record.write(self._seq, unix_ns, changed, self.books, self.serving, self._gaps, roots_ns, prices)
         self._gaps = []
         self._take_used_ns += time.thread_time_ns() - began_ns
 

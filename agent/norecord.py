@@ -9,6 +9,7 @@ from wattribute.agent.corrections import Corrections
 from wattribute.agent.folds import Folds
 from wattribute.agent.live import CpuTime, LiveJob
 from wattribute.agent.registry import Registry
+from wattribute.agent.serving import Serving
 
 
 class NoRecord:
@@ -29,7 +30,14 @@ class NoRecord:
     def resume_at_ns(self, now_ns: int) -> int:
         return now_ns
 
-    def restore(self, books: Books, registry: Registry, cpu: CpuTime, accounts_ns: Mapping[Account, int]) -> None:
+    def restore(
+        self,
+        books: Books,
+        registry: Registry,
+        serving: Serving,
+        cpu: CpuTime,
+        accounts_ns: Mapping[Account, int],
+    ) -> None:
         """There is nothing to go on from."""
 
     def finished(self, job_id: str) -> LiveJob | None:
@@ -52,6 +60,7 @@ class NoRecord:
         unix_ns: int,
         changed: Sequence[tuple[LiveJob, bytes]],
         books: Books,
+        serving: Serving,
         gaps: Sequence[tuple[int, Gap]],
         roots_ns: Iterable[tuple[Root, int]],
         prices: str,

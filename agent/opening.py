@@ -23,11 +23,13 @@ from wattribute.agent.node import Node
 from wattribute.agent.norecord import NoRecord
 from wattribute.agent.registry import Registry
 from wattribute.agent.requests import Basis
+from wattribute.agent.serving import Serving
 from wattribute.agent.wiring import Sensors, boot_id, components, node_id, open_sensors, products, rules
 
 if TYPE_CHECKING:
     from wattribute.agent.allotted import AllottedGpus
     from wattribute.agent.courier import Courier
+    from wattribute.agent.engines import Engines
     from wattribute.agent.record import Record
     from wattribute.collectors.process.collector import Processes
 
@@ -146,7 +148,8 @@ def open_node(
     )
     dues = Dues(books, declared, courier)
     dues.follow(at_ns)
-    record.restore(books, registry, cpu, accounts)
+    serving = Serving(books, registry, clock, config.serving.max_tenants)
+    record.restore(books, registry, serving, cpu, accounts)
     if basis == "daemon":
         _settle(climate, record, Path(config.agent.state_dir), clock, books.taxes)
     return Node(
@@ -159,6 +162,7 @@ def open_node(
         sensors=sensors,
         books=books,
         registry=registry,
+        serving=serving,
         record=record,
         climate=climate,
         dues=dues,
@@ -166,6 +170,7 @@ def open_node(
         resident_bytes=resident_bytes,
         found=found,
         allotted=_allotted(config, sensors, clock, inline=inline) if basis == "daemon" else None,
+        engines=_engines(config, clock, inline=inline) if basis == "daemon" else None,
     )
 
 
@@ -197,6 +202,14 @@ def _allotted(config: Config, sensors: Sensors, clock: Clock, *, inline: bool) -
     from wattribute.collectors.gpu_map import GpuMap
 
     return AllottedGpus(GpuMap(config.jobs.gpu_map_dir), sensors.gpu_indices, clock, threaded=not inline)
+
+
+def _engines(config: Config, clock: Clock, *, inline: bool) -> "Engines | None":
+    if not config.engine:
+        return None
+    from wattribute.agent.engines import Engines
+
+    return Engines(config.engine, clock, threaded=not inline)
 
 
 def _cpu_time(config: Config, clock: Clock, basis: Basis, kernel: "Processes | None") -> CpuTime:

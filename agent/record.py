@@ -38,6 +38,7 @@ from wattribute.agent.live import CpuTime, LiveJob
 from wattribute.agent.node_window import NodeWindow
 from wattribute.agent.registry import Registry
 from wattribute.agent.saved import describe, is_described, members_of, revive, totals_of, tree_key
+from wattribute.agent.serving import Serving
 
 log = logging.getLogger("wattribute")
 
@@ -99,7 +100,14 @@ class Record:
         """Where the books go on: at the last saved tick of the same boot, else now."""
         return int(self._saved["at_ns"]) if self._same_boot else now_ns
 
-    def restore(self, books: Books, registry: Registry, cpu: CpuTime, accounts_ns: Mapping[Account, int]) -> None:
+    def restore(
+        self,
+        books: Books,
+        registry: Registry,
+        serving: Serving,
+        cpu: CpuTime,
+        accounts_ns: Mapping[Account, int],
+    ) -> None:
         """Put the saved jobs back: those whose processes live go on, the others ended when the agent last looked."""
         trees = self._restored.state.get("trees", {}) if self._same_boot else {}
         stopped_unix_ns = self._restored.committed_unix_ns
@@ -121,6 +129,7 @@ class Record:
         for live in registry.jobs.values():
             if live.running and not live.members:
                 self._stop(live, books, stopped_unix_ns)
+        serving.restore(self._restored.state)
         self._restored = replace(self._restored, jobs={}, state={})
 
     def _go_on(
@@ -205,6 +214,7 @@ class Record:
         unix_ns: int,
         changed: Sequence[tuple[LiveJob, bytes]],
         books: Books,
+        serving: Serving,
         gaps: Sequence[tuple[int, Gap]],
         roots_ns: Iterable[tuple[Root, int]],
         prices: str,
@@ -233,13 +243,14 @@ class Record:
                 self._window_end_unix_ns[key] = window_end_unix_ns
                 closes.append(Close(key, unix_ns, packed, prices))
         if self._node_window.due(unix_ns, window_end_unix_ns, job_closed=bool(closes)):
-            node_row, node_close = self._node_window.rows(books, unix_ns, prices)
+            node_row, node_close = self._node_window.rows(books, unix_ns, prices, serving.totals())
             jobs.append(node_row)
             closes.append(node_close)
         for fold in self._changed_folds:
             jobs.append(JobRow.of("_" + json.dumps(fold), self.folds.values[fold], {"fold": list(fold)}))
         state = {"books": dump(books.save()), "trees": dump({tree_key(p): ns for p, ns in roots_ns})}
         state |= {name: dump(chunk) for name, chunk in books.taxes.served_chunks().items()}
+        state |= serving.save()
         corrections, corrected = self.corrections.take()
         if corrected is not None:
             state["corrections"] = dump(corrected)

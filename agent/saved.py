@@ -50,6 +50,7 @@ def describe(live: LiveJob, boot_id: str) -> dict[str, Any]:
         "band": band_texts(live.band),
         "folded": live.folded,
         "folded_values": live.folded_values,
+        "metered": live.metered,
         "found": [asdict(found) for found in live.found.values()],
     }
 
@@ -81,6 +82,7 @@ def revive(saved: "SavedJob") -> LiveJob:
         overlapped=meta["overlapped"],
         folded=meta["folded"],
         folded_values=meta["folded_values"],
+        metered=meta.get("metered"),
         corrections_ng=dict(corrected.corrections_ng),
         corrected=corrected.times,
         reopened=meta.get("reopened", 0),

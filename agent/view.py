@@ -15,11 +15,13 @@ from wattribute.agent.core.model import (
     ProductTotals,
     Quality,
     Reason,
+    ServedTotals,
     Term,
 )
 from wattribute.agent.folds import FoldKey, Folds, fold_name, folded
 from wattribute.agent.ledger.batch import unpack
 from wattribute.agent.live import LiveJob
+from wattribute.agent.serving import Serving
 
 NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
 
@@ -62,6 +64,7 @@ class View:
     node_co2e_ng: Mapping[Term, int] = field(default_factory=dict)
     unattributed_ng: Mapping[tuple[Term, Reason], int] = field(default_factory=dict)
     corrections_ng: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    served: list[ServedTotals] = field(default_factory=list)
     agent_energy_uj: int = 0
 
     def jobs(self) -> list[JobTotals]:
@@ -90,7 +93,12 @@ class View:
 
 
 def take(
-    seq: int, books: Books, rows: Mapping[str, Row], folds: Folds, corrections_ng: Mapping[tuple[str, str], int]
+    seq: int,
+    books: Books,
+    serving: Serving,
+    rows: Mapping[str, Row],
+    folds: Folds,
+    corrections_ng: Mapping[tuple[str, str], int],
 ) -> View:
     """Copy the books' totals as they are now."""
     return View(
@@ -107,6 +115,7 @@ def take(
             for term in NODE_TERMS
         },
         corrections_ng=dict(corrections_ng),
+        served=serving.totals(),
         agent_energy_uj=books.agent_energy_uj,
     )
 

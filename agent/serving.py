@@ -1,0 +1,227 @@
+"""Accounts of metered jobs, around the books: what serving processes and engines report, and what is shown of it.
+
+Requests only divide what their job has: nothing here changes a job's totals. Times are CLOCK_BOOTTIME's, in ns.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from wattribute.agent.core.books import Books
+from wattribute.agent.core.claims import Entry
+from wattribute.agent.core.errors import Refused
+from wattribute.agent.core.model import Clock, ServedTotals
+from wattribute.agent.core.products import MICRO, REQUEST, payees, pays_epc
+from wattribute.agent.core.served import NO_BILL, ServedProduct, products_in
+from wattribute.agent.core.served_account import Account, bill_of
+from wattribute.agent.core.served_sender import Counts, Receipts, Report
+from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.ledger.batch import dump
+from wattribute.agent.live import LiveJob
+from wattribute.agent.registry import Registry
+from wattribute.agent.requests import Peer, Served, Units
+
+PRODUCTS_MAX = 1000
+"""So many products may have metered requests: what was shown of one stays for good."""
+COUNT_MAX = 1e18
+ACCOUNTS = "accounts"
+
+
+class Serving:
+    """All metered jobs of a node, and their products' totals over jobs and restarts."""
+
+    def __init__(self, books: Books, registry: Registry, clock: Clock, tenants_max: int) -> None:
+        self._books = books
+        self._registry = registry
+        self._clock = clock
+        self._tenants_max = tenants_max
+        self._products: dict[str, ServedProduct] = {}
+        self._accounts: dict[str, Account] = {}
+        self._known = False  # the ledger has no account either
+
+    def units(self, request: Units, peer: Peer) -> dict[str, Any]:
+        """One report over the socket, and what was billed for those before. Raises Refused."""
+        live = self._live(request.job_id)
+        if peer.uid != live.uid and peer.uid != 0:
+            raise Refused(f"job {request.job_id!r} belongs to another user")
+        receipts = request.receipts
+        account = self._report(
+            live,
+            Report(
+                token=request.account,
+                until_ns=self._clock.monotonic_ns() if request.until_ns is None else request.until_ns,
+                served=_counts(request.served),
+                shares=request.shares,
+                workers=request.workers,
+                in_flight=request.in_flight,
+                receipts=None if receipts is None else Receipts(receipts.counts, receipts.sum_uj, receipts.latest),
+                asks=request.seen_ns is not None,
+            ),
+        )
+        answer = {"job_id": request.job_id, "until_ns": account.settled_ns}
+        if request.seen_ns is not None:
+            answer |= self._billed(live, account, request.account, request.seen_ns, request.slot)
+        return answer
+
+    def count(
+        self,
+        job_id: str,
+        account: str,
+        served: Sequence[Served],
+        in_flight: int,
+        stages: Mapping[str, float],
+        until_ns: int,
+    ) -> None:
+        """What an engine has served, counted from the outside; `stages`: seconds, cumulative too. Raises Refused."""
+        self._report(
+            self._live(job_id),
+            Report(
+                token=account,
+                until_ns=until_ns,
+                served=_counts(served),
+                in_flight=in_flight,
+                stages_ns={stage: round(_sane(stage, seconds) * NS_PER_S) for stage, seconds in stages.items()},
+            ),
+        )
+
+    def tick(self, now_ns: int, done: Sequence[Entry]) -> None:
+        """After the books' tick: settles what can be. `done` are the jobs that have just left the books."""
+        if not self._accounts:
+            return
+        products = self._books.taxes.products
+        over = {entry.job.id: entry for entry in done}
+        for job_id, account in list(self._accounts.items()):
+            entry = self._books.jobs.get(job_id) or over[job_id]
+            product_id = entry.job.product_id
+            account.tick(now_ns, entry, products)
+            if product_id != account.product.id:
+                account.move(self._product(product_id), self._unit(product_id))
+            if job_id in over:
+                self._close(job_id, bill_of(entry))
+
+    def totals(self) -> list[ServedTotals]:
+        """What is shown of every product: a copy, as of the last tick."""
+        unsettled: dict[str, list[int]] = {}
+        in_flight: dict[str, int] = {}
+        for account in self._accounts.values():
+            product_id = account.product.id
+            in_flight[product_id] = in_flight.get(product_id, 0) + account.in_flight()
+            sums = unsettled.get(product_id, NO_BILL)
+            unsettled[product_id] = [a + b for a, b in zip(sums, account.unsettled(), strict=True)]
+        return [
+            product.totals(unsettled.get(product_id, NO_BILL), in_flight.get(product_id, 0))
+            for product_id, product in self._products.items()
+        ]
+
+    def save(self) -> dict[str, str]:
+        """What changed since the last call, as JSON texts by name, for the batch that has the jobs' totals."""
+        state: dict[str, str] = {}
+        for product in self._products.values():
+            state |= {name: dump(one) for name, one in product.save().items()}
+        if self._accounts or not self._known:
+            state[ACCOUNTS] = dump({job_id: account.save() for job_id, account in self._accounts.items()})
+            self._known = not self._accounts
+        return state
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from the last that `save` gave under each name, with the jobs that go on on the books again.
+
+        The account of a job that doesn't is closed, and what wasn't split of it is idle.
+        """
+        for product_id in products_in(state):
+            product = self._products[product_id] = ServedProduct(product_id, self._tenants_max)
+            product.restore(state)
+        for job_id, saved in state.get(ACCOUNTS, {}).items():
+            product = self._products[saved["product_id"]]
+            self._accounts[job_id] = Account.restore(product, self._unit(product.id), self._books.rules.cpus, saved)
+            if job_id not in self._books.jobs:
+                live = self._registry.jobs.get(job_id)
+                self._close(job_id, None if live is None else bill_of(live.entry))
+
+    def _close(self, job_id: str, bill: list[int] | None) -> None:
+        """A job is over. That its totals are in its product's is remembered with the job, which may come back."""
+        self._accounts.pop(job_id).close()
+        live = self._registry.jobs.get(job_id)
+        if live is not None:
+            live.metered, live.known_meta = bill, False
+        self._known = False
+
+    def _live(self, job_id: str) -> LiveJob:
+        live = self._registry.jobs.get(job_id)
+        if live is None:
+            raise Refused(f"there is no job {job_id!r}")
+        if not self._books.holds(live.entry):
+            raise Refused(f"job {job_id!r} has ended")
+        return live
+
+    def _report(self, live: LiveJob, report: Report) -> Account:
+        """Take a report in; the account begins with the first. Raises Refused."""
+        job, now_ns = live.entry.job, self._clock.monotonic_ns()
+        account = self._accounts.get(job.id)
+        if account is None:
+            account = self._open(live, report, now_ns)
+        units = account.report(report, now_ns)
+        if units:
+            self._books.taxes.served(job, units, self._clock.time_ns())
+        return account
+
+    def _open(self, live: LiveJob, report: Report, now_ns: int) -> Account:
+        """The account of a job that is reported of for the first time, if the report holds. Raises Refused."""
+        job, cpus, products = live.entry.job, self._books.rules.cpus, self._books.taxes.products
+        unit = self._unit(job.product_id)
+        if job.product_id not in self._products and len(self._products) >= PRODUCTS_MAX:
+            raise Refused(f"more than {PRODUCTS_MAX} products have metered requests: give the job one that is known")
+        product = self._products.get(job.product_id) or ServedProduct(job.product_id, self._tenants_max)
+        Account(product, unit, cpus, now_ns).check(report, now_ns)
+        self._products[job.product_id] = product
+        account = Account.open(product, unit, cpus, live.entry, self._books.at_ns, products, live.metered)
+        self._accounts[job.id] = account
+        return account
+
+    def _product(self, product_id: str) -> ServedProduct:
+        return self._products.setdefault(product_id, ServedProduct(product_id, self._tenants_max))
+
+    def _unit(self, product_id: str) -> str:
+        """What a product counts by."""
+        product = self._books.taxes.products.get(product_id)
+        return REQUEST if product is None else product.unit
+
+    def _billed(self, live: LiveJob, account: Account, token: str, seen_ns: int, slot: int) -> dict[str, Any]:
+        """The settled windows of a sender, and what is to be known of that which comes apart from them."""
+        job, taxes = live.entry.job, self._books.taxes
+        pays = job.product_id in payees(job, taxes.products) and pays_epc(job, job.product_id, taxes.products)
+        price = taxes.product_price(job.product_id) if pays else None
+        return {
+            "windows": [
+                {"since_ns": since_ns, "until_ns": until_ns, "rows": [[row.name, *row.bill] for row in rows]}
+                for since_ns, until_ns, rows in account.windows(token, seen_ns, slot)
+            ],
+            "product_ng_per_unit": None if price is None else float(price[1]),
+            "unit": None if price is None else price[0],
+            "retraining_open": taxes.open_retraining(job),
+        }
+
+
+def _counts(served: Sequence[Served]) -> list[tuple[str, Counts]]:
+    """In whole millionths. Raises Refused for a count that is none."""
+    return [
+        (
+            one.tenant,
+            Counts(one.requests, one.aborted, {unit: _micro(unit, count) for unit, count in one.units.items()}),
+        )
+        for one in served
+    ]
+
+
+def _micro(unit: str, count: float) -> int:
+    if unit == REQUEST:
+        raise Refused(f"units: {REQUEST!r} is what `requests` counts")
+    return round(_sane(unit, count) * MICRO)
+
+
+def _sane(name: str, count: float) -> float:
+    if 0 <= count <= COUNT_MAX:
+        return count
+    raise Refused(f"{name}: {count} is no count")
+
+
+__all__ = ["Serving"]
