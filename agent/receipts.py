@@ -108,7 +108,7 @@ class Receipt:
         return hash((self.job_id, self._parts["revision"], self.energy_uj))
 
     def __repr__(self) -> str:
-        return f"<Receipt {self.job_id!r} {_grams(self.asce_gco2e)} {_joules(self.energy_uj)}>"
+        return f"<Receipt {self.job_id!r} {grams_text(self.asce_gco2e)} {joules_text(self.energy_uj)}>"
 
     def __str__(self) -> str:
         width = max(len(name) for name, _ in self._lines())
@@ -140,7 +140,7 @@ class Receipt:
             ("energy", self._energy()),
             ("quality", self._quality()),
         ]
-        lines += [(_NAMES[name], f"{_grams(self._grams(name)):>14}{self._made_of(name)}") for name in SUMS]
+        lines += [(_NAMES[name], f"{grams_text(self._grams(name)):>14}{self._made_of(name)}") for name in SUMS]
         if self._parts["bounds"].get("asce") or self._parts["bounds"].get("jsce"):
             lines.append(("bounds", self._bounds()))
         lines.append(("carbon", self._carbon()))
@@ -163,9 +163,9 @@ class Receipt:
         shown = []
         for domain, shares in self.energy_j.items():
             if shares:
-                detail = " + ".join(f"{kind} {_joules(round(j * 1e6))}" for kind, j in shares.items() if j)
+                detail = " + ".join(f"{kind} {joules_text(round(j * 1e6))}" for kind, j in shares.items() if j)
                 shown.append(f"{domain} {detail}" if detail else f"{domain} 0 J")
-        return _joules(self.energy_uj) + (f"  ({'; '.join(shown)})" if shown else "")
+        return joules_text(self.energy_uj) + (f"  ({'; '.join(shown)})" if shown else "")
 
     def _quality(self) -> str:
         shown = [f"{ratio:.0%} {name}" for name, ratio in self.quality.items() if ratio]
@@ -176,7 +176,7 @@ class Receipt:
         own = {"jsc": ("operation", "cooling"), "jsce": ("platform", "retraining"), "asc": ("hardware",)}
         terms = own.get(name, ("overhead_hardware", "product"))
         base = {"jsce": "JSC + ", "asc": "JSC + ", "asce": "JSC^e + hardware + "}.get(name, "")
-        return "  = " + base + " + ".join(f"{term.replace('_', ' ')} {_grams(self._grams(term))}" for term in terms)
+        return "  = " + base + " + ".join(f"{term.replace('_', ' ')} {grams_text(self._grams(term))}" for term in terms)
 
     def _bounds(self) -> str:
         bounds = self._parts["bounds"]
@@ -185,7 +185,7 @@ class Receipt:
         missing = "" if name == "asce" else ", ASC^e open above: an EPC is missing"
         term, _, cause = (bounds.get("dominant") or "").partition(": ")
         widest = f"; most uncertain: {term.replace('_', ' ')}, by {cause}" if cause else ""
-        return f"{_NAMES[name]} {_grams(low)} to {_grams(high)}{missing}{widest}"
+        return f"{_NAMES[name]} {grams_text(low)} to {grams_text(high)}{missing}{widest}"
 
     def _carbon(self) -> str:
         parts = self._parts
@@ -209,11 +209,13 @@ def _scaled(value: float, unit: str) -> str:
     return f"{value / 1e-9:.4g} n{unit}" if value else f"0 {unit}"
 
 
-def _grams(value: float | None) -> str:
+def grams_text(value: float | None) -> str:
+    """Grams CO2e for people."""
     return "unknown" if value is None else _scaled(value, "gCO2e")
 
 
-def _joules(energy_uj: int | None) -> str:
+def joules_text(energy_uj: int | None) -> str:
+    """Microjoules for people, in joules."""
     return "unknown" if energy_uj is None else _scaled(energy_uj / 1e6, "J")
 
 
@@ -256,4 +258,4 @@ def blank(job_id: str, **known: Any) -> dict[str, Any]:
     }
 
 
-__all__ = ["SCHEMA", "SUMS", "TERMS", "Receipt", "blank"]
+__all__ = ["SCHEMA", "SUMS", "TERMS", "Receipt", "blank", "grams_text", "joules_text"]

@@ -61,7 +61,9 @@ class Job:
         self.measured_here = False
         self._member = ""
         self._parent: str | None = None
+        self._start_fields: Mapping[str, Any] = {}
         self._wait_s = 2.0
+        self.start_s = START_S
         self._notes: list[str] = []
         self._began: Used | None = None
         self._ended: Used | None = None
@@ -117,6 +119,40 @@ class Job:
         """Adds a line to the notes of the receipt, before the job's end."""
         self._notes.append(text[:_NOTE_CHARS])
 
+    @property
+    def agent_path(self) -> str | None:
+        """The socket of the agent that measures it; None where this process does, or nobody."""
+        return None if self._client is None else self._client.path
+
+    def tell_units(self, timeout_s: float, **fields: Any) -> Mapping[str, Any]:
+        """What it has served (agent/requests.py: Units), to whoever measures it; returns the answer.
+
+        Raises AgentUnreachable; another WattributeError where it is refused, or nobody measures the job.
+        """
+        if self._client is not None:
+            return self._client.call("units", timeout_s, job_id=self.id, **fields)
+        if not self.measured_here:
+            raise WattributeError(f"nobody measures job {self.id!r}")
+        import msgspec
+
+        from wattribute.agent.requests import Units
+
+        units = msgspec.convert({"op": "units", "id": 0, "job_id": self.id, **fields}, Units)
+        return here().engine(self._environment).ask(units)
+
+    def rejoin(self, timeout_s: float) -> bool:
+        """Registers this process again with an agent that was restarted; False where that still knows it.
+
+        Raises AgentUnreachable.
+        """
+        if self._client is None:
+            return False
+        try:
+            self._client.call("job.start", timeout_s, **{**self._start_fields, **_reaped()})
+        except AgentRefused:  # the member is open; or it isn't to be, as `tell_units` will hear
+            return False
+        return True
+
     def __enter__(self) -> Self:
         return self.start()
 
@@ -136,6 +172,7 @@ class Job:
         parent = self._outer.id if self._outer else identity.fit(around) if around else self.id
         self._parent = fields["parent_job_id"] = None if parent == self.id else parent
         fields.update(job_id=self.id, member=self._member, **_reaped())
+        self._start_fields = fields
         self._client, self.measured_here = self._ask_agent(fields), False
         if self._client is None:
             self._measure_here(fields)
@@ -152,7 +189,7 @@ class Job:
                 here().say_once("no agent", "no agent runs on this machine; %s", _ALONE)
             return None
         try:
-            answer = client.call("job.start", START_S, **fields)
+            answer = client.call("job.start", self.start_s, **fields)
         except AgentUnreachable as error:
             here().stuck_until_s = time.monotonic() + _STUCK_S
             here().say_once("missing", "%s; %s", error, _ALONE)
