@@ -50,9 +50,7 @@ class NodeWindow:
             return True
         return False
 
-    def rows(
-        self, books: Books, unix_ns: int, prices: str, served: Sequence[ServedTotals] = ()
-    ) -> tuple[JobRow, Close]:
+    def rows(self, books: Books, unix_ns: int, prices: str, served: Sequence[ServedTotals]) -> tuple[JobRow, Close]:
         """The node's totals as they are now, and the close of its window; `served`: of all products since ever.
 
         Where it closes early, after a job's end, windows of other jobs stay open: so do the requests of their products.

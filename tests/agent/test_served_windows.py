@@ -1,6 +1,7 @@
 """Requests in the node's own windows: told once their jobs' rows are closed, kept over restarts, never past jobs."""
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
@@ -8,9 +9,14 @@ from typing import Any, cast
 
 import pytest
 from tests.agent.test_ledger import S, commit, open_ledger, totals
+from tests.doubles.metered_bench import MeteredBench
+from tests.doubles.powercap import PowercapTree
 
+from wattribute.agent.archive import open_archive
+from wattribute.agent.config.schema import Agent, Config
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import TERMS, ServedTotals, TenantTotals
+from wattribute.agent.core.products import MICRO
 from wattribute.agent.core.served_record import named
 from wattribute.agent.ledger.batch import INT64_MAX, Batch, Close, JobRow, unpack
 from wattribute.agent.ledger.opening import SavedJob
@@ -106,3 +112,37 @@ def test_requests_that_hold_more_than_all_jobs_are_found(tmp_path: Path, split_u
     assert [json.loads(text) for text in content] == [named(served("bert", split_uj))]
     assert len([text for text in found if "requests and their products' idle hold 1100 uJ" in text]) == problems
     assert problems or not [text for text in found if "requests" in text]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
+def test_closed_rows_of_requests_and_idle_are_those_of_the_jobs(tmp_path: Path) -> None:
+    with PowercapTree(tmp_path / "sys") as tree:
+        tree.say_cpu()
+        bench = MeteredBench(tmp_path, tree.add_package())
+        bench.open("[carbon]\nintensity_g_per_kwh = 480\n")
+        bench.tick()
+        worker, meter = bench.serving("serve", "llama-3.1")
+        other, _ = bench.serving("runs on", "bert")
+        for _ in range(3):
+            bench.sim.burn(worker, 900)
+            bench.sim.burn(other, 50)
+            bench.tick()
+            meter.serve(acme=3).report(0.5)
+        bench.end("serve", worker.pid)
+        for _ in range(12):
+            bench.tick()
+        bench.restart()
+        bench.tick()
+        bench.close()
+    with open_archive(Config(agent=Agent(state_dir=str(tmp_path / "state")))) as archive:
+        job, served = archive.job("serve"), archive.served("llama-3.1")
+        assert job is not None
+        assert served is not None
+        assert served.billed.units == {"request": 9 * MICRO, "token": 9 * MICRO // 2}
+        assert served.billed.energy_uj > 30_000_000
+        assert served.whole.energy_uj == sum(job.energy_uj.values())
+        assert {term: ng for term, ng in served.whole.terms_ng.items() if ng} == dict(job.terms_ng)
+        assert archive.served("bert") is None  # its windows are open
+        assert archive.verify() == []
+    with read_only(tmp_path / "state") as ledger:
+        assert ledger.verify() == []
