@@ -19,6 +19,7 @@ WINDOWS_KEPT, ROWS_KEPT = 64, 8192
 ROWS_WAITING = 16384
 """So many windows and rows may wait for a tick."""
 LAG_MAX_NS = 60 * NS_PER_S
+ROUNDING = 10**12
 
 
 class Counts(NamedTuple):
@@ -107,7 +108,7 @@ class Sender:
                 raise Refused(f"tenant {name!r} is in one report twice")
             known = self._counts.get(name, NO_COUNTS)
             before = known.units
-            units = {unit: micro - before.get(unit, 0) for unit, micro in counts.units.items()}
+            units = {unit: _grown(before.get(unit, 0), micro) for unit, micro in counts.units.items()}
             more = Counts(counts.requests - known.requests, counts.aborted - known.aborted, units)
             if more.requests < 0 or more.aborted < 0 or (units and min(units.values()) < 0):
                 raise Refused(
@@ -149,14 +150,14 @@ class Sender:
         """The report is taken in: its counts are known from now on."""
         self.heard_ns, self.in_flight = report.until_ns, report.in_flight
         self._asks = self._asks or report.asks
-        for name, counts in report.served:
+        for name, added in more.served.items():
             known = self._counts.get(name, NO_COUNTS)
-            self._counts[name] = counts._replace(units={**known.units, **counts.units})
+            units = {unit: known.units.get(unit, 0) + micro for unit, micro in added.units.items()}
+            requests, aborted = known.requests + added.requests, known.aborted + added.aborted
+            self._counts[name] = Counts(requests, aborted, {**known.units, **units})
         if report.receipts is not None:
-            added = more.receipts.counts
-            known_counts = self._receipts.counts
-            counted = [*(a + b for a, b in zip(known_counts, added, strict=False)), *known_counts[len(added) :]]
-            self._receipts = Receipts(counted, report.receipts.sum_uj, ())
+            buckets = [*report.receipts.counts, *self._receipts.counts[len(report.receipts.counts) :]]
+            self._receipts = Receipts(buckets, report.receipts.sum_uj, ())
 
     def window(self, report: Report, parts: list[Part], settled_ns: int) -> tuple[int, list[Part]] | None:
         """Where the report's window begins, and its parts; None: it has no length."""
@@ -219,3 +220,8 @@ class Sender:
         if (counts and min(counts) < 0) or told.sum_uj < known.sum_uj:
             raise Refused(f"receipts fell under account {report.token!r}: they are cumulative")
         return Receipts(counts, told.sum_uj - known.sum_uj, told.latest)
+
+
+def _grown(before: int, now: int) -> int:
+    """By how much; a few digits less is nothing: who adds up floats of workers may do it in another order."""
+    return 0 if 0 < before - now <= 1 + before // ROUNDING else now - before

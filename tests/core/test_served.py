@@ -267,7 +267,7 @@ def test_counts_are_cumulative_under_a_token_and_never_fall() -> None:
     bad: tuple[dict[str, Any], ...] = (
         {"served": counts(a=4)},
         {"served": [("a", Counts(5, 0, {}))]},
-        {"served": [("a", Counts(5, 1, {"token": 6}))]},
+        {"served": [("a", Counts(5, 1, {"token": 5}))]},
         {"served": [("b", Counts(1, 0, {})), ("b", Counts(1, 0, {}))]},
         {"served": counts(b=1), "receipts": Receipts((0, 1), 9, ())},
         {"served": counts(b=1), "receipts": Receipts((), 8, ())},
@@ -287,6 +287,15 @@ def test_counts_are_cumulative_under_a_token_and_never_fall() -> None:
     assert (totals.receipt_counts[1], totals.receipt_sum_uj, totals.receipt_latest) == (2, 9, {1: ("r", 5, 1)})
     assert job.report("another", served=counts(a=4)) == {"request": 4 * MICRO}
     assert job.report("another", until_s=0, served=counts(a=3)) == {}  # older than the last one
+
+
+def test_a_count_that_is_lower_by_rounding_has_not_fallen() -> None:
+    """Sums of floats depend on the order in which workers are added up."""
+    job = Served()
+    high, low = round(0.3 * 3e9 * MICRO), round((0.1 + 0.2) * 3e9 * MICRO) - 900
+    assert job.report(served=[("a", Counts(1, 0, {"second": high}))])["second"] == high
+    assert job.report(served=[("a", Counts(1, 0, {"second": low}))]) == {}
+    assert job.report(served=[("a", Counts(1, 0, {"second": high + 5}))]) == {"second": 5}
 
 
 def test_tenants_past_the_bound_share_a_name_for_good() -> None:
