@@ -1,0 +1,265 @@
+"""What begin and end of a request do, and no more: see tally.py for why it is written so.
+
+Between the clock and the call that writes the row nothing may be called, looped over or made that the garbage
+collector tracks: that is what makes these lines one step for other threads, signals and finalizers.
+"""
+
+import struct
+import threading
+import time
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from wattribute.agent.meter.layout import ABORTED, WIDE, WORD
+from wattribute.agent.meter.memory import Memory
+from wattribute.agent.meter.request import Detailed, Request, Row
+
+if TYPE_CHECKING:
+    from wattribute.agent.meter.tally import Tally
+
+_SMALL = (1 << 30) - 1  # ints of one digit, which CPython compares at once
+_NS = 1e9
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class Begin(Protocol):
+    """A request begins now."""
+
+    def __call__(self, tenant: str = "", weight: float = 1) -> Request: ...
+
+
+class BeginDetailed(Protocol):
+    """A request begins now, with units known before or a receipt to come."""
+
+    def __call__(
+        self, tenant: object, weight: object, units: Mapping[str, float] | None = None, receipt: bool = False
+    ) -> Detailed: ...
+
+
+class Path:
+    """The functions of one tally, over variables of their own. `enter` says in which memory, and begins at nothing."""
+
+    begin: Begin
+    begin_detailed: BeginDetailed
+    count: Callable[[int, float], None]
+    enter: Callable[[Memory], None]
+
+    def __init__(self, tally: "Tally", clock: Callable[[], int], locked: bool) -> None:
+        seconds = time.monotonic if clock is time.monotonic_ns else lambda: clock() / _NS
+        _path(self, tally, seconds, _one_at_a_time() if locked else lambda function: function)
+
+
+def _one_at_a_time() -> Callable[[_F], _F]:
+    """A decorator of functions of which one runs at a time. A finalizer may come while its own thread is in one."""
+    lock = threading.RLock()
+
+    def locked(function: _F) -> _F:
+        def alone(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                return function(*args, **kwargs)
+
+        return alone  # type: ignore[return-value]
+
+    return locked
+
+
+def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Callable[[_F], _F]) -> None:
+    at = virtual = weights = 0.0
+    rows, row_of, unit_of, weight_of = tally.rows, tally.row, tally.unit, tally.weight
+    ended, watched = tally.ended, tally.watched
+    memory: Any = None
+    floats: Any = None
+    write = struct.Struct("qdddddd").pack_into
+    write_begun = struct.Struct("dddddd").pack_into
+
+    def add(row: Row, units: Mapping[str, float], kept: dict[str, float] | None) -> None:
+        """Counts units; into `kept` too, if there is one."""
+        try:
+            for name in units:
+                counted = unit_of(row, name, units[name])
+                if kept is not None and counted:
+                    kept[name] = kept.get(name, 0.0) + counted
+        except Exception:  # noqa: BLE001 - what a user gives for a mapping
+            unit_of(row, "units", None)
+
+    class Open(Request):
+        """In flight, of weight 1 and without a receipt."""
+
+        __slots__ = ()
+
+        @locked
+        def end(self, units: Mapping[str, float] | None = None, aborted: bool = False) -> None:
+            nonlocal at, virtual, weights
+            if units is not None:
+                row = self._row
+                if row.over:
+                    return
+                try:
+                    for name in units:
+                        amount = units[name]
+                        kind = type(amount)
+                        if (kind is int or kind is float) and amount >= 0:
+                            cell = row.units.get(name)
+                            if cell is not None and amount <= _SMALL:
+                                floats[cell] = floats[cell] + amount
+                                continue
+                        unit_of(row, name, amount)
+                except Exception:  # noqa: BLE001 - what a user gives for a mapping
+                    unit_of(row, "units", None)
+            now = clock()
+            row = self._row
+            if row.over:
+                return
+            if now > at:
+                virtual += (now - at) / weights
+                at = now
+            w = row.w = row.w - 1.0
+            c = row.c = row.c - virtual
+            b = row.b = row.b - at
+            weights -= 1.0
+            self._row = row.done
+            if aborted:
+                floats[row.cell + ABORTED] = row.aborted = row.aborted + 1.0
+            else:
+                row.n += 1
+            write(memory, row.off, row.n, at, virtual, w, c, b, at)
+            self.__class__ = Request  # without a finalizer it is freed sooner
+
+        @locked
+        def add(self, units: Mapping[str, float] | None = None, /, **more: float) -> None:
+            row = self._row
+            if not row.over:
+                add(row, {**units, **more} if units is not None and more else more if units is None else units, None)
+
+        def __del__(self) -> None:
+            self.end(None, True)
+
+    class OpenDetailed(Detailed):
+        """In flight."""
+
+        __slots__ = ()
+
+        @locked
+        def end(self, units: Mapping[str, float] | None = None, aborted: bool = False) -> None:
+            nonlocal at, virtual, weights
+            row = self._row
+            if row.over:
+                return
+            if units is not None:
+                add(row, units, self.units)
+            weight = self.weight
+            now = clock()
+            row = self._row
+            if row.over:
+                return
+            if now > at:
+                virtual += (now - at) / weights
+                at = now
+            w = row.w = row.w - weight
+            c = row.c = row.c - weight * virtual
+            b = row.b = row.b - weight * at
+            weights -= weight
+            v = virtual
+            self._row = row.done
+            floats[row.cell + WIDE] = row.wide = row.wide - 1.0
+            floats[row.cell + WIDE + 1] = row.wide_w = row.wide_w - weight
+            if aborted:
+                floats[row.cell + ABORTED] = row.aborted = row.aborted + 1.0
+            else:
+                row.n += 1
+            write(memory, row.off, row.n, at, virtual, w, c, b, at)
+            self.aborted = aborted
+            if self.receipt:
+                self.v_end, self.ended_unix_ns = v * _NS, time.time_ns()
+                watched.discard(self)
+                ended.append((self, row.name, weight, self.v_begin, self.v_end, self.units))
+            self.__class__ = Detailed
+
+        @locked
+        def add(self, units: Mapping[str, float] | None = None, /, **more: float) -> None:
+            row = self._row
+            if not row.over:
+                add(row, {**(units or {}), **more}, self.units)
+
+        def __exit__(
+            self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        ) -> None:
+            if kind is None:
+                self.end(self.planned)
+            else:
+                self.end(None, True)
+
+        def __del__(self) -> None:
+            self.end(None, True)
+
+    @locked
+    def begin(tenant: str = "", weight: float = 1) -> Request:
+        nonlocal at, virtual, weights
+        try:
+            if weight != 1:
+                return begin_detailed(tenant, weight)
+            row = rows[tenant]
+        except Exception:  # noqa: BLE001 - a tenant not seen before, or whatever a user gives
+            return begin_detailed(tenant, weight)
+        request = Open()
+        request._row = row
+        now = clock()
+        if now > at:
+            if weights:
+                virtual += (now - at) / weights
+            at = now
+        w = row.w = row.w + 1.0
+        c = row.c = row.c + virtual
+        b = row.b = row.b + at
+        weights += 1.0
+        write_begun(memory, row.off + WORD, at, virtual, w, c, b, at)
+        return request
+
+    @locked
+    def begin_detailed(
+        tenant: object, weight: object, units: Mapping[str, float] | None = None, receipt: bool = False
+    ) -> Detailed:
+        nonlocal at, virtual, weights
+        exact = weight_of(weight)
+        try:
+            row = rows[tenant]
+        except Exception:  # noqa: BLE001 - as in begin
+            row = row_of(tenant)
+        request = OpenDetailed()
+        request._row = row
+        request.weight = exact
+        request.planned, request.receipt, request.units = units, receipt, {}
+        request.v_begin, request.v_end, request.aborted = 0.0, None, False
+        request.began_unix_ns, request.ended_unix_ns = time.time_ns() if receipt else 0, None
+        if row.over:
+            return request
+        now = clock()
+        if now > at:
+            if weights:
+                virtual += (now - at) / weights
+            at = now
+        w = row.w = row.w + exact
+        c = row.c = row.c + exact * virtual
+        b = row.b = row.b + exact * at
+        weights += exact
+        request.v_begin = virtual * _NS
+        floats[row.cell + WIDE] = row.wide = row.wide + 1.0
+        floats[row.cell + WIDE + 1] = row.wide_w = row.wide_w + exact
+        write_begun(memory, row.off + WORD, at, virtual, w, c, b, at)
+        if receipt:
+            watched.add(request)
+        return request
+
+    def count(cell: int, amount: float) -> None:
+        floats[cell] = floats[cell] + amount
+
+    def enter(entered: Memory) -> None:
+        nonlocal at, virtual, weights, memory, floats
+        memory, floats = entered.buffer, memoryview(entered.buffer).cast("d")
+        at = virtual = weights = 0.0
+
+    path.begin, path.begin_detailed, path.count, path.enter = begin, begin_detailed, locked(count), locked(enter)
+
+
+__all__ = ["Begin", "BeginDetailed", "Path"]

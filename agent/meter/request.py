@@ -1,0 +1,127 @@
+"""A request as its server holds it. What it can do while it is in flight is in tally.py, which makes them."""
+
+import threading
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from wattribute.agent.process import here
+
+if TYPE_CHECKING:
+    from wattribute.agent.meter.tally import Tally
+
+_naming = threading.Lock()
+
+
+class Ended:
+    """In place of its row, what an ended request has."""
+
+    __slots__ = ("name", "over", "tally")
+
+    def __init__(self, tally: "Tally", name: str) -> None:
+        self.tally = tally
+        self.name = name
+        self.over = True
+
+
+class Row:
+    """What one tenant has in one worker: the weight in flight `w`, and sums of which its part of the time is made.
+
+    In seconds, with virtual time V and time t: S = w V - c is its part of the busy time, A = w t - b its weight * time
+    in flight. `wide` are the detailed requests in flight, `off` and `cell` where it stands in memory. It is `over` when
+    it isn't this process's any more.
+    """
+
+    __slots__ = (
+        "aborted",
+        "b",
+        "c",
+        "cell",
+        "done",
+        "n",
+        "name",
+        "off",
+        "over",
+        "tally",
+        "units",
+        "w",
+        "wide",
+        "wide_w",
+    )
+
+    def __init__(self, tally: "Tally", name: str, off: int) -> None:
+        self.tally = tally
+        self.name = name
+        self.off = off
+        self.cell = off // 8
+        self.w = self.c = self.b = self.aborted = self.wide = self.wide_w = 0.0
+        self.n = 0
+        self.units: dict[str, int] = {}
+        self.over = False
+        self.done: Any = Ended(tally, name)  # typed as a row: who has it asks `over` first
+
+
+class Request:
+    """One request: `end` it once, or use it in a `with`, where an exception ends it as aborted and passes on.
+
+    One that is dropped without an end counts as aborted; one of a parent process is the parent's: its end does nothing.
+    """
+
+    __slots__ = ("_id", "_row")
+
+    _row: Row
+    _id: str
+
+    def end(self, units: Mapping[str, float] | None = None, aborted: bool = False) -> None:
+        """It is answered, with so much served, or (`aborted`) won't be. The first call counts. Raises nothing."""
+        here().say_once("ended twice", "a request was ended twice: the first time counts")
+
+    def add(self, units: Mapping[str, float] | None = None, /, **more: float) -> None:
+        """So much was served while it is in flight: counted at once. Raises nothing."""
+        here().say_once("late units", "units of a request that has ended don't count")
+
+    @property
+    def tenant(self) -> str:
+        """On whose behalf; "" for nobody in particular, `_other` for those past the limit."""
+        return self._row.name
+
+    @property
+    def id(self) -> str:
+        """A name of its own: the account's, the worker's, a running number."""
+        try:
+            return self._id
+        except AttributeError:
+            with _naming:
+                self._id = getattr(self, "_id", None) or self._row.tally.next_id()
+            return self._id
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.end()
+        else:
+            self.end(None, True)
+
+
+class Detailed(Request):
+    """One of a weight, with units known before, or with a receipt; virtual time in ns."""
+
+    __slots__ = ("__weakref__", "aborted", "began_unix_ns", "ended_unix_ns", "planned", "receipt")
+    __slots__ += ("units", "v_begin", "v_end", "weight")
+
+    weight: float
+    planned: Mapping[str, float] | None
+    receipt: bool
+    aborted: bool
+    began_unix_ns: int
+    ended_unix_ns: int | None
+    units: dict[str, float]
+    v_begin: float
+    v_end: float | None
+
+
+__all__ = ["Detailed", "Request", "Row"]
