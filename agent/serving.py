@@ -171,9 +171,9 @@ class Serving:
         if job.product_id not in self._products and len(self._products) >= PRODUCTS_MAX:
             raise Refused(f"more than {PRODUCTS_MAX} products have metered requests: give the job one that is known")
         product = self._products.get(job.product_id) or ServedProduct(job.product_id, self._tenants_max)
-        Account(product, unit, cpus, now_ns).check(report, now_ns)
+        Account(product, unit, live.uid, cpus, now_ns).check(report, now_ns)
         self._products[job.product_id] = product
-        account = Account.open(product, unit, cpus, live.entry, self._books.at_ns, products, live.metered)
+        account = Account.open(product, unit, live.uid, cpus, live.entry, self._books.at_ns, products, live.metered)
         self._accounts[job.id] = account
         return account
 

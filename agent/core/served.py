@@ -19,6 +19,8 @@ UNITS_MAX = 32
 CHUNK = 32
 """Tenants are written down by so many, so that one that was served doesn't write down all the others again."""
 NO_BILL = (0,) * BILL
+PAST_MAX, PAST_NAMES_MAX = 256, 4096
+"""So many senders of jobs that are over are remembered by product, with so many names of tenants in all of them."""
 
 
 class Tenant:
@@ -62,6 +64,8 @@ class ServedProduct:
         self._receipt_counts = [0] * (len(BUCKETS_UJ) + 1)
         self._receipt_sum_uj = 0
         self._receipt_latest: dict[int, tuple[str, int, int]] = {}
+        self._past: dict[tuple[int, str], list[Any]] = {}  # by user and token, the latest last
+        self._past_changed = False
         self._changed = True  # what isn't a tenant's
         self._changed_chunks: set[int] = set()
 
@@ -112,6 +116,19 @@ class ServedProduct:
                 self._receipt_latest[bucket] = (request_id, energy_uj, unix_ns)
         self._changed = True
 
+    def past(self, uid: int, token: str) -> list[Any] | None:
+        """What a sender had told when its job was over: it may go on with the same counts in the job's next life."""
+        return self._past.get((uid, token))
+
+    def remember(self, uid: int, token: str, counts: list[Any] | None) -> None:
+        """A sender's job is over; None: it is back."""
+        known = self._past.pop((uid, token), None)
+        self._past_changed |= known is not None or counts is not None
+        if counts is not None:
+            self._past[uid, token] = counts
+            while len(self._past) > PAST_MAX or sum(len(one[0]) for one in self._past.values()) > PAST_NAMES_MAX:
+                del self._past[next(iter(self._past))]
+
     def totals(self, unsettled: Sequence[int], in_flight: int) -> ServedTotals:
         """A copy of everything; `unsettled` is the bill that isn't split yet."""
         return ServedTotals(
@@ -145,7 +162,9 @@ class ServedProduct:
                 if tenant.chunk in chunks:
                     chunks[tenant.chunk].append([tenant.name, tenant.units, tenant.aborted, tenant.bill])
             found |= {f"tenants:{number}:{self.id}": tenants for number, tenants in sorted(chunks.items())}
-        self._changed, self._changed_chunks = False, set()
+        if self._past_changed:
+            found[f"senders:{self.id}"] = [[*key, counts] for key, counts in self._past.items()]
+        self._changed, self._past_changed, self._changed_chunks = False, False, set()
         return found
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -154,6 +173,7 @@ class ServedProduct:
         self._idle, self._stages = list(saved["idle"]), {stage: list(b) for stage, b in saved["stages"].items()}
         self._receipt_counts, self._receipt_sum_uj = list(saved["counts"]), saved["sum_uj"]
         self._receipt_latest = {bucket: (one, uj, unix_ns) for bucket, one, uj, unix_ns in saved["latest"]}
+        self._past = {(uid, token): counts for uid, token, counts in state.get(f"senders:{self.id}", ())}
         number = 0
         while (chunk := state.get(f"tenants:{number}:{self.id}")) is not None:
             for name, units, aborted, bill in chunk:

@@ -41,10 +41,13 @@ _PRODUCT_COLUMN, _CPU_COLUMN = COLUMNS - 2, COLUMNS - 1
 
 
 class Account:
-    """One job's. `product` has the totals; `unit` is what a report without shares and requests is split by first."""
+    """One job's, which runs as `uid`. `product` has the totals; `unit` is what a report without shares and requests is
+    split by first.
+    """
 
-    def __init__(self, product: ServedProduct, unit: str, cpus: int, at_ns: int) -> None:
+    def __init__(self, product: ServedProduct, unit: str, uid: int, cpus: int, at_ns: int) -> None:
         self.product = product
+        self._uid = uid
         self.settled_ns = at_ns
         self._unit = unit
         self._cpus = cpus
@@ -61,6 +64,7 @@ class Account:
         cls,
         product: ServedProduct,
         unit: str,
+        uid: int,
         cpus: int,
         entry: Entry,
         at_ns: int,
@@ -73,11 +77,11 @@ class Account:
         without one is idle.
         """
         if metered is None and not entry.base_ns:
-            account = cls(product, unit, cpus, entry.started_ns)
+            account = cls(product, unit, uid, cpus, entry.started_ns)
             if at_ns > entry.started_ns:
                 account.tick(at_ns, entry, products)
             return account
-        account = cls(product, unit, cpus, max(at_ns, entry.started_ns))
+        account = cls(product, unit, uid, cpus, max(at_ns, entry.started_ns))
         account._raw, account._paid_ng = _raw(entry), _product_taxes(entry)
         product.idle(now - then for now, then in zip(bill_of(entry), metered or NO_BILL, strict=True))
         return account
@@ -102,8 +106,10 @@ class Account:
             return {}
         sender, dropped, more, parts = self._checked(report, now_ns)
         if dropped is not None:
-            del self._senders[dropped]
-        self._senders[report.token] = sender
+            self._remember(dropped, self._senders.pop(dropped))
+        if report.token not in self._senders:
+            self._senders[report.token] = sender
+            self._remember(report.token, None)
         sender.take(report, more)
         served = self._count(more)
         window = None if parts is None else sender.window(report, parts, self.settled_ns)
@@ -136,20 +142,14 @@ class Account:
         self._track.settle(self.settled_ns, self._settled)
 
     def close(self) -> None:
-        """What isn't split is idle, and windows that wait get nothing: the job is over."""
-        last_ns, last = self._track.last
-        self._settle(
-            max((one for sender in self._senders.values() if (one := sender.reach_ns(last_ns)) <= last_ns), default=0)
-        )
-        self.product.idle(self.unsettled())
-        self.settled_ns, self._settled = last_ns, last
-        self._track.settle(last_ns, last)
-        for sender in self._senders.values():
-            sender.waiting.clear()
+        """The job is over: what isn't split is idle, and its senders may go on in its next life."""
+        self._leave_rest()
+        for token, sender in self._senders.items():
+            self._remember(token, sender)
 
     def move(self, product: ServedProduct, unit: str) -> None:
         """The job turns out to work for another product, from now on."""
-        self.close()
+        self._leave_rest()
         self.product, self._unit = product, unit
 
     def windows(self, token: str, seen_ns: int, slot: int) -> Iterator[tuple[int, int, list[Row]]]:
@@ -164,6 +164,7 @@ class Account:
         last_ns, last = self._track.last
         return {
             "product_id": self.product.id,
+            "uid": self._uid,
             "settled": [self.settled_ns, *self._settled],
             "last": [last_ns, *last],
             "raw": self._raw,
@@ -177,7 +178,7 @@ class Account:
     def restore(cls, product: ServedProduct, unit: str, cpus: int, saved: Mapping[str, Any]) -> "Account":
         """Go on from what `save` gave."""
         settled_ns, *settled = saved["settled"]
-        account = cls(product, unit, cpus, settled_ns)
+        account = cls(product, unit, saved["uid"], cpus, settled_ns)
         account._settled = settled
         account._track = Track(settled_ns, settled)
         account._track.add(saved["last"][0], saved["last"][1:])
@@ -194,7 +195,8 @@ class Account:
         sender = self._senders.get(report.token)
         dropped = None
         if sender is None:
-            sender, dropped = Sender(), self._in_the_way(now_ns)
+            past, dropped = self.product.past(self._uid, report.token), self._in_the_way(now_ns)
+            sender = Sender() if past is None else Sender.restore(past, None)
         more = sender.more(report)
         units = self.product.units.keys() | {unit for counts in more.served.values() for unit in counts.units}
         if len(units) > UNITS_MAX:
@@ -209,6 +211,21 @@ class Account:
         if now_ns - sender.heard_ns < PATIENCE_NS:
             raise Refused(f"{SENDERS_MAX} accounts report of this job already: a sender keeps the one that it has")
         return token
+
+    def _leave_rest(self) -> None:
+        """What can be split now is; the rest is idle, and windows that wait get nothing."""
+        last_ns, last = self._track.last
+        self._settle(
+            max((one for sender in self._senders.values() if (one := sender.reach_ns(last_ns)) <= last_ns), default=0)
+        )
+        self.product.idle(self.unsettled())
+        self.settled_ns, self._settled = last_ns, last
+        self._track.settle(last_ns, last)
+        for sender in self._senders.values():
+            sender.waiting.clear()
+
+    def _remember(self, token: str, sender: Sender | None) -> None:
+        self.product.remember(self._uid, token, None if sender is None else sender.save())
 
     def _count(self, more: More) -> dict[str, int]:
         """Book what was served on the product's tenants."""

@@ -200,8 +200,8 @@ class Sender:
         return [counts, [self._receipts.counts, self._receipts.sum_uj], self._stages_ns]
 
     @classmethod
-    def restore(cls, saved: Sequence[Any], until_ns: int) -> "Sender":
-        """Go on from what `save` gave; its next window begins where the account is settled until."""
+    def restore(cls, saved: Sequence[Any], until_ns: int | None) -> "Sender":
+        """Go on from what `save` gave; its next window begins at `until_ns`, or as that of a new sender."""
         counts, receipts, stages_ns = saved
         sender = cls(until_ns)
         sender._counts = {name: Counts(*rest) for name, *rest in counts}

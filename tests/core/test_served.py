@@ -29,7 +29,7 @@ class Served:
     def __init__(self, tenants_max: int = 3, unit: str = "token") -> None:
         self.entry = Entry(Job(id="serve-llm", product_id="llm"), 0)
         self.product = ServedProduct("llm", tenants_max)
-        self.account = Account(self.product, unit, CPUS, 0)
+        self.account = Account(self.product, unit, 1000, CPUS, 0)
         self.now_ns = 0
         self.before: dict[str, list[int]] = {}
 
@@ -453,11 +453,28 @@ def test_a_job_that_was_metered_before_owes_its_requests_nothing_twice() -> None
     metered = bill_of(job.entry)
     job.use(1, 30)
     job.entry.base_ns = job.entry.values[CPU_NS_SLOT]
-    job.account = Account.open(job.product, "token", CPUS, job.entry, job.now_ns, BY_UNITS, metered)
+    job.account = Account.open(job.product, "token", 1000, CPUS, job.entry, job.now_ns, BY_UNITS, metered)
     assert job.look().idle_uj == 130
     job.use(1, 10)
     job.report(served=counts(a=1), shares=((0, 0, S, S),))
     assert energies(job.tick()) == {"a": 10}
+
+
+def test_a_sender_goes_on_with_its_counts_when_its_job_comes_back() -> None:
+    """A file of counts outlives the processes that share it; another user's token of that name is another."""
+    job = Served()
+    job.report(served=counts(a=5))
+    job.account.close()
+    state = json.loads(json.dumps(job.product.save()))
+    job.product = ServedProduct("llm", 3)
+    job.product.restore(state)
+    for uid, more in ((1000, 2), (1001, 7), (1000, 0)):
+        job.account = Account(job.product, "token", uid, CPUS, job.now_ns)
+        with pytest.raises(Refused, match="ahead"):
+            job.report(until_s=100, served=counts(a=70))
+        assert job.report(served=counts(a=7)) == ({"request": more * MICRO} if more else {})
+        job.account.close()
+    assert job.look().tenants["a"].units["request"] == 14 * MICRO
 
 
 def test_a_job_that_changes_its_product_leaves_the_rest_to_the_old_one() -> None:
