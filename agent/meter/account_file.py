@@ -34,6 +34,8 @@ class AccountFile:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self._slot: int | None = None
+        self._reporting: Reporting | None = None
         self._detach: list[weakref.WeakMethod[Callable[[], None]]] = []
         self._enter(self._mapped(path))
         _known.add(self)
@@ -141,10 +143,10 @@ class AccountFile:
             memory.buffer, layout.TENANT_NAMES, layout.TENANTS, self._while_locked, first=("", "_other")
         )
         self.kinds = Names(memory.buffer, layout.KIND_NAMES, layout.KINDS, self._while_locked)
-        self._slot: int | None = None
+        self._slot = None
         self._receipts = ReceiptCounts()
         self._writes = 0
-        self._reporting: Reporting | None = None
+        self._reporting = None
 
     def _mapped(self, path: Path | None) -> Memory:
         if path is None:

@@ -18,7 +18,7 @@ from wattribute.agent.meter.request import Detailed, Request, Row
 if TYPE_CHECKING:
     from wattribute.agent.meter.tally import Tally
 
-_SMALL = (1 << 30) - 1  # ints of one digit, which CPython compares at once
+UNITS_MOST = 1e12
 _NS = 1e9
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -27,6 +27,12 @@ class Begin(Protocol):
     """A request begins now."""
 
     def __call__(self, tenant: str = "", weight: float = 1) -> Request: ...
+
+
+class Locked(Protocol):
+    """A decorator of what must not run twice at once."""
+
+    def __call__(self, function: _F, /) -> _F: ...
 
 
 class BeginDetailed(Protocol):
@@ -47,10 +53,14 @@ class Path:
 
     def __init__(self, tally: "Tally", clock: Callable[[], int], locked: bool) -> None:
         seconds = time.monotonic if clock is time.monotonic_ns else lambda: clock() / _NS
-        _path(self, tally, seconds, _one_at_a_time() if locked else lambda function: function)
+        _path(self, tally, seconds, _one_at_a_time() if locked else _as_it_is)
 
 
-def _one_at_a_time() -> Callable[[_F], _F]:
+def _as_it_is(function: _F) -> _F:
+    return function
+
+
+def _one_at_a_time() -> Locked:
     """A decorator of functions of which one runs at a time. A finalizer may come while its own thread is in one."""
     lock = threading.RLock()
 
@@ -64,7 +74,7 @@ def _one_at_a_time() -> Callable[[_F], _F]:
     return locked
 
 
-def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Callable[[_F], _F]) -> None:
+def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked) -> None:
     at = virtual = weights = 0.0
     rows, row_of, unit_of, weight_of = tally.rows, tally.row, tally.unit, tally.weight
     ended, watched = tally.ended, tally.watched
@@ -99,11 +109,10 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Callab
                     for name in units:
                         amount = units[name]
                         kind = type(amount)
-                        if (kind is int or kind is float) and amount >= 0:
-                            cell = row.units.get(name)
-                            if cell is not None and amount <= _SMALL:
-                                floats[cell] = floats[cell] + amount
-                                continue
+                        if (kind is int or kind is float) and name in row.units and 0 <= amount <= UNITS_MOST:
+                            cell = row.units[name]
+                            floats[cell] = floats[cell] + amount
+                            continue
                         unit_of(row, name, amount)
                 except Exception:  # noqa: BLE001 - what a user gives for a mapping
                     unit_of(row, "units", None)
@@ -119,12 +128,13 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Callab
             b = row.b = row.b - at
             weights -= 1.0
             self._row = row.done
+            n = row.n
             if aborted:
                 floats[row.cell + ABORTED] = row.aborted = row.aborted + 1.0
             else:
-                row.n += 1
-            write(memory, row.off, row.n, at, virtual, w, c, b, at)
-            self.__class__ = Request  # without a finalizer it is freed sooner
+                n = row.n = n + 1
+            write(memory, row.off, n, at, virtual, w, c, b, at)
+            self.__class__ = Request  # type: ignore[assignment]  # without a finalizer it is freed sooner
 
         @locked
         def add(self, units: Mapping[str, float] | None = None, /, **more: float) -> None:
@@ -174,7 +184,7 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Callab
                 self.v_end, self.ended_unix_ns = v * _NS, time.time_ns()
                 watched.discard(self)
                 ended.append((self, row.name, weight, self.v_begin, self.v_end, self.units))
-            self.__class__ = Detailed
+            self.__class__ = Detailed  # type: ignore[assignment]
 
         @locked
         def add(self, units: Mapping[str, float] | None = None, /, **more: float) -> None:

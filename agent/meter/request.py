@@ -110,8 +110,18 @@ class Request:
 class Detailed(Request):
     """One of a weight, with units known before, or with a receipt; virtual time in ns."""
 
-    __slots__ = ("__weakref__", "aborted", "began_unix_ns", "ended_unix_ns", "planned", "receipt")
-    __slots__ += ("units", "v_begin", "v_end", "weight")
+    __slots__ = (
+        "__weakref__",
+        "aborted",
+        "began_unix_ns",
+        "ended_unix_ns",
+        "planned",
+        "receipt",
+        "units",
+        "v_begin",
+        "v_end",
+        "weight",
+    )
 
     weight: float
     planned: Mapping[str, float] | None

@@ -23,11 +23,10 @@ from typing import Any
 from wattribute.agent.identity import fit
 from wattribute.agent.meter import layout
 from wattribute.agent.meter.account_file import AccountFile
-from wattribute.agent.meter.path import Begin, Path
+from wattribute.agent.meter.path import UNITS_MOST, Begin, Path
 from wattribute.agent.meter.request import Detailed, Request, Row
 from wattribute.agent.process import here
 
-UNITS_MOST = 1e12
 WEIGHT_LEAST, WEIGHT_MOST = 1e-3, 1e6
 _WEIGHT_STEPS = 1 << 20  # weights are whole numbers of these parts: sums of them are exact, and come back to 0
 _ENDED_KEPT = 16_384
