@@ -1,0 +1,221 @@
+"""What single requests took: the rows of settled windows, split over the requests that were in flight in them.
+
+A row is what one tenant of one worker was billed for in a window: microjoules, then nanograms in the order of TERMS.
+A request's part of it is by weight * dV, V being the worker's virtual time; parts are cumulative floors, so that
+their sum is the row, exactly, where every request has a receipt. V is in whole numbers of any fine unit.
+"""
+
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from wattribute.agent.receipts import TERMS
+
+PLACES = 1 + len(TERMS)
+KEPT = 10_000
+"""So many receipts of ended requests can be asked for."""
+V_PER_NS = 1 << 20
+"""Virtual time is counted in these, so that parts are whole numbers."""
+_SLACK_V = V_PER_NS * 1000
+_SLACK_EACH_V = V_PER_NS * 8
+"""What rounding may make of a row, and of each request in it, in ns: more than that is of requests not known here."""
+_JSCE = tuple(1 + TERMS.index(term) for term in ("operation", "cooling", "platform", "retraining"))
+
+
+class Row(NamedTuple):
+    """One tenant's in one window. `busy_v`: the weight * dV of all its requests, also of those without a receipt."""
+
+    tenant: str
+    amounts: Sequence[int]
+    busy_v: int
+
+
+class _Part(NamedTuple):
+    """From where to where in a row: worked out when somebody asks, as nobody does of most."""
+
+    amounts: Sequence[int]
+    before: int
+    after: int
+    whole: int
+
+    def at(self, place: int) -> int:
+        amount = self.amounts[place]
+        return amount * self.after // self.whole - amount * self.before // self.whole
+
+
+class Bill:
+    """One request's, from its begin on. `v_end` is None while it is in flight."""
+
+    __slots__ = (
+        "_part",
+        "_sums",
+        "aborted",
+        "began_ns",
+        "ended_ns",
+        "id",
+        "settled",
+        "tenant",
+        "units",
+        "v_begin",
+        "v_end",
+        "weight",
+    )
+
+    def __init__(self, id: str, tenant: str, weight: float, v_begin: int, began_ns: int) -> None:
+        self.id = id
+        self.tenant = tenant
+        self.weight = weight
+        self.v_begin = v_begin
+        self.began_ns = began_ns
+        self.v_end: int | None = None
+        self.ended_ns: int | None = None
+        self.units: Mapping[str, float] = {}
+        self.aborted = False
+        self.settled = False
+        self._sums: list[int] | None = None
+        self._part: _Part | None = None
+
+    def end(self, v_end: int, ended_ns: int, units: Mapping[str, float], *, aborted: bool) -> None:
+        """It is over; what it took is known once the next window is settled."""
+        self.v_end, self.ended_ns, self.units, self.aborted = v_end, ended_ns, units, aborted
+
+    def take(self, part: _Part) -> None:
+        """One more window's part."""
+        if self._part is not None:
+            self._sums = self._added(self._part)
+        self._part = part
+
+    def give(self, amounts: Sequence[int]) -> None:
+        """Something of a row that nobody else was there for."""
+        self.take(_Part(amounts, 0, 1, 1))
+
+    def overlap_v(self, since_v: int, until_v: int) -> int:
+        """Its weight * dV between two moments."""
+        end = until_v if self.v_end is None or self.v_end > until_v else self.v_end
+        begin = self.v_begin if self.v_begin > since_v else since_v
+        return round(self.weight * (end - begin)) if end > begin else 0
+
+    @property
+    def energy_uj(self) -> int | None:
+        """So far; None where no row that is settled had a part of it, though it was there."""
+        if self._part is None:
+            return 0 if self.settled and self.v_end == self.v_begin else None
+        return self._part.at(0) + (self._sums[0] if self._sums else 0)
+
+    @property
+    def amounts(self) -> list[int] | None:
+        """By place: microjoules, then nanograms by term; None as for `energy_uj`."""
+        if self._part is None:
+            return None if self.energy_uj is None else [0] * PLACES
+        return self._added(self._part)
+
+    def _added(self, part: _Part) -> list[int]:
+        sums = self._sums or (0,) * PLACES
+        return [before + part.at(place) for place, before in enumerate(sums)]
+
+
+class Rate(NamedTuple):
+    """What the last window cost per weight * dV: so much for `busy_v` of it. Until `until_v`."""
+
+    energy_uj: int
+    jsce_ng: int
+    asce_ng: int
+    busy_v: int
+    until_v: int
+
+
+class Bills:
+    """Those of one worker. `all_have`: every request has a receipt, so that what is in nobody's time is kept for the
+    next of its tenant. Of a row with more busy time than theirs, the rest is of requests without a receipt.
+    """
+
+    def __init__(self, *, all_have: bool, kept: int = KEPT) -> None:
+        self.rate: Rate | None = None
+        self._all_have = all_have
+        self._kept = kept
+        self._by_id: dict[str, Bill] = {}
+        self._open: dict[str, list[Bill]] = {}  # by tenant, those whose time isn't settled
+        self._ended: deque[Bill] = deque()
+        self._carried: dict[str, list[int]] = {}  # of rows without anybody to take them
+        self._latest: dict[str, Bill] = {}
+        self._v = 0
+
+    def __len__(self) -> int:
+        """How many wait for a window."""
+        return sum(map(len, self._open.values()))
+
+    def find(self, request_id: str) -> Bill | None:
+        return self._by_id.get(request_id)
+
+    def add(self, bill: Bill) -> None:
+        """A request that isn't known yet."""
+        self._by_id[bill.id] = bill
+        self._open.setdefault(bill.tenant, []).append(bill)
+
+    def ended(self, bill: Bill) -> None:
+        """One of them has ended: of these, so many are kept."""
+        self._ended.append(bill)
+        if len(self._ended) > self._kept:
+            del self._by_id[self._ended.popleft().id]
+
+    def settle(self, until_v: int, rows: Iterable[Row]) -> list[Bill]:
+        """The window that ends at `until_v`, and begins where the one before did. Returns those that are settled."""
+        since_v, self._v = self._v, max(self._v, until_v)
+        busy_v, sums = 0, [0] * PLACES
+        for row in rows:
+            self._split(row, since_v, until_v)
+            busy_v += row.busy_v
+            sums = [a + b for a, b in zip(sums, row.amounts, strict=True)]
+        if busy_v:
+            jsce_ng = sum(sums[place] for place in _JSCE)
+            self.rate = Rate(sums[0], jsce_ng, sum(sums[1:]), busy_v, until_v)
+        done = []
+        for tenant, bills in list(self._open.items()):
+            still = []
+            for bill in bills:
+                if bill.v_end is not None and bill.v_end <= until_v:
+                    bill.settled = True
+                    done.append(bill)
+                else:
+                    still.append(bill)
+            if len(still) < len(bills):
+                self._latest[tenant] = max(
+                    (bill for bill in bills if bill.settled), key=lambda bill: bill.ended_ns or 0
+                )
+            if still:
+                self._open[tenant] = still
+            else:
+                del self._open[tenant]
+        return done
+
+    def finish(self) -> None:
+        """No window comes any more: what was carried goes to the last of its tenant, else to the last of all."""
+        last = max(self._latest.values(), key=lambda bill: bill.ended_ns or 0, default=None)
+        for tenant, amounts in self._carried.items():
+            bill = self._latest.get(tenant, last)
+            if bill is not None:
+                bill.give(amounts)
+        self._carried = {}
+
+    def _split(self, row: Row, since_v: int, until_v: int) -> None:
+        members = [
+            (bill, part) for bill in self._open.get(row.tenant, ()) if (part := bill.overlap_v(since_v, until_v))
+        ]
+        whole = sum(part for _, part in members)
+        amounts = row.amounts
+        if row.busy_v - whole > _SLACK_V + _SLACK_EACH_V * len(members):
+            whole = row.busy_v
+        elif self._all_have and not members:
+            if any(amounts):
+                carried = self._carried.get(row.tenant, [0] * PLACES)
+                self._carried[row.tenant] = [a + b for a, b in zip(carried, amounts, strict=True)]
+            return
+        elif self._all_have and row.tenant in self._carried:
+            amounts = [a + b for a, b in zip(amounts, self._carried.pop(row.tenant), strict=True)]
+        reached = 0
+        for bill, part in members:
+            bill.take(_Part(amounts, reached, reached + part, whole))
+            reached += part
+
+
+__all__ = ["KEPT", "PLACES", "Bill", "Bills", "Rate", "Row"]
