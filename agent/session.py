@@ -29,6 +29,7 @@ START_S = 0.1  # then it is measured here, and opening that takes as long again
 
 
 _ALONE = "jobs of this process are measured in-process"
+_LATER = "it is tried again"
 _WAIT_MAX_S = 5.0
 _NOTE_CHARS = 256
 
@@ -64,6 +65,9 @@ class Job:
         self._start_fields: Mapping[str, Any] = {}
         self._wait_s = 2.0
         self.start_s = START_S
+        """How long its start waits for the agent's answer."""
+        self.in_process = True
+        """Whether this process measures it where no agent does; else `rejoin` asks again."""
         self._notes: list[str] = []
         self._began: Used | None = None
         self._ended: Used | None = None
@@ -120,6 +124,11 @@ class Job:
         self._notes.append(text[:_NOTE_CHARS])
 
     @property
+    def product_id(self) -> str:
+        """What it is a unit of work of."""
+        return str(self._fields.get("product_id", "default"))
+
+    @property
     def agent_path(self) -> str | None:
         """The socket of the agent that measures it; None where this process does, or nobody."""
         return None if self._client is None else self._client.path
@@ -141,12 +150,15 @@ class Job:
         return here().engine(self._environment).ask(units)
 
     def rejoin(self, timeout_s: float) -> bool:
-        """Registers this process again with an agent that was restarted; False where that still knows it.
+        """Registers this process again with an agent that was restarted, or that didn't take it on; False where that
+        still knows it, or still doesn't.
 
         Raises AgentUnreachable.
         """
         if self._client is None:
-            return False
+            if not self.measured_here:
+                self._client = self._ask_agent(self._start_fields)
+            return self._client is not None
         try:
             self._client.call("job.start", timeout_s, **{**self._start_fields, **_reaped()})
         except AgentRefused:  # the member is open; or it isn't to be, as `tell_units` will hear
@@ -174,31 +186,31 @@ class Job:
         fields.update(job_id=self.id, member=self._member, **_reaped())
         self._start_fields = fields
         self._client, self.measured_here = self._ask_agent(fields), False
-        if self._client is None:
+        if self._client is None and self.in_process:
             self._measure_here(fields)
 
     def _ask_agent(self, fields: Mapping[str, Any]) -> Client | None:
         """The agent that has taken the job on, or None."""
+        instead = _ALONE if self.in_process else _LATER
         client = None if here().stuck_until_s > time.monotonic() else Client.find(self._environment)
         if client is None:
             named = configured_path(self._environment)
             if named:
-                here().say_once("missing", "no agent answers at %s; %s", named, _ALONE)
+                here().say_once("missing", "no agent answers at %s; %s", named, instead)
                 self.note(f"no agent answers at {named}")
             else:
-                here().say_once("no agent", "no agent runs on this machine; %s", _ALONE)
+                here().say_once("no agent", "no agent runs on this machine; %s", instead)
             return None
         try:
             answer = client.call("job.start", self.start_s, **fields)
         except AgentUnreachable as error:
             here().stuck_until_s = time.monotonic() + _STUCK_S
-            here().say_once("missing", "%s; %s", error, _ALONE)
-            self.note(f"{error}: measured in-process")
+            here().say_once("missing", "%s; %s", error, instead)
+            self.note(f"{error}: measured in-process" if self.in_process else f"{error}")
             return None
         except AgentRefused as error:
-            here().say_once(
-                f"refused {error}", "the agent refused job %r: %s; it is measured in-process", self.id, error
-            )
+            measured = "it is measured in-process" if self.in_process else instead
+            here().say_once(f"refused {error}", "the agent refused job %r: %s; %s", self.id, error, measured)
             self.note(f"the agent refused the job: {error}")
             return None
         self._wait_s = min(2.0 * float(answer.get("interval_s", 1.0)), _WAIT_MAX_S)
