@@ -127,6 +127,7 @@ def _existing(folder: int, path: Path) -> Memory | None:
     known = _open_here.get(key)
     if known is not None:
         known._fds.append(fd)  # closing it would give all locks back
+        _check(status, path, stat.S_IRWXG | stat.S_IRWXO)
         return known
     try:
         _check(status, path, stat.S_IRWXG | stat.S_IRWXO)

@@ -93,6 +93,15 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
         except Exception:  # noqa: BLE001 - what a user gives for a mapping
             unit_of(row, "units", None)
 
+    def dropped(request: Request) -> None:
+        """The end of one that nobody can end any more."""
+        if hasattr(request, "_row"):  # else an exception came before it began
+            try:
+                request.end(None, True)
+            except BaseException:  # of a signal's handler: it would be lost here anyhow, the request mustn't be
+                request.end(None, True)
+                raise
+
     class Open(Request):
         """In flight, of weight 1 and without a receipt."""
 
@@ -143,7 +152,7 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
                 add(row, {**units, **more} if units is not None and more else more if units is None else units, None)
 
         def __del__(self) -> None:
-            self.end(None, True)
+            dropped(self)
 
     class OpenDetailed(Detailed):
         """In flight."""
@@ -201,7 +210,7 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
                 self.end(None, True)
 
         def __del__(self) -> None:
-            self.end(None, True)
+            dropped(self)
 
     @locked
     def begin(tenant: str = "", weight: float = 1) -> Request:
@@ -213,12 +222,12 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
         except Exception:  # noqa: BLE001 - a tenant not seen before, or whatever a user gives
             return begin_detailed(tenant, weight)
         request = Open()
-        request._row = row
         now = clock()
         if now > at:
             if weights:
                 virtual += (now - at) / weights
             at = now
+        request._row = row
         w = row.w = row.w + 1.0
         c = row.c = row.c + virtual
         b = row.b = row.b + at
@@ -237,14 +246,14 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
         except Exception:  # noqa: BLE001 - as in begin
             row = row_of(tenant)
         request = OpenDetailed()
-        request._row = row
         request.weight = exact
         request.planned, request.receipt, request.units = units, receipt, {}
         request.v_begin, request.v_end, request.aborted = 0.0, None, False
         request.began_unix_ns, request.ended_unix_ns = time.time_ns() if receipt else 0, None
+        now = clock()
+        request._row = row
         if row.over:
             return request
-        now = clock()
         if now > at:
             if weights:
                 virtual += (now - at) / weights
