@@ -18,7 +18,7 @@ from wattribute.agent.meter.memory import Memory, anonymous, shared
 from wattribute.agent.meter.names import Names
 from wattribute.agent.meter.receipt_counts import ReceiptCounts
 from wattribute.agent.meter.report import Report
-from wattribute.agent.meter.reporting import Reporting
+from wattribute.agent.meter.reporting import SHARES, Reporting
 from wattribute.agent.process import here
 
 if TYPE_CHECKING:
@@ -76,8 +76,10 @@ class AccountFile:
             self._reporting = Reporting(self.memory, Bank(self.memory), self.tenants, self.kinds)
         return self._reporting is not None
 
-    def report(self, now_ns: int | None = None) -> Report:
+    def report(self, now_ns: int | None = None, *, rows: int = SHARES) -> Report:
         """What all slots have until `now_ns` (CLOCK_MONOTONIC, None: now). Only the reporter may ask: RuntimeError.
+
+        Of shares the `rows` largest; the others come with the next report.
 
         Slots of dead workers are taken in: what they had in flight is billed until now, 10 s after their last sign at
         most, and counted as aborted.
@@ -85,7 +87,7 @@ class AccountFile:
         if not self.is_reporter():
             raise RuntimeError("another process reports")
         assert self._reporting is not None
-        return self._reporting.report(time.monotonic_ns() if now_ns is None else now_ns)
+        return self._reporting.report(time.monotonic_ns() if now_ns is None else now_ns, rows)
 
     def reported(self, report: Report) -> None:
         """The last report was taken in: its shares count as told. Those of any other come again with the next."""
@@ -247,4 +249,4 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-__all__ = ["AccountFile"]
+__all__ = ["SHARES", "AccountFile"]

@@ -50,6 +50,7 @@ class Path:
     begin_detailed: BeginDetailed
     count: Callable[[int, float], None]
     enter: Callable[[Memory], None]
+    v_ns: Callable[[], float]
 
     def __init__(self, tally: "Tally", clock: Callable[[], int], locked: bool) -> None:
         seconds = time.monotonic if clock is time.monotonic_ns else lambda: clock() / _NS
@@ -273,12 +274,17 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
     def count(cell: int, amount: float) -> None:
         floats[cell] = floats[cell] + amount
 
+    def v_ns() -> float:
+        now = clock()
+        return (virtual + ((now - at) / weights if weights and now > at else 0.0)) * _NS
+
     def enter(entered: Memory) -> None:
         nonlocal at, virtual, weights, memory, floats
         memory, floats = entered.buffer, memoryview(entered.buffer).cast("d")
         at = virtual = weights = 0.0
 
-    path.begin, path.begin_detailed, path.count, path.enter = begin, begin_detailed, locked(count), locked(enter)
+    path.begin, path.begin_detailed = begin, begin_detailed
+    path.count, path.enter, path.v_ns = locked(count), locked(enter), locked(v_ns)
 
 
 __all__ = ["Begin", "BeginDetailed", "Path"]

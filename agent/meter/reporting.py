@@ -11,7 +11,7 @@ from wattribute.agent.meter.report import Report, Row
 from wattribute.agent.meter.slots import NS_PER_S, SlotReading, read_slot
 
 SHARES = 1000
-"""Rows of one report: a line of the socket holds about so many. What is over comes with the next report."""
+"""Rows of one report, if no fewer are asked for: a line of the socket holds about so many."""
 _DEATH_SEEN_S = 10.0
 """After its last sign a dead worker's requests are billed for no longer: perhaps nobody was there to report."""
 _UNITS_MOST = 1e18
@@ -29,11 +29,11 @@ class Reporting:
         self._words = memoryview(memory.buffer).cast("q")
         self._floats = memoryview(memory.buffer).cast("d")
 
-    def report(self, now_ns: int) -> Report:
-        """All slots until `now_ns` (monotonic)."""
+    def report(self, now_ns: int, most: int) -> Report:
+        """All slots until `now_ns` (monotonic), with at most so many shares."""
         live = self._read(now_ns)
         until_ns = now_ns + _boottime_ahead_ns()
-        rows = self._untold(live)
+        rows = self._untold(live, most)
         self._note(until_ns, live, rows)
         self._bank.made(now_ns)
         self._bank.save()
@@ -91,8 +91,8 @@ class Reporting:
                 self._memory.give(layout.LOCK_SLOT + slot, self)
         return live
 
-    def _untold(self, live: dict[int, SlotReading]) -> list[tuple[int, int, int, int]]:
-        """(slot, tenant, weighted, busy) that no report told of: those with most first, where it is too many."""
+    def _untold(self, live: dict[int, SlotReading], most: int) -> list[tuple[int, int, int, int]]:
+        """(slot, tenant, weighted, busy) that no report told of: the largest, where they are too many."""
         rows = []
         for slot in range(layout.SLOTS):
             told_weighted, told_busy = self._bank.told(slot)
@@ -111,8 +111,8 @@ class Reporting:
                     after = before + busy_ns
                     rows.append((slot, tenant, weighted * after // whole - weighted * before // whole, busy_ns))
                     before = after
-        if len(rows) > SHARES:
-            rows = sorted(rows, key=lambda row: row[3], reverse=True)[:SHARES]
+        if len(rows) > most:
+            rows = sorted(rows, key=lambda row: row[3], reverse=True)[:most]
         return rows
 
     def _note(self, until_ns: int, live: dict[int, SlotReading], rows: list[tuple[int, int, int, int]]) -> None:
@@ -167,4 +167,4 @@ def _boottime_ahead_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
 
 
-__all__ = ["Reporting"]
+__all__ = ["SHARES", "Reporting"]

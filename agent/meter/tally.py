@@ -6,7 +6,8 @@ writes one row to the account's memory, and nothing grows with the number of req
 
 No lock: CPython 3.11 to 3.13 with its GIL lets other threads and signals in at calls, function entries and backward
 jumps only. What begin and end change stands between two calls of C, the clock before and the row after, as straight
-lines. Other interpreters get a lock. Sums are floats in seconds: each event is exact to 2 ns after 100 days of work.
+lines. Other interpreters get a lock. Sums are floats in seconds: after 100 days of work each event is exact to 2 ns,
+weight * time in flight to a millionth.
 """
 
 import itertools
@@ -87,6 +88,10 @@ class Tally:
     def in_flight(self) -> list[tuple[Request, str, float, float]]:
         """(request, tenant, weight, V at its begin in ns) of those in flight with a receipt."""
         return [(each, each.tenant, each.weight, each.v_begin) for each in list(self.watched) if each.v_end is None]
+
+    def v_ns(self) -> float:
+        """Virtual time now, in ns."""
+        return self._path.v_ns()
 
     def next_id(self) -> str:
         """A name that no other request of any worker has."""
@@ -189,12 +194,15 @@ class Tally:
         self.watched.clear()
         self.ended.clear()
         self._guard = threading.Lock()
+
+    def _forked(self) -> None:
+        self._afresh()
         self._first = True
 
 
 def _after_fork() -> None:
     for tally in list(_known):
-        tally._afresh()
+        tally._forked()
 
 
 if hasattr(os, "register_at_fork"):

@@ -377,6 +377,7 @@ def test_receipts_have_where_virtual_time_was() -> None:
         assert (flying, tenant, weight) == (request, "acme", 2)
         request.add(tokens=3)
         clock.now_ns += 1_000_000
+        assert 2 * (tally.v_ns() - v_begin) == pytest.approx(1_000_000, abs=200)
     assert tally.in_flight() == []
     ((ended, tenant, weight, v_begin, v_end, units),) = tally.ended
     assert (ended, tenant, weight, units) == (request, "acme", 2, {"tokens": 3})
@@ -435,9 +436,11 @@ def test_a_request_that_is_open_at_a_fork_is_the_parents() -> None:
 
 
 def test_after_a_close_requests_are_counted_for_nobody() -> None:
-    file, clock, tally = new()
+    told: list[int] = []
+    file, clock, tally = new(on_first=lambda: told.append(1))
     request = tally.begin()
     file.close()
     request.end()
     tally.begin().end()
+    assert told == [1]
     assert rows(report_of(file, clock.now_ns))[""].requests == 1
