@@ -24,9 +24,9 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 class Begin(Protocol):
-    """A request begins now."""
+    """A request begins now, with a receipt if it is asked for."""
 
-    def __call__(self, tenant: str = "", weight: float = 1) -> Request: ...
+    def __call__(self, tenant: str = "", weight: float = 1, receipt: bool | None = None) -> Request: ...
 
 
 class Locked(Protocol):
@@ -117,13 +117,15 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
                     return
                 try:
                     for name in units:
-                        amount = units[name]
-                        kind = type(amount)
-                        if (kind is int or kind is float) and name in row.units and 0 <= amount <= UNITS_MOST:
-                            cell = row.units[name]
-                            floats[cell] = floats[cell] + amount
-                            continue
-                        unit_of(row, name, amount)
+                        try:
+                            amount = units[name] + 0.0
+                            if amount >= 0.0 and amount <= 1e12:
+                                cell = row.units[name]
+                                floats[cell] = floats[cell] + amount
+                                continue
+                        except Exception:  # noqa: BLE001 - a kind not seen before, or no number
+                            pass
+                        unit_of(row, name, units[name])
                 except Exception:  # noqa: BLE001 - what a user gives for a mapping
                     unit_of(row, "units", None)
             now = clock()
@@ -190,7 +192,7 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
                 row.n += 1
             write(memory, row.off, row.n, at, virtual, w, c, b, at)
             self.aborted = aborted
-            if self.receipt:
+            if self.wanted:
                 self.v_end, self.ended_unix_ns = v * _NS, time.time_ns()
                 watched.discard(self)
                 ended.append((self, row.name, weight, self.v_begin, self.v_end, self.units))
@@ -214,14 +216,14 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
             dropped(self)
 
     @locked
-    def begin(tenant: str = "", weight: float = 1) -> Request:
+    def begin(tenant: str = "", weight: float = 1, receipt: bool | None = None) -> Request:
         nonlocal at, virtual, weights
         try:
-            if weight != 1:
-                return begin_detailed(tenant, weight)
+            if receipt or weight != 1:
+                return begin_detailed(tenant, weight, None, bool(receipt))
             row = rows[tenant]
         except Exception:  # noqa: BLE001 - a tenant not seen before, or whatever a user gives
-            return begin_detailed(tenant, weight)
+            return begin_detailed(tenant, weight, None, receipt is True)
         request = Open()
         now = clock()
         if now > at:
@@ -248,7 +250,7 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
             row = row_of(tenant)
         request = OpenDetailed()
         request.weight = exact
-        request.planned, request.receipt, request.units = units, receipt, {}
+        request.planned, request.wanted, request.units = units, receipt, {}
         request.v_begin, request.v_end, request.aborted = 0.0, None, False
         request.began_unix_ns, request.ended_unix_ns = time.time_ns() if receipt else 0, None
         now = clock()

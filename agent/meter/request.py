@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from wattribute.agent.process import here
 
 if TYPE_CHECKING:
+    from wattribute.agent.meter.receipts import RequestReceipt
     from wattribute.agent.meter.tally import Tally
 
 _naming = threading.Lock()
@@ -95,6 +96,14 @@ class Request:
                 self._id = getattr(self, "_id", None) or self._row.tally.next_id()
             return self._id
 
+    @property
+    def receipt(self) -> "RequestReceipt | None":
+        """What it took: of one that has ended, waits until that is settled, two intervals and 5 s at most. None for a
+        request without a receipt.
+        """
+        receipt_of = self._row.tally.receipt_of
+        return None if receipt_of is None else receipt_of(self)
+
     def __enter__(self) -> Self:
         return self
 
@@ -108,7 +117,7 @@ class Request:
 
 
 class Detailed(Request):
-    """One of a weight, with units known before, or with a receipt; virtual time in ns."""
+    """One of a weight, with units known before, or with a receipt (`wanted`); virtual time in ns."""
 
     __slots__ = (
         "__weakref__",
@@ -116,16 +125,16 @@ class Detailed(Request):
         "began_unix_ns",
         "ended_unix_ns",
         "planned",
-        "receipt",
         "units",
         "v_begin",
         "v_end",
+        "wanted",
         "weight",
     )
 
     weight: float
     planned: Mapping[str, float] | None
-    receipt: bool
+    wanted: bool
     aborted: bool
     began_unix_ns: int
     ended_unix_ns: int | None

@@ -19,7 +19,7 @@ import time
 import weakref
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wattribute.agent.identity import fit
 from wattribute.agent.meter import layout
@@ -27,6 +27,9 @@ from wattribute.agent.meter.account_file import AccountFile
 from wattribute.agent.meter.path import UNITS_MOST, Begin, Path
 from wattribute.agent.meter.request import Detailed, Request, Row
 from wattribute.agent.process import here
+
+if TYPE_CHECKING:
+    from wattribute.agent.meter.receipts import RequestReceipt
 
 WEIGHT_LEAST, WEIGHT_MOST = 1e-3, 1e6
 _WEIGHT_STEPS = 1 << 20  # weights are whole numbers of these parts: sums of them are exact, and come back to 0
@@ -60,6 +63,8 @@ class Tally:
         self.file = file
         self.refused = 0
         self.ended: deque[tuple[Request, str, float, float, float, dict[str, float]]] = deque(maxlen=_ENDED_KEPT)
+        self.receipt_of: Callable[[Request], RequestReceipt | None] | None = None
+        """Who knows what a request took."""
         self._tenants_most = min(max_tenants, layout.TENANTS - 2) + 2
         self._on_first = on_first
         self._first = True
@@ -75,7 +80,7 @@ class Tally:
         _known.add(self)
 
     def request(
-        self, units: Mapping[str, float] | None = None, tenant: str = "", weight: float = 1, receipt: bool = False
+        self, units: Mapping[str, float] | None = None, tenant: str = "", weight: float = 1, receipt: bool | None = None
     ) -> Request:
         """A request for a `with`, begun now; `units` are served if it ends well. Raises nothing.
 
@@ -83,7 +88,11 @@ class Tally:
         """
         if units is None and not receipt:
             return self.begin(tenant, weight)
-        return self._path.begin_detailed(tenant, weight, units, receipt)
+        return self._path.begin_detailed(tenant, weight, units, bool(receipt))
+
+    def count_in_flight(self) -> int:
+        """How many are under way in this process."""
+        return sum(max(0, round(row.w - row.wide_w + row.wide)) for row in list(self._by_place.values()))
 
     def in_flight(self) -> list[tuple[Request, str, float, float]]:
         """(request, tenant, weight, V at its begin in ns) of those in flight with a receipt."""
