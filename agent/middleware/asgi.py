@@ -10,7 +10,8 @@ from wattribute.agent.middleware.response import FIELD, JSON_FIELDS, Telling
 from wattribute.agent.middleware.routes import Routes
 
 if TYPE_CHECKING:
-    from wattribute.agent.meter.meter import Meter, Request
+    from wattribute.agent.meter.meter import Meter
+    from wattribute.agent.meter.request import Request
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -14,7 +14,8 @@ from wattribute.agent.middleware.response import FIELD, Telling
 from wattribute.agent.process import here
 
 if TYPE_CHECKING:
-    from wattribute.agent.meter.meter import Meter, Request
+    from wattribute.agent.meter.meter import Meter
+    from wattribute.agent.meter.request import Request
 
 SKIPPED = (
     "/grpc.health.v1.Health/",

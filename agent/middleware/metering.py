@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 from wattribute.agent.process import here
 
 if TYPE_CHECKING:
-    from wattribute.agent.meter.meter import Estimate, Meter, Request
+    from wattribute.agent.meter.billing import Estimate
+    from wattribute.agent.meter.meter import Meter
     from wattribute.agent.meter.receipts import RequestReceipt
+    from wattribute.agent.meter.request import Request
 
 SKIPPED = ("/health", "/healthz", "/livez", "/readyz", "/metrics")
 
@@ -43,13 +45,15 @@ class Metering:
         self._product, self._uses = product, names
         self._given = meter is not None
         self._meter = meter
-        self._receipts = True if receipts else None
+        self._receipts = receipts
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Opens the meter, which waits for an agent that is slow: a quarter of a second at most."""
+        """Opens a meter of its own and starts it, which waits for nothing."""
         try:
-            self._opened()
+            meter = self._opened()
+            if not self._given:
+                meter.start()
         except Exception:  # noqa: BLE001 - a defect of ours must not keep a server from starting
             tell("opening a meter")
 
@@ -68,7 +72,8 @@ class Metering:
     def begin(self, tenant: str) -> "Request | Unmetered":
         """A request that began now."""
         try:
-            return (self._meter or self._opened()).begin(tenant, receipt=self._receipts)
+            meter = self._meter or self._opened()
+            return meter.request(None, tenant, 1, True) if self._receipts else meter.begin(tenant)
         except Exception:  # noqa: BLE001 - nor may it cost anybody an answer
             tell("beginning a request")
             return UNMETERED
@@ -98,7 +103,7 @@ class Metering:
         with self._lock:
             if self._meter is None:
                 product = self._product or os.environ.get("WATTRIBUTE_PRODUCT") or "default"
-                self._meter = meter(product, uses=self._uses, receipts=bool(self._receipts))
+                self._meter = meter(product, uses=self._uses, receipts=self._receipts)
             return self._meter
 
 

@@ -10,10 +10,10 @@ import json
 import os
 from typing import TYPE_CHECKING
 
-from wattribute.agent.middleware.metering import Metering, tell
+from wattribute.agent.middleware.metering import Metering, Unmetered, tell
 
 if TYPE_CHECKING:
-    from wattribute.agent.meter.meter import Request
+    from wattribute.agent.meter.request import Request
 
 FIELD = "Wattribute-Receipt"
 JSON_FIELDS = (("Content-Type", "application/json"), ("Cache-Control", "no-store"))
@@ -55,11 +55,11 @@ class Telling:
         self._naming = Naming(path)
         self.below = self._naming.below
 
-    def field(self, request: "Request") -> str | None:
+    def field(self, request: "Request | Unmetered") -> str | None:
         """The value of `Wattribute-Receipt`; None where there is nothing to tell."""
-        if not request.id:
-            return None
         try:
+            if isinstance(request, Unmetered):
+                return None
             parts = [f'"{self._naming.name(request.id)}"']
             found = self._metering.estimate(request)
             if found is not None:

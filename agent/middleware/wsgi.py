@@ -9,7 +9,8 @@ from wattribute.agent.middleware.metering import SKIPPED, UNMETERED, Metering, U
 from wattribute.agent.middleware.response import FIELD, JSON_FIELDS, Telling
 
 if TYPE_CHECKING:
-    from wattribute.agent.meter.meter import Meter, Request
+    from wattribute.agent.meter.meter import Meter
+    from wattribute.agent.meter.request import Request
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]

@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 class Estimate(NamedTuple):
     energy_uj: int
-    jsce: float | None
-    asce: float | None
+    jsce: float
+    asce: float
 
 
 class RecordedReceipt:
@@ -48,7 +48,12 @@ class RecordingMeter:
     def last(self) -> RecordedRequest:
         return self.requests[-1]
 
-    def begin(self, tenant: str = "", weight: int = 1, receipt: bool | None = None) -> RecordedRequest:
+    def begin(self, tenant: str = "", weight: float = 1) -> RecordedRequest:
+        return self.request(None, tenant, weight)
+
+    def request(
+        self, units: None = None, tenant: str = "", weight: float = 1, receipt: bool | None = None
+    ) -> RecordedRequest:
         if self.broken:
             raise RuntimeError("a defect")
         request = RecordedRequest(len(self.requests), tenant, receipt)
