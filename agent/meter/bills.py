@@ -43,8 +43,19 @@ class _Part(NamedTuple):
         return amount * self.after // self.whole - amount * self.before // self.whole
 
 
+class Price(NamedTuple):
+    """What a product is written off by: nanograms for each unit that is served."""
+
+    unit: str
+    ng: float
+
+
 class Bill:
-    """One request's, from its begin on. `v_end` is None while it is in flight."""
+    """One request's, from its begin on. `v_end` is None while it is in flight.
+
+    `price` and `retraining_open` are what was so when it was settled: its part of the product's own cost where that
+    goes by units, and whether a retraining of the product is under way that isn't billed yet.
+    """
 
     __slots__ = (
         "_part",
@@ -53,6 +64,8 @@ class Bill:
         "began_ns",
         "ended_ns",
         "id",
+        "price",
+        "retraining_open",
         "settled",
         "tenant",
         "units",
@@ -72,6 +85,8 @@ class Bill:
         self.units: Mapping[str, float] = {}
         self.aborted = False
         self.settled = False
+        self.price: Price | None = None
+        self.retraining_open = False
         self._sums: list[int] | None = None
         self._part: _Part | None = None
 
@@ -218,4 +233,4 @@ class Bills:
             reached += part
 
 
-__all__ = ["KEPT", "PLACES", "Bill", "Bills", "Rate", "Row"]
+__all__ = ["KEPT", "PLACES", "V_PER_NS", "Bill", "Bills", "Price", "Rate", "Row"]

@@ -11,13 +11,14 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False  # typing's own costs 4 ms; type checkers know the name
 if TYPE_CHECKING:
+    from wattribute.agent.meter.meter import Meter, meter
     from wattribute.agent.receipts import Receipt
     from wattribute.agent.session import job
     from wattribute.agent.track import track
 
-_ROOMS = {"Receipt": "receipts", "job": "session", "track": "track"}
+_ROOMS = {"Meter": "meter.meter", "Receipt": "receipts", "job": "session", "meter": "meter.meter", "track": "track"}
 
-__all__ = ["Receipt", "__version__", "job", "track"]
+__all__ = ["Meter", "Receipt", "__version__", "job", "meter", "track"]
 
 
 def __getattr__(name: str) -> object:

@@ -1,0 +1,208 @@
+"""The receipts of one worker: takes requests from its tally and settled windows from the agent's answers.
+
+The reporter's thread drives it; whoever asks for a receipt may be in any thread.
+"""
+
+import threading
+import time
+from bisect import bisect_left
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from wattribute.agent.core.model import BUCKETS_UJ
+from wattribute.agent.meter.account_file import AccountFile
+from wattribute.agent.meter.bills import PLACES, V_PER_NS, Bill, Bills, Price, Row
+from wattribute.agent.meter.receipts import SCHEMA, RequestReceipt, grams_of
+from wattribute.agent.meter.request import Detailed, Request
+from wattribute.agent.meter.tally import Tally
+from wattribute.agent.process import rfc3339
+from wattribute.agent.receipts import TERMS, grams_text
+from wattribute.agent.session import Job
+
+_NG_PER_G = 1e9
+_OPEN = "not settled yet: the window in which it ended isn't"
+_UNKNOWN = "what it took isn't known: the agent was away, or lost the window of it"
+_NOBODY = "nobody measures the job now: what it took is known when somebody does"
+_RETRAINING = "retraining: what its interval comes to is billed to the tenant when it is over; it is in no sum here"
+
+
+class Estimate(NamedTuple):
+    """What a running request took so far, at the rate of the last window: uJ, and grams CO2e of JSC^e and ASC^e."""
+
+    energy_uj: int
+    jsce: float
+    asce: float
+
+
+class Billing:
+    """Of one worker's requests; `all_have`: each has a receipt."""
+
+    def __init__(self, file: AccountFile, tally: Tally, job: Job, *, all_have: bool) -> None:
+        self.seen_ns = _boottime_ns()
+        self._file = file
+        self._tally = tally
+        self._job = job
+        self._bills = Bills(all_have=all_have)
+        self._lock = threading.RLock()  # a signal's handler may ask while its own thread is in here
+        self._strays: dict[str, Row] = {}
+        self._price: Price | None = None
+        self._retraining_open = False
+
+    def waiting(self) -> bool:
+        """Whether a request waits for a window."""
+        with self._lock:
+            self._hear()
+            return len(self._bills) > 0
+
+    def take(self, answer: Mapping[str, Any]) -> None:
+        """What the agent says of windows that were settled since it was asked last."""
+        if "windows" not in answer:
+            return
+        with self._lock:
+            self._hear()
+            unit, ng = answer["unit"], answer["product_ng_per_unit"]
+            self._price = None if unit is None or ng is None else Price(unit, ng)
+            self._retraining_open = bool(answer["retraining_open"])
+            for window in answer["windows"]:
+                if window["until_ns"] > self.seen_ns:
+                    self.seen_ns = window["until_ns"]
+                    self._settle(window["until_ns"], window["rows"])
+
+    def finish(self) -> None:
+        """No window comes any more."""
+        with self._lock:
+            self._bills.finish()
+
+    def settled(self, request_id: str) -> bool:
+        """Whether there is nothing to wait for."""
+        with self._lock:
+            self._hear()
+            bill = self._bills.find(request_id)
+            return bill is None or bill.settled
+
+    def receipt(self, request_id: str) -> RequestReceipt | None:
+        """As far as it is known; None for a request that isn't, or whose receipt isn't kept any more."""
+        with self._lock:
+            self._hear()
+            bill = self._bills.find(request_id)
+            return None if bill is None else RequestReceipt(self._parts(bill))
+
+    def estimate(self, request: Request) -> Estimate | None:
+        """Of a request with a receipt; None before the first window with any work."""
+        with self._lock:
+            rate = self._bills.rate
+            if rate is None or not isinstance(request, Detailed) or not request.wanted:
+                return None
+            self._hear()
+            bill = self._bills.find(request.id)
+            if bill is None:
+                return None
+            known = bill.amounts or [0] * PLACES
+            more_v = 0 if bill.settled else bill.overlap_v(rate.until_v, _fine(self._tally.v_ns()))
+            jsce_ng = sum(known[1 + TERMS.index(term)] for term in ("operation", "cooling", "platform", "retraining"))
+            jsce_ng += rate.jsce_ng * more_v // rate.busy_v
+            asce_ng = sum(known[1:]) + rate.asce_ng * more_v // rate.busy_v
+            return Estimate(known[0] + rate.energy_uj * more_v // rate.busy_v, jsce_ng / _NG_PER_G, asce_ng / _NG_PER_G)
+
+    def _hear(self) -> None:
+        """Requests that began or ended since."""
+        for request, tenant, weight, v_begin in self._tally.in_flight():
+            self._bill(request, tenant, weight, v_begin)
+        ended = self._tally.ended
+        while ended:
+            request, tenant, weight, v_begin, v_end, units = ended.popleft()
+            bill = self._bill(request, tenant, weight, v_begin)
+            assert isinstance(request, Detailed)
+            bill.end(_fine(v_end), request.ended_unix_ns or time.time_ns(), units, aborted=request.aborted)
+            self._bills.ended(bill)
+
+    def _bill(self, request: Request, tenant: str, weight: float, v_begin: float) -> Bill:
+        assert isinstance(request, Detailed)  # as those with a receipt are
+        bill = self._bills.find(request.id)
+        if bill is None:
+            bill = Bill(request.id, tenant, weight, _fine(v_begin), request.began_unix_ns)
+            bill.units = request.units
+            self._bills.add(bill)
+        return bill
+
+    def _settle(self, until_ns: int, answered: list[list[Any]]) -> None:
+        v_ns = self._file.v_at(until_ns)
+        rows = self._strays
+        for tenant, *amounts in answered:
+            busy_v = (self._file.busy_at(until_ns, tenant) or 0) * V_PER_NS
+            before = rows.get(tenant)
+            if before is not None:
+                amounts = [a + b for a, b in zip(before.amounts, amounts, strict=True)]
+                busy_v += before.busy_v
+            rows[tenant] = Row(tenant, amounts, busy_v)
+        if v_ns is None:  # a report that this worker had no part in, or long ago: with the next one
+            return
+        self._strays = {}
+        for bill in self._bills.settle(_fine(v_ns), rows.values()):
+            bill.price, bill.retraining_open = self._price, self._retraining_open
+            energy_uj = bill.energy_uj
+            if energy_uj is not None:
+                bucket = bisect_left(BUCKETS_UJ, energy_uj)
+                self._file.add_receipt(bucket, energy_uj, bill.id, bill.ended_ns or 0)
+
+    def _parts(self, bill: Bill) -> dict[str, Any]:
+        """A receipt as JSON has it."""
+        amounts = bill.amounts
+        price, retraining_open = self._price, self._retraining_open
+        if bill.settled:
+            price, retraining_open = bill.price, bill.retraining_open
+        terms_ng: dict[str, int | None] = dict.fromkeys(TERMS)
+        notes = [] if bill.settled else [_OPEN]
+        if amounts is not None:
+            terms_ng.update(zip(TERMS, amounts[1:], strict=True))
+        elif bill.settled:
+            notes = [_UNKNOWN]
+        if price is not None and amounts is not None:
+            served = _served(bill, price.unit)
+            terms_ng["product"] = amounts[-1] + round(served * price.ng)
+            each = grams_text(price.ng / _NG_PER_G)
+            notes.append(f"what the product cost to make is written off by units: {each} for each {price.unit}")
+        if retraining_open:
+            terms_ng["retraining"] = None
+            notes.append(_RETRAINING)
+        if self._job.agent_path is None and not self._job.measured_here:
+            notes.append(_NOBODY)
+        ended_ns = bill.ended_ns
+        return {
+            "schema": SCHEMA,
+            "request_id": bill.id,
+            "job_id": self._job.id,
+            "product_id": self._job.product_id,
+            "tenant": bill.tenant,
+            "weight": bill.weight,
+            "started_at": rfc3339(bill.began_ns / 1e9),
+            "ended_at": None if ended_ns is None else rfc3339(ended_ns / 1e9),
+            "duration_s": max(0, (time.time_ns() if ended_ns is None else ended_ns) - bill.began_ns) / 1e9,
+            "aborted": bill.aborted,
+            "units": dict(bill.units),
+            "energy_uj": None if amounts is None else amounts[0],
+            "energy_j": None if amounts is None else amounts[0] / 1e6,
+            "gco2e": grams_of(terms_ng),
+            "basis": "in-process" if self._job.measured_here else "daemon",
+            "settled": bill.settled and not retraining_open,
+            "retraining_open": retraining_open,
+            "notes": notes,
+        }
+
+
+def _served(bill: Bill, unit: str) -> float:
+    """How much of a unit: an answered request is one `request`."""
+    if unit == "request":
+        return 0.0 if bill.aborted or bill.ended_ns is None else 1.0
+    return bill.units.get(unit, 0.0)
+
+
+def _fine(v_ns: float) -> int:
+    return int(v_ns * V_PER_NS)
+
+
+def _boottime_ns() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic_ns()
+
+
+__all__ = ["Billing", "Estimate"]
