@@ -51,10 +51,10 @@ class Bank:
         """Up to which generation a slot's workers are in the counts here."""
         return self._words[layout.TAKEN_IN + slot]
 
-    def told(self, slot: int) -> tuple[int, list[int]]:
+    def told(self, slot: int) -> tuple[int, "array[int]"]:
         """(weighted, busy by tenant) in ns that reports told of a slot; below 0: owed, of workers that are gone."""
         start = layout.TOLD_BUSY + slot * layout.TENANTS
-        return self._words[layout.TOLD_WEIGHTED + slot], self._words[start : start + layout.TENANTS].tolist()
+        return self._words[layout.TOLD_WEIGHTED + slot], self._words[start : start + layout.TENANTS]
 
     def tell(self, slot: int, tenant: int, weighted_ns: int, busy_ns: int) -> None:
         """A row of a report was taken."""

@@ -118,14 +118,14 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
                 try:
                     for name in units:
                         try:
-                            amount = units[name] + 0.0
-                            if amount >= 0.0 and amount <= 1e12:
+                            amount = units[name] + 0.0  # what code a number of its own may have runs here
+                            if amount >= 0.0 and amount <= 1e12:  # UNITS_MOST
                                 cell = row.units[name]
                                 floats[cell] = floats[cell] + amount
-                                continue
+                            else:
+                                unit_of(row, name, amount)
                         except Exception:  # noqa: BLE001 - a kind not seen before, or no number
-                            pass
-                        unit_of(row, name, units[name])
+                            unit_of(row, name, units[name])
                 except Exception:  # noqa: BLE001 - what a user gives for a mapping
                     unit_of(row, "units", None)
             now = clock()
@@ -140,11 +140,11 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
             b = row.b = row.b - at
             weights -= 1.0
             self._row = row.done
-            n = row.n
             if aborted:
+                n = row.n
                 floats[row.cell + ABORTED] = row.aborted = row.aborted + 1.0
             else:
-                n = row.n = n + 1
+                n = row.n = row.n + 1
             write(memory, row.off, n, at, virtual, w, c, b, at)
             self.__class__ = Request  # type: ignore[assignment]  # without a finalizer it is freed sooner
 

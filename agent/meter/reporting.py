@@ -15,6 +15,7 @@ SHARES = 1000
 _DEATH_SEEN_S = 10.0
 """After its last sign a dead worker's requests are billed for no longer: perhaps nobody was there to report."""
 _UNITS_MOST = 1e18
+_NOTHING = bytes(layout.TENANTS * layout.WORD)
 
 
 class Reporting:
@@ -51,9 +52,9 @@ class Reporting:
         """What the last report told of is told."""
         if report is self._last:
             self._last = None
-            names = self._tenants.all()
+            tenants = {name: at for at, name in enumerate(self._tenants.all())}
             for slot, place, weighted_ns, busy_ns in report.shares:
-                self._bank.tell(slot, names.index(report.served[place].tenant), weighted_ns, busy_ns)
+                self._bank.tell(slot, tenants[report.served[place].tenant], weighted_ns, busy_ns)
             self._bank.save()
 
     def receipts(self) -> ReceiptCounts:
@@ -98,12 +99,11 @@ class Reporting:
             told_weighted, told_busy = self._bank.told(slot)
             reading = live.get(slot)
             if reading is None:
-                if not any(told_busy):
+                if told_busy.tobytes() == _NOTHING:
                     continue
                 busy, weighted = [max(0, -told) for told in told_busy], max(0, -told_weighted)
             else:
                 busy = [max(0, row.busy_ns(reading.v) - told_busy[at]) for at, row in enumerate(reading.rows)]
-                busy += [max(0, -told) for told in told_busy[len(busy) :]]
                 weighted = max(0, reading.weighted_ns() - told_weighted)
             whole, before = sum(busy), 0
             for tenant, busy_ns in enumerate(busy):
