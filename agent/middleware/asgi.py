@@ -23,7 +23,7 @@ _FIELD = FIELD.lower().encode()
 
 
 class MeterMiddleware:
-    """Meters every request of `app` on behalf of `product` (default: WATTRIBUTE_PRODUCT, else `default`).
+    """Meters every request of `app` on behalf of `product` (default: WATTRIBUTE_PRODUCT_ID, else `default`).
 
     `tenant`: "route" (its template), "header:NAME", or a function of the scope. `skip`: paths that aren't metered;
     one that ends with a slash stands for all below. `header`: responses tell of their receipt. `receipts_path`: where
@@ -45,6 +45,7 @@ class MeterMiddleware:
         self._app = app
         header = header or receipts_path is not None
         self._metering = Metering(product, uses, meter, receipts=header)
+        self._begin = self._metering.begin
         self._telling = Telling(self._metering, receipts_path) if header else None
         self._receipts_below = self._telling.below if self._telling else ""
         self._skipped_exactly, below = skipped(skip)
@@ -70,7 +71,7 @@ class MeterMiddleware:
                 tenant = self._tenant(scope)
             except Exception:  # noqa: BLE001 - the user's function, or headers that aren't as ASGI has them
                 tell("asking for the tenant of a request")
-        request = scope["wattribute"] = self._metering.begin(tenant)
+        request = scope["wattribute"] = self._begin(tenant)
         if self._telling is not None:
             send = _TellingSend(send, self._telling, request)
         status, whole = 0, kind != "http"  # a websocket has no response
@@ -90,7 +91,10 @@ class MeterMiddleware:
         except BaseException:
             self._metering.end(request, True)
             raise
-        self._metering.end(request, not whole or status >= 500)
+        try:  # as Metering.end, a call less
+            request.end(None, not whole or status >= 500)
+        except Exception:  # noqa: BLE001 - the response is out already
+            tell("ending a request")
 
     async def _unmetered(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         below = self._receipts_below
@@ -165,7 +169,7 @@ def _tenant_of(tenant: str | Callable[[Scope], str] | None, app: App) -> Callabl
     def of_header(scope: Scope) -> str:
         for field, value in scope["headers"]:
             if field == key:
-                return str(value, "latin-1")
+                return value.decode("latin-1")  # type: ignore[no-any-return]
         return ""
 
     return of_header

@@ -167,7 +167,7 @@ class _Interceptor:
 
 
 class MeterInterceptor(_Interceptor, grpc.ServerInterceptor):  # type: ignore[misc]  # grpcio has no types
-    """Meters every RPC of a `grpc.server` on behalf of `product` (default: WATTRIBUTE_PRODUCT, else `default`).
+    """Meters every RPC of a `grpc.server` on behalf of `product` (default: WATTRIBUTE_PRODUCT_ID, else `default`).
 
     `tenant`: "method", "metadata:KEY", or a function of grpc.HandlerCallDetails. `skip`: methods that aren't metered;
     one that ends with a slash stands for all of a service. `trailer`: the trailing metadata tell of the receipt.

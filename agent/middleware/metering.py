@@ -4,7 +4,7 @@ where there is none.
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 from wattribute.agent.process import here
@@ -26,7 +26,7 @@ class Unmetered:
     def add(self, **units: float) -> None:
         """Nothing: nobody counts here."""
 
-    def end(self, units: object = None, *, aborted: bool = False) -> None:
+    def end(self, units: object = None, aborted: bool = False) -> None:
         """Nothing: it never began."""
 
 
@@ -35,7 +35,7 @@ UNMETERED = Unmetered()
 
 class Metering:
     """The meter of a middleware: the one that was given, or its own, of `product` (default: the environment variable
-    WATTRIBUTE_PRODUCT, else `default`). Nothing here raises but the constructor, ValueError.
+    WATTRIBUTE_PRODUCT_ID, else `default`). Nothing here raises but the constructor, ValueError.
     """
 
     def __init__(self, product: str | None, uses: Iterable[str], meter: "Meter | None", *, receipts: bool) -> None:
@@ -46,6 +46,8 @@ class Metering:
         self._given = meter is not None
         self._meter = meter
         self._receipts = receipts
+        self.begin: Callable[[str], Request | Unmetered] = self._begin_with_receipt if receipts else self._begin
+        """Begins a request of a tenant now."""
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -69,19 +71,24 @@ class Metering:
         except Exception:  # noqa: BLE001 - nor from ending
             tell("closing a meter")
 
-    def begin(self, tenant: str) -> "Request | Unmetered":
-        """A request that began now."""
+    def _begin(self, tenant: str) -> "Request | Unmetered":
         try:
-            meter = self._meter or self._opened()
-            return meter.request(None, tenant, 1, True) if self._receipts else meter.begin(tenant)
+            return (self._meter or self._opened()).begin(tenant)
         except Exception:  # noqa: BLE001 - nor may it cost anybody an answer
+            tell("beginning a request")
+            return UNMETERED
+
+    def _begin_with_receipt(self, tenant: str) -> "Request | Unmetered":
+        try:
+            return (self._meter or self._opened()).begin(tenant, 1, True)
+        except Exception:  # noqa: BLE001 - as above
             tell("beginning a request")
             return UNMETERED
 
     def end(self, request: "Request | Unmetered", aborted: bool) -> None:
         """Ends it now."""
         try:
-            request.end(aborted=aborted)
+            request.end(None, aborted)
         except Exception:  # noqa: BLE001
             tell("ending a request")
 
@@ -102,7 +109,7 @@ class Metering:
 
         with self._lock:
             if self._meter is None:
-                product = self._product or os.environ.get("WATTRIBUTE_PRODUCT") or "default"
+                product = self._product or os.environ.get("WATTRIBUTE_PRODUCT_ID") or "default"
                 self._meter = meter(product, uses=self._uses, receipts=self._receipts)
             return self._meter
 

@@ -60,15 +60,13 @@ class Telling:
         try:
             if isinstance(request, Unmetered):
                 return None
-            parts = [f'"{self._naming.name(request.id)}"']
+            name = self._naming.name(request.id)
             found = self._metering.estimate(request)
-            if found is not None:
-                parts += [
-                    f"energy-uj={min(found.energy_uj, _INTEGER_MAX)}",
-                    f"jsce-ug={_micrograms(found.jsce)}",
-                    f"asce-ug={_micrograms(found.asce)}",
-                ]
-            return ";".join([*parts, "settled=?0"])
+            if found is None:
+                return f'"{name}";settled=?0'
+            energy_uj = min(found.energy_uj, _INTEGER_MAX)
+            jsce_ug, asce_ug = _micrograms(found.jsce), _micrograms(found.asce)
+            return f'"{name}";energy-uj={energy_uj};jsce-ug={jsce_ug};asce-ug={asce_ug};settled=?0'
         except Exception:  # noqa: BLE001 - the response goes on without
             tell("telling of a receipt")
             return None

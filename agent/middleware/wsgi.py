@@ -18,7 +18,7 @@ App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 
 class MeterMiddleware:
-    """Meters every request of `app` on behalf of `product` (default: WATTRIBUTE_PRODUCT, else `default`).
+    """Meters every request of `app` on behalf of `product` (default: WATTRIBUTE_PRODUCT_ID, else `default`).
 
     `tenant`: "header:NAME", or a function of the environ. `skip`: paths that aren't metered; one that ends with a
     slash stands for all below. `header`: responses tell of their receipt. `receipts_path`: where it can be fetched

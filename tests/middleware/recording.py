@@ -33,7 +33,7 @@ class RecordedRequest:
         for unit, count in units.items():
             self.units[unit] = self.units.get(unit, 0) + count
 
-    def end(self, units: dict[str, float] | None = None, *, aborted: bool = False) -> None:
+    def end(self, units: dict[str, float] | None = None, aborted: bool = False) -> None:
         assert self.aborted is None, "it ended before"
         self.aborted = aborted
 
@@ -48,12 +48,7 @@ class RecordingMeter:
     def last(self) -> RecordedRequest:
         return self.requests[-1]
 
-    def begin(self, tenant: str = "", weight: float = 1) -> RecordedRequest:
-        return self.request(None, tenant, weight)
-
-    def request(
-        self, units: None = None, tenant: str = "", weight: float = 1, receipt: bool | None = None
-    ) -> RecordedRequest:
+    def begin(self, tenant: str = "", weight: float = 1, receipt: bool | None = None) -> RecordedRequest:
         if self.broken:
             raise RuntimeError("a defect")
         request = RecordedRequest(len(self.requests), tenant, receipt)
