@@ -1,7 +1,7 @@
 """What a response tells of its request: the field `Wattribute-Receipt`, and the settled receipt at an address.
 
 The field is an Item of RFC 9651 (which replaced 8941): the receipt's name, and what the request took until the
-response began, at the rate of the last window: microjoules, and micrograms CO2e.
+response began, at the rate of the last window: microjoules, and nanograms CO2e of JSC^e and ASC^e.
 """
 
 import hashlib
@@ -65,8 +65,8 @@ class Telling:
             if found is None:
                 return f'"{name}";settled=?0'
             energy_uj = min(found.energy_uj, _INTEGER_MAX)
-            jsce_ug, asce_ug = _micrograms(found.jsce), _micrograms(found.asce)
-            return f'"{name}";energy-uj={energy_uj};jsce-ug={jsce_ug};asce-ug={asce_ug};settled=?0'
+            jsce_ng, asce_ng = _nanograms(found.jsce), _nanograms(found.asce)
+            return f'"{name}";energy-uj={energy_uj};jsce-ng={jsce_ng};asce-ng={asce_ng};settled=?0'
         except Exception:  # noqa: BLE001 - the response goes on without
             tell("telling of a receipt")
             return None
@@ -80,8 +80,8 @@ class Telling:
         return (200 if found.settled else 202), json.dumps(found.to_dict()).encode() + b"\n"
 
 
-def _micrograms(grams: float) -> int:
-    return min(round(grams * 1e6), _INTEGER_MAX)
+def _nanograms(grams: float) -> int:
+    return min(round(grams * 1e9), _INTEGER_MAX)
 
 
 __all__ = ["FIELD", "JSON_FIELDS", "Telling"]

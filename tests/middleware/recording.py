@@ -56,7 +56,7 @@ class RecordingMeter:
         return request
 
     def estimate(self, request: RecordedRequest) -> Estimate | None:
-        return Estimate(1234, 56e-6, 78e-6)
+        return Estimate(1234, 56e-9, 78e-9)
 
     def receipt(self, request_id: str) -> RecordedReceipt | None:
         return next((RecordedReceipt(one) for one in self.requests if one.id == request_id), None)

@@ -270,7 +270,7 @@ def test_the_header_has_the_receipts_name_and_what_it_took_so_far(
     assert sent[1:] == OK[1:]
     name, parameters = header_of(sent)
     assert name == meter.last.id
-    assert parameters == {"energy-uj": "1234", "jsce-ug": "56", "asce-ug": "78", "settled": "?0"}
+    assert parameters == {"energy-uj": "1234", "jsce-ng": "56", "asce-ng": "78", "settled": "?0"}
     assert meter.last.wants_receipt is True
     monkeypatch.setattr(RecordingMeter, "estimate", lambda self, request: None)
     assert header_of(call(metered(ok, meter, header=True), a_scope())) == ("abcd-0-1", {"settled": "?0"})

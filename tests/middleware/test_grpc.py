@@ -176,7 +176,7 @@ def test_every_kind_of_rpc_is_a_request(server: type[Threads], meter: RecordingM
             assert ended(meter) is False
             assert meter.last.tenant == SERVICE + kind
             assert meter.last.units == {"byte": 5 if streams else 3}
-            told = f'"{meter.last.id}";energy-uj=1234;jsce-ug=56;asce-ug=78;settled=?0'
+            told = f'"{meter.last.id}";energy-uj=1234;jsce-ng=56;asce-ng=78;settled=?0'
             assert trailing.pop("wattribute-receipt", told if kind == "threads" else "") == told
             assert trailing == {"own": "1"}
     assert len(meter.requests) == 4 + len(others)

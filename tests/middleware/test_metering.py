@@ -1,4 +1,4 @@
-"""Whose requests a middleware of its own meter counts."""
+"""Whose requests a middleware with a meter of its own counts."""
 
 import os
 from pathlib import Path
@@ -21,8 +21,6 @@ def test_the_product_is_the_arguments_or_the_environments(
     meter = metering._opened()
     assert meter is metering._opened()
     assert meter.job.id == job_id
-    load(
-        None, os.environ, {}, system_file=Path("/nonexistent")
-    )  # the variable isn't taken for the list of products in the configuration
+    load(None, os.environ, {}, system_file=Path("/nonexistent"))
     metering.stop()
     assert "stopped" in repr(meter)

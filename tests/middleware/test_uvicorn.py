@@ -89,7 +89,7 @@ def test_a_stream_is_one_request_and_its_receipt_can_be_fetched(served: tuple[Re
     eventually(lambda: meter.last.aborted is False)
     assert (meter.last.units, meter.last.tenant) == ({"part": 3}, "/count/{parts}")
     name, _, rest = told.partition(";")
-    assert rest == "energy-uj=1234;jsce-ug=56;asce-ug=78;settled=?0"
+    assert rest == "energy-uj=1234;jsce-ng=56;asce-ng=78;settled=?0"
     status, body, told = get(port, "/receipts/" + name.strip('"'))
     assert (status, json.loads(body), told) == (202, {"id": meter.last.id, "settled": False}, None)
 

@@ -144,7 +144,7 @@ def test_a_receipt_is_told_of_and_can_be_fetched(meter: RecordingMeter) -> None:
     app = metered(at_once, meter, receipts_path="/receipts/")
     told = dict(Call(app).headers)["Wattribute-Receipt"]
     name, _, rest = told.partition(";")
-    assert rest == "energy-uj=1234;jsce-ug=56;asce-ug=78;settled=?0"
+    assert rest == "energy-uj=1234;jsce-ng=56;asce-ng=78;settled=?0"
     path = "/receipts/" + name.strip('"')
     done = Call(app, path, "GET")
     assert (done.status, json.loads(b"".join(done.body))) == ("202 Accepted", {"id": "abcd-0-0", "settled": False})
