@@ -10,6 +10,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from wattribute.agent.client import AgentUnreachable
@@ -29,6 +30,7 @@ WAIT_MAX_S = 5.0
 _INTERVAL_S = 1.0
 _REFUSED_S = 30.0
 _LINE_BYTES = 60_000  # of the 64 KiB that the socket takes
+_SERVED_BYTES = 20_000
 _LEAST_ROWS = 8
 
 
@@ -216,9 +218,9 @@ class _Account:
         while True:
             report = self._file.report(rows=rows)
             fields = self._fields(report)
-            if rows <= _LEAST_ROWS or len(json.dumps(fields)) < _LINE_BYTES:
+            if rows <= _LEAST_ROWS or len(json.dumps(fields)) <= _LINE_BYTES:
                 break
-            rows //= 2
+            rows //= 4
         self.in_flight = report.in_flight
         if not (self._known is None or report.shares or report.in_flight or fields["served"] or "receipts" in fields):
             self._idle_ns = report.until_ns
@@ -247,19 +249,26 @@ class _Account:
         self._waiting = None
 
     def _fields(self, report: Report) -> dict[str, Any]:
-        """Rows that changed, or that a share is of: counts are cumulative, so the others stay as they were."""
+        """What is told of a report. Counts are cumulative: only those that changed, and of these as many as there is
+        room for, but all that a share is of.
+        """
         known = self._known or {}
-        needed = {place for _, place, _, _ in report.shares}
-        served = [row for at, row in enumerate(report.served) if at in needed or known.get(row.tenant) != row]
-        places = {row.tenant: at for at, row in enumerate(served)}
+        places = {place: 0 for _, place, _, _ in report.shares}
+        changed = [at for at, row in enumerate(report.served) if at not in places and known.get(row.tenant) != row]
+        served: list[dict[str, Any]] = []
+        room = _SERVED_BYTES
+        for at in (*places, *changed):
+            one = asdict(report.served[at])
+            room -= len(json.dumps(one))
+            if room < 0 and at not in places:
+                break
+            places[at] = len(served)
+            served.append(one)
         fields: dict[str, Any] = {
             "account": self._file.token,
             "until_ns": report.until_ns,
-            "served": [
-                {"tenant": row.tenant, "requests": row.requests, "aborted": row.aborted, "units": dict(row.units)}
-                for row in served
-            ],
-            "shares": [(slot, places[report.served[at].tenant], *part) for slot, at, *part in report.shares],
+            "served": served,
+            "shares": [(slot, places[at], *part) for slot, at, *part in report.shares],
             "workers": report.workers,
             "in_flight": report.in_flight,
         }
