@@ -114,7 +114,8 @@ class Units(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="units"
     `account` is the sender's own token for its counts: another one begins at 0. `until_ns` (CLOCK_BOOTTIME, None: now)
     ends the window that `shares` tell of: rows of (slot, place in `served`, weight * time in flight, busy time), in ns
     since the report before; `workers` is how many processes they come from. Without `shares` the window is split by
-    what was served in it. With `seen_ns` the answer has the windows that settled after that moment, of one `slot`.
+    what was served in it. With `seen_ns` the answer has the windows that settled after that moment, of one `slot`;
+    with an `until_ns` of 0 that is all: a worker asks whose counts another one reports.
     """
 
     id: int | str

@@ -39,25 +39,27 @@ class Serving:
         self._known = False  # the ledger has no account either
 
     def units(self, request: Units, peer: Peer) -> dict[str, Any]:
-        """One report over the socket, and what was billed for those before. Raises Refused."""
+        """One report over the socket, or only the question what was billed for those before. Raises Refused."""
         live = self._live(request.job_id)
         if peer.uid != live.uid and peer.uid != 0:
             raise Refused(f"job {request.job_id!r} belongs to another user")
         receipts = request.receipts
-        account = self._report(
-            live,
-            Report(
-                token=request.account,
-                until_ns=self._clock.monotonic_ns() if request.until_ns is None else request.until_ns,
-                served=_counts(request.served),
-                shares=request.shares,
-                workers=request.workers,
-                in_flight=request.in_flight,
-                receipts=None if receipts is None else Receipts(receipts.counts, receipts.sum_uj, receipts.latest),
-                asks=request.seen_ns is not None,
-            ),
-        )
-        answer = {"job_id": request.job_id, "until_ns": account.settled_ns}
+        account = self._accounts.get(request.job_id)
+        if request.until_ns != 0:
+            account = self._report(
+                live,
+                Report(
+                    token=request.account,
+                    until_ns=self._clock.monotonic_ns() if request.until_ns is None else request.until_ns,
+                    served=_counts(request.served),
+                    shares=request.shares,
+                    workers=request.workers,
+                    in_flight=request.in_flight,
+                    receipts=None if receipts is None else Receipts(receipts.counts, receipts.sum_uj, receipts.latest),
+                    asks=request.seen_ns is not None,
+                ),
+            )
+        answer: dict[str, Any] = {"job_id": request.job_id, "until_ns": 0 if account is None else account.settled_ns}
         if request.seen_ns is not None:
             answer |= self._billed(live, account, request.account, request.seen_ns, request.slot)
         return answer
@@ -185,7 +187,7 @@ class Serving:
         product = self._books.taxes.products.get(product_id)
         return REQUEST if product is None else product.unit
 
-    def _billed(self, live: LiveJob, account: Account, token: str, seen_ns: int, slot: int) -> dict[str, Any]:
+    def _billed(self, live: LiveJob, account: Account | None, token: str, seen_ns: int, slot: int) -> dict[str, Any]:
         """The settled windows of a sender, and what is to be known of that which comes apart from them."""
         job, taxes = live.entry.job, self._books.taxes
         pays = job.product_id in payees(job, taxes.products) and pays_epc(job, job.product_id, taxes.products)
@@ -193,7 +195,7 @@ class Serving:
         return {
             "windows": [
                 {"since_ns": since_ns, "until_ns": until_ns, "rows": [[row.name, *row.bill] for row in rows]}
-                for since_ns, until_ns, rows in account.windows(token, seen_ns, slot)
+                for since_ns, until_ns, rows in (() if account is None else account.windows(token, seen_ns, slot))
             ],
             "product_ng_per_unit": None if price is None else float(price[1]),
             "unit": None if price is None else price[0],
