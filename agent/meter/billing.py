@@ -22,6 +22,7 @@ from wattribute.agent.session import Job
 _NG_PER_G = 1e9
 _OPEN = "not settled yet: the window in which it ended isn't"
 _UNKNOWN = "what it took isn't known: the agent was away, or lost the window of it"
+_SHORT = "a part of what it took isn't known: the agent was restarted before it told of it"
 _NOBODY = "nobody measures the job now: what it took is known when somebody does"
 _RETRAINING = "retraining: what its interval comes to is billed to the tenant when it is over; it is in no sum here"
 
@@ -66,7 +67,7 @@ class Billing:
             for window in answer["windows"]:
                 if window["until_ns"] > self.seen_ns:
                     self.seen_ns = window["until_ns"]
-                    self._settle(window["until_ns"], window["rows"])
+                    self._settle(window["since_ns"], window["until_ns"], window["rows"])
 
     def finish(self) -> None:
         """No window comes any more."""
@@ -125,8 +126,10 @@ class Billing:
             self._bills.add(bill)
         return bill
 
-    def _settle(self, until_ns: int, answered: list[list[Any]]) -> None:
-        v_ns = self._file.v_at(until_ns)
+    def _settle(self, since_ns: int, until_ns: int, answered: list[list[Any]]) -> None:
+        since_v_ns, v_ns = self._file.v_at(since_ns), self._file.v_at(until_ns)
+        if since_v_ns is not None and not self._strays:
+            self._bills.skip(_fine(since_v_ns))  # as far as the window before, or over one that a restart took along
         rows = self._strays
         for tenant, *amounts in answered:
             busy_v = (self._file.busy_at(until_ns, tenant) or 0) * V_PER_NS
@@ -157,6 +160,8 @@ class Billing:
             terms_ng.update(zip(TERMS, amounts[1:], strict=True))
         elif bill.settled:
             notes = [_UNKNOWN]
+        if bill.short and amounts is not None:
+            notes.append(_SHORT)
         if price is not None and amounts is not None:
             served = _served(bill, price.unit)
             terms_ng["product"] = amounts[-1] + round(served * price.ng)

@@ -67,6 +67,7 @@ class Bill:
         "price",
         "retraining_open",
         "settled",
+        "short",
         "tenant",
         "units",
         "v_begin",
@@ -85,6 +86,7 @@ class Bill:
         self.units: Mapping[str, float] = {}
         self.aborted = False
         self.settled = False
+        self.short = False  # nobody told what a window of its time was billed
         self.price: Price | None = None
         self.retraining_open = False
         self._sums: list[int] | None = None
@@ -202,6 +204,13 @@ class Bills:
             else:
                 del self._open[tenant]
         return done
+
+    def skip(self, until_v: int) -> None:
+        """Nobody tells what was billed until then: the next window begins there."""
+        for bills in self._open.values():
+            for bill in bills:
+                bill.short = bill.short or bill.overlap_v(self._v, until_v) > 0
+        self._v = max(self._v, until_v)
 
     def finish(self) -> None:
         """No window comes any more: what was carried goes to the last of its tenant, else to the last of all."""

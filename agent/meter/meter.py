@@ -190,6 +190,8 @@ def meter(
         raise ValueError(f"product must be a string, not {product!r}")
     if not isinstance(max_tenants, int) or max_tenants < 1:
         raise ValueError(f"max_tenants must be a whole number from 1, not {max_tenants!r}")
+    if not isinstance(uses, Iterable) or not isinstance(labels, Mapping | None):
+        raise ValueError(f"uses are names of products, and labels a mapping, not {uses!r} and {labels!r}")
     names = [uses] if isinstance(uses, str) else list(uses)
     name = f"serve-{product or 'default'}" if id is None else id
 

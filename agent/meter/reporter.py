@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from wattribute.agent.client import AgentUnreachable
+from wattribute.agent.client import AgentRefused, AgentUnreachable
 from wattribute.agent.core.errors import WattributeError
 from wattribute.agent.meter.account_file import AccountFile
 from wattribute.agent.meter.billing import Billing
@@ -162,8 +162,10 @@ class Reporter:
             answer = self._job.tell_units(EXIT_S if self._exiting else CALL_S, **fields)
         except AgentUnreachable:
             raise
-        except WattributeError:  # the job is over there, or unknown
-            if self._exiting or not self._job.rejoin(CALL_S):
+        except WattributeError as error:
+            if isinstance(error, AgentRefused) and error.code == "unavailable":  # not now
+                raise AgentUnreachable(str(error)) from error
+            if self._exiting or not self._job.rejoin(CALL_S):  # as the job is over there, or unknown
                 raise
             self._agent = self._socket()
             answer = self._job.tell_units(CALL_S, **fields)

@@ -101,6 +101,17 @@ def test_a_request_that_no_row_was_of_is_unknown_but_one_without_length_took_not
     assert (running.settled, running.energy_uj) == (False, None)
 
 
+def test_a_window_that_nobody_tells_of_is_left_out_and_said() -> None:
+    bills = Bills(all_have=True)
+    before, after = bill("1", end=30), bill("2", begin=20, end=40)
+    for one in (before, after):
+        bills.add(one)
+    bills.skip(20)
+    assert bills.settle(40, [Row("a", amounts(300), 0)]) == [before, after]
+    assert (before.energy_uj, after.energy_uj) == (100, 200)
+    assert (before.short, after.short) == (True, False)
+
+
 def test_so_many_receipts_are_kept() -> None:
     bills = Bills(all_have=True, kept=2)
     for number in range(3):
