@@ -10,7 +10,6 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from typing import Any
 
 from wattribute.agent.client import AgentRefused, AgentUnreachable
@@ -260,7 +259,8 @@ class _Account:
         served: list[dict[str, Any]] = []
         room = _SERVED_BYTES
         for at in (*places, *changed):
-            one = asdict(report.served[at])
+            row = report.served[at]
+            one = {"tenant": row.tenant, "requests": row.requests, "aborted": row.aborted, "units": dict(row.units)}
             room -= len(json.dumps(one))
             if room < 0 and at not in places:
                 break
