@@ -31,8 +31,8 @@ class Estimate(NamedTuple):
     """What a running request took so far, at the rate of the last window: uJ, and grams CO2e of JSC^e and ASC^e."""
 
     energy_uj: int
-    jsce: float
-    asce: float
+    jsce_gco2e: float
+    asce_gco2e: float
 
 
 class Billing:

@@ -65,7 +65,7 @@ class Telling:
             if found is None:
                 return f'"{name}";settled=?0'
             energy_uj = min(found.energy_uj, _INTEGER_MAX)
-            jsce_ng, asce_ng = _nanograms(found.jsce), _nanograms(found.asce)
+            jsce_ng, asce_ng = _nanograms(found.jsce_gco2e), _nanograms(found.asce_gco2e)
             return f'"{name}";energy-uj={energy_uj};jsce-ng={jsce_ng};asce-ng={asce_ng};settled=?0'
         except Exception:  # noqa: BLE001 - the response goes on without
             tell("telling of a receipt")

@@ -214,3 +214,47 @@ def test_names_that_cant_be_are_made_fit(agent: AgentOnSocket, caplog: pytest.Lo
     assert wattribute.meter("").job.product_id == "default"
     assert wattribute.meter("_a").job.id.startswith("serve-_a")
     assert "can't be used as it is" in caplog.text
+
+
+def test_two_meters_of_one_product_in_one_process_are_two_workers(agent: AgentOnSocket, node: MeteredNode) -> None:
+    first, second = wattribute.meter("llama"), wattribute.meter("llama", receipts=True)
+    first.begin("a").end()
+    until(lambda: node.reports)
+    with second.request(tenant="b") as request:
+        time.sleep(0.01)
+    assert request.receipt is not None
+    until(lambda: request.receipt and request.receipt.settled)
+    assert node.served == {"a": 1, "b": 1}
+    assert node.asked  # the one that doesn't report
+    assert node.billed_uj["b"] == request.receipt.energy_uj
+    first.stop()
+    until(lambda: node.ends)
+    second.begin("b").end()
+    until(lambda: node.served == {"a": 1, "b": 2})
+    second.stop()
+    until(lambda: len(node.ends) == 2)
+
+
+def test_a_receipt_is_for_those_that_ask_and_says_what_is_open(agent: AgentOnSocket, node: MeteredNode) -> None:
+    node.price, node.retraining_open = ("token", 1e9), True
+    with wattribute.meter("llama") as meter:
+        until(lambda: node.reports)
+        with meter.begin("a") as without, meter.begin("a", receipt=True) as request:
+            time.sleep(0.02)
+            request.add(token=3)
+        assert without.receipt is None
+        assert meter.receipt(without.id) is None
+        until(lambda: request.receipt and request.receipt.energy_uj is not None)
+        receipt = request.receipt
+    assert receipt is not None
+    assert receipt.energy_uj == pytest.approx(node.billed_uj["a"] / 2, rel=0.1)
+    assert receipt.units == {"token": 3.0}
+    assert receipt.energy_j is not None
+    assert receipt.terms["operation"] == receipt.energy_uj / 1e9
+    assert receipt.terms["product"] == pytest.approx(3 + 7 * receipt.energy_uj / 1e9)
+    assert receipt.terms["retraining"] is None
+    assert (receipt.settled, receipt.retraining_open, receipt.aborted) == (False, True, False)
+    assert any("retraining" in note for note in receipt.notes)
+    assert any("1 gCO2e for each token" in note for note in receipt.notes)
+    assert receipt.asce_gco2e is not None
+    assert receipt.jsce_gco2e == pytest.approx(6 * receipt.energy_uj / 1e9)  # operation, cooling, platform

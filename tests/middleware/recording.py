@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 
 class Estimate(NamedTuple):
     energy_uj: int
-    jsce: float
-    asce: float
+    jsce_gco2e: float
+    asce_gco2e: float
 
 
 class RecordedReceipt:
