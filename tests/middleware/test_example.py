@@ -69,4 +69,5 @@ def test_the_example_bills_its_requests(port: int) -> None:
     assert receipt["energy_uj"] > 0
     assert receipt["units"] == {"word": 4000}
     assert (receipt["product_id"], receipt["tenant"], receipt["aborted"]) == ("shout", "/shout/{times}", False)
+    assert ";energy-uj=" in get(port, "/shout?text=again")[2]  # there is a rate by now
     assert get(port, "/healthz")[2] == ""
