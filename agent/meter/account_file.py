@@ -127,15 +127,37 @@ class AccountFile:
         """A bound method to call before this process loses its slot, by `close`."""
         self._detach.append(weakref.WeakMethod(method))
 
-    def close(self) -> None:
-        """Gives the slot back; what was in it is for the reporter to take in. Later counts reach nobody."""
+    def leave(self) -> None:
+        """Gives the slot back, and the reporter's part: what was in it is for the reporter to take in.
+
+        Whoever leaves then asks `left_over`: another one may have done so after the last look of who reported.
+        """
         for reference in self._detach:
             method = reference()
             if method is not None:
                 method()
         if self._slot is not None:
             self.memory.give(layout.LOCK_SLOT + self._slot, self)
+        self._slot = None
+        self.resign()
+
+    def resign(self) -> None:
+        """Another one may report."""
+        self._reporting = None
         self.memory.give(layout.LOCK_REPORTER, self)
+
+    def left_over(self) -> bool:
+        """Whether there are counts of a worker that is gone, which nobody has taken in yet."""
+        memory = self.memory
+        for slot in range(layout.SLOTS):
+            if self._word(layout.slot_at(slot)) > taken_in(memory, slot) and memory.take(layout.LOCK_SLOT + slot, self):
+                memory.give(layout.LOCK_SLOT + slot, self)
+                return True
+        return False
+
+    def close(self) -> None:
+        """Leaves for good: later counts reach nobody."""
+        self.leave()
         self._path = None
         self._enter(anonymous())
 

@@ -31,6 +31,7 @@ _REFUSED_S = 30.0
 _LINE_BYTES = 60_000  # of the 64 KiB that the socket takes
 _SERVED_BYTES = 20_000
 _LEAST_ROWS = 8
+_LEAVING = 4  # reports of one that leaves: its own, and of those that left meanwhile
 
 
 class Reporter:
@@ -122,8 +123,8 @@ class Reporter:
         """Tells what was served, or only asks; then settles."""
         agent = self._socket()
         if agent is not None and agent != self._agent:  # it was restarted, with its state or without
-            if self._job.rejoin(CALL_S):
-                self._account.forgotten()
+            self._job.rejoin(CALL_S)
+            self._account.forgotten()  # of what was told last, its state may not have all
             self._agent = agent
         if time.monotonic() < self._quiet_until_s and not self._exiting:
             return
@@ -190,10 +191,23 @@ class Reporter:
                 self._guarded("reporting what was served", self._turn)
             self.billing.finish()
         finally:
+            self._guarded("telling what others left", self._leave)
             self._job.stop()
             self._file.close()
             if not self._exiting:
                 atexit.unregister(self._at_exit)
+
+    def _leave(self) -> None:
+        """The last to leave tells: of two that end at once, one has told before the other has counted all."""
+        self.counting = False
+        self._file.leave()
+        for _ in range(_LEAVING):
+            if not self._file.left_over() or not self._file.is_reporter():
+                break
+            try:
+                self._report()
+            finally:
+                self._file.resign()
 
 
 class _Account:
