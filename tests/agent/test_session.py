@@ -475,6 +475,6 @@ print(json.dumps([receipt.to_dict()["cpu_s"], receipt.energy_uj]))
 
 
 def test_import_is_lazy_and_lists_what_there_is() -> None:
-    assert dir(wattribute) == ["Receipt", "__version__", "job", "track"]
+    assert dir(wattribute) == ["Meter", "Receipt", "__version__", "job", "meter", "track"]
     with pytest.raises(AttributeError, match="no attribute 'jbo'"):
         _ = wattribute.jbo
