@@ -1,6 +1,6 @@
 """One thread per serving process: opens the job, and about once per interval tells what was served and asks what for.
 
-Nothing of it is on the path of a request. Whatever happens to the agent, counts stand in the account: what couldn't be
+Nothing of it is on the path of a request but that the first waits for the job: what comes before is in nobody's bill. Whatever happens to the agent, counts stand in the account: what couldn't be
 told is told with the next report, and a report whose answer was lost is sent again as it was.
 """
 
@@ -22,6 +22,7 @@ from wattribute.agent.meter.tally import Tally
 from wattribute.agent.process import here
 from wattribute.agent.session import Job
 
+OPEN_S = 0.2  # the first request waits no longer than a job() does
 START_S = 2.0  # nobody waits for it, and measuring in-process for weeks because an agent was busy once is no bargain
 CALL_S = 0.5
 EXIT_S = 0.2
@@ -55,12 +56,14 @@ class Reporter:
         self._quiet_until_s = float("-inf")
         self._agent: tuple[int, int] | None = None
         self._settled = threading.Condition()
+        self._opened = threading.Event()
         self._thread = threading.Thread(target=self._run, name="wattribute-meter", daemon=True)
 
     def start(self) -> None:
-        """Begins; the job is opened in the thread."""
+        """Begins; the job is opened in the thread, which is waited for 200 ms at most."""
         atexit.register(self._at_exit)
         self._thread.start()
+        self._opened.wait(OPEN_S)
 
     def stop(self) -> None:
         """Sends the last report and ends the job: waits 200 ms for that, then it goes on by itself."""
@@ -112,9 +115,15 @@ class Reporter:
     def _open(self) -> None:
         self._job.start_s = START_S
         self._job.in_process = not self._file.shared
-        self._job.start()
+        try:
+            self._job.start()
+        finally:
+            self._opened.set()
+        self.billing.open_unix_ns = time.time_ns()
         # Last in, first out: at exit the last report comes before the end of the job and of what measures it.
+        # Its end is told here alone: an agent that doesn't answer would cost the exit its 200 ms twice.
         atexit.unregister(self._at_exit)
+        atexit.unregister(self._job.stop)
         atexit.register(self._at_exit)
         self._agent = self._socket()
         self._turn()
