@@ -58,7 +58,9 @@ class RunningAgent:
         self._log = (folder / "agent.log").open("ab")
         places = {"WATTRIBUTE_CONFIG": self._config, "WATTRIBUTE_AGENT__SOCKET": self.socket}
         clean = {k: v for k, v in os.environ.items() if not k.startswith(("WATTRIBUTE", "SLURM", "TORCHELASTIC"))}
-        self.environment = {**clean, **{k: str(v) for k, v in places.items()}, "XDG_STATE_HOME": str(folder / "home")}
+        (runtime := folder / "runtime").mkdir(mode=0o700, exist_ok=True)  # where meters have their accounts
+        places |= {"XDG_STATE_HOME": folder / "home", "XDG_RUNTIME_DIR": runtime}
+        self.environment = {**clean, **{k: str(v) for k, v in places.items()}}
 
     @property
     def pid(self) -> int:
