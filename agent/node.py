@@ -147,6 +147,7 @@ class Node:
         self._climate.meet(live)
         if not was_running:
             live.unattributed_uj = sum(self.books.unattributed_uj.values())
+            self.serving.resume(live)
         self._edge = True
         notes = self._dues.notes(live)
         for note in notes:

@@ -85,6 +85,12 @@ class Serving:
             ),
         )
 
+    def resume(self, live: LiveJob) -> None:
+        """A job runs again. If it was metered, what it uses waits for its meter from the beginning on."""
+        job = live.entry.job
+        if live.metered is not None and job.id not in self._accounts and job.product_id in self._products:
+            self._accounts[job.id] = self._account(live, self._products[job.product_id])
+
     def tick(self, now_ns: int, done: Sequence[Entry]) -> None:
         """After the books' tick: settles what can be. `done` are the jobs that have just left the books."""
         if not self._accounts:
@@ -168,16 +174,18 @@ class Serving:
 
     def _open(self, live: LiveJob, report: Report, now_ns: int) -> Account:
         """The account of a job that is reported of for the first time, if the report holds. Raises Refused."""
-        job, cpus, products = live.entry.job, self._books.rules.cpus, self._books.taxes.products
-        unit = self._unit(job.product_id)
+        job = live.entry.job
         if job.product_id not in self._products and len(self._products) >= PRODUCTS_MAX:
             raise Refused(f"more than {PRODUCTS_MAX} products have metered requests: give the job one that is known")
         product = self._products.get(job.product_id) or ServedProduct(job.product_id, self._tenants_max)
-        Account(product, unit, live.uid, cpus, now_ns).check(report, now_ns)
+        Account(product, self._unit(product.id), live.uid, self._books.rules.cpus, now_ns).check(report, now_ns)
         self._products[job.product_id] = product
-        account = Account.open(product, unit, live.uid, cpus, live.entry, self._books.at_ns, products, live.metered)
-        self._accounts[job.id] = account
+        account = self._accounts[job.id] = self._account(live, product)
         return account
+
+    def _account(self, live: LiveJob, product: ServedProduct) -> Account:
+        unit, cpus, products = self._unit(product.id), self._books.rules.cpus, self._books.taxes.products
+        return Account.open(product, unit, live.uid, cpus, live.entry, self._books.at_ns, products, live.metered)
 
     def _product(self, product_id: str) -> ServedProduct:
         return self._products.setdefault(product_id, ServedProduct(product_id, self._tenants_max))

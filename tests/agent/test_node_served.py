@@ -105,6 +105,32 @@ def test_a_refused_first_report_opens_nothing(bench: MeteredBench) -> None:
     assert bench.look_at_requests() == {}
 
 
+def test_a_job_that_runs_again_waits_for_its_meter_from_the_beginning(bench: MeteredBench) -> None:
+    """Every page adds up, also before the first report of its new life, over a restart and where none comes."""
+    bench.open(PRODUCTS)
+    bench.tick()
+    worker, meter = bench.serving("serve-llm", "llm")
+    for life in range(3):
+        bench.sim.burn(worker, 900)
+        bench.tick(1)
+        before = bench.look_at_requests("serve-llm")["llm"]
+        if life:
+            assert before.unsettled_uj > 10_000_000
+        if life < 2:
+            meter.serve(a=1).report(0.5)
+        bench.end("serve-llm", worker.pid)
+        bench.tick(1)
+        shown = bench.look_at_requests("serve-llm")["llm"]
+        assert shown.unsettled_uj == 0
+        if life:
+            bench.restart()
+        worker = bench.sim.fork("/serving")
+        bench.start("serve-llm", worker.pid, product_id="llm")
+        bench.look_at_requests("serve-llm")
+    assert shown.tenants["a"].units["request"] == 2 * MICRO
+    assert shown.tenants["a"].energy_uj == before.tenants["a"].energy_uj
+
+
 def test_the_answer_tells_what_the_windows_were_billed(bench: MeteredBench) -> None:
     bench.open(PRODUCTS)
     bench.tick()
