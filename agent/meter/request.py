@@ -1,5 +1,6 @@
 """A request as its server holds it. What it can do while it is in flight is in tally.py, which makes them."""
 
+import os
 import threading
 from collections.abc import Mapping
 from types import TracebackType
@@ -141,6 +142,15 @@ class Detailed(Request):
     units: dict[str, float]
     v_begin: float
     v_end: float | None
+
+
+def _after_fork() -> None:
+    global _naming
+    _naming = threading.Lock()  # another thread of the parent may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 __all__ = ["Detailed", "Request", "Row"]

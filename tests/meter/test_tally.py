@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from wattribute.agent.meter import request as requests_of
 from wattribute.agent.meter.account_file import AccountFile
 from wattribute.agent.meter.report import Report, Row
 from wattribute.agent.meter.tally import Tally
@@ -433,6 +434,16 @@ def test_a_request_that_is_open_at_a_fork_is_the_parents() -> None:
     open_light.end()
     open_detailed.end()
     assert rows(report_of(file, clock.now_ns))["acme"].requests == 2
+
+
+def test_a_fork_while_a_request_is_named_leaves_the_child_its_names() -> None:
+    _, _, tally = new()
+    with requests_of._naming:
+        child = os.fork()
+        if child == 0:
+            signal.alarm(5)
+            os._exit(0 if tally.begin().id else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_after_a_close_requests_are_counted_for_nobody() -> None:
