@@ -243,7 +243,7 @@ def test_a_signal_in_the_path_leaves_it_whole(monkeypatch: pytest.MonkeyPatch) -
         for _ in range(200):
             with suppress(Stop):
                 armed = True
-                while True:
+                while armed:  # until it came, be it into a finalizer, where it is lost
                     tally.begin().end()
                     ended += 1
     finally:
