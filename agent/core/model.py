@@ -278,7 +278,7 @@ class ServedTotals:
 
 
 # Upper ends of the histogram of what single requests took: 1 mJ to 100 kJ; what is above has a bucket of its own.
-BUCKETS_UJ: tuple[int, ...] = (*tuple(m * 10 ** e for e in range(3, 11) for m in (1, 3)), 10 ** 11)
+BUCKETS_UJ: tuple[int, ...] = (*tuple(m * 10**e for e in range(3, 11) for m in (1, 3)), 10**11)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, TypeAlias, cast
+from typing import Literal, NamedTuple, TypeAlias
 
 from wattribute.agent.core.accounting import sums_ng
 from wattribute.agent.core.model import TERM_SLOT, TERMS, ServedTotals, Term
@@ -51,9 +51,7 @@ def parse(name: str) -> ServedName | None:
     kind, *parts = name.split(".")
     if kind not in KINDS or not 2 <= len(parts) <= 3:
         return None
-    return ServedName(
-        cast(Kind, kind), *(_CODE.sub(lambda found: chr(int(found[1].lstrip("u"), 16)), part) for part in parts)
-    )
+    return ServedName(kind, *(_CODE.sub(lambda found: chr(int(found[1].lstrip("u"), 16)), part) for part in parts))
 
 
 def named(totals: ServedTotals) -> dict[str, int]:
@@ -159,7 +157,7 @@ def served_record(product_id: str, amounts: Iterable[tuple[str, int]]) -> Served
             units=dict(sums.get(("units", whose), ())) if kind == "request" else {},
             aborted=counts[ABORTED],
             energy_uj=counts[ENERGY],
-            terms_ng={cast(Term, what): ng for what, ng in counts.items() if what in TERM_SLOT},
+            terms_ng={what: ng for what, ng in counts.items() if what in TERM_SLOT},
         )
 
     return ServedRecord(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from wattribute.agent.core.model import BUCKETS_UJ
 from wattribute.agent.meter.account_file import AccountFile
 from wattribute.agent.meter.bills import PLACES, V_PER_NS, Bill, Bills, Price, Row
-from wattribute.agent.meter.receipts import SCHEMA, RequestReceipt, grams_of
+from wattribute.agent.meter.receipts import SCHEMA, RequestReceipt, bounds_of, grams_of
 from wattribute.agent.meter.request import Detailed, Request
 from wattribute.agent.meter.tally import Tally
 from wattribute.agent.process import rfc3339
@@ -23,6 +23,7 @@ _NG_PER_G = 1e9
 _OPEN = "not settled yet: the window in which it ended isn't"
 _UNKNOWN = "what it took isn't known: the agent was away, or lost the window of it"
 _SHORT = "a part of what it took isn't known: the agent was restarted before it told of it"
+_EARLY = "it began before its job was measured: what it took until then is in nobody's bill"
 _NOBODY = "nobody measures the job now: what it took is known when somebody does"
 _RETRAINING = "retraining: what its interval comes to is billed to the tenant when it is over; it is in no sum here"
 
@@ -40,6 +41,8 @@ class Billing:
 
     def __init__(self, file: AccountFile, tally: Tally, job: Job, *, all_have: bool) -> None:
         self.seen_ns = _boottime_ns()
+        self.open_unix_ns: int | None = None  # since when the job is measured
+        self.of_job: Mapping[str, Any] | None = None  # the job's own receipt, as JSON has it, a while ago
         self._file = file
         self._tally = tally
         self._job = job
@@ -54,6 +57,12 @@ class Billing:
         with self._lock:
             self._hear()
             return len(self._bills) > 0
+
+    @property
+    def any(self) -> bool:
+        """Whether any request has a receipt."""
+        with self._lock:
+            return self._bills.any
 
     def take(self, answer: Mapping[str, Any]) -> None:
         """What the agent says of windows that were settled since it was asked last."""
@@ -162,6 +171,8 @@ class Billing:
             notes = [_UNKNOWN]
         if bill.short and amounts is not None:
             notes.append(_SHORT)
+        if self.open_unix_ns is None or bill.began_ns < self.open_unix_ns:
+            notes.append(_EARLY)
         if price is not None and amounts is not None:
             served = _served(bill, price.unit)
             terms_ng["product"] = amounts[-1] + round(served * price.ng)
@@ -173,6 +184,7 @@ class Billing:
         if self._job.agent_path is None and not self._job.measured_here:
             notes.append(_NOBODY)
         ended_ns = bill.ended_ns
+        grams = grams_of(terms_ng)
         return {
             "schema": SCHEMA,
             "request_id": bill.id,
@@ -187,7 +199,9 @@ class Billing:
             "units": dict(bill.units),
             "energy_uj": None if amounts is None else amounts[0],
             "energy_j": None if amounts is None else amounts[0] / 1e6,
-            "gco2e": grams_of(terms_ng),
+            "gco2e": grams,
+            "quality": None if self.of_job is None else self.of_job["quality"],
+            "bounds": None if self.of_job is None else bounds_of(grams, self.of_job),
             "basis": "in-process" if self._job.measured_here else "daemon",
             "settled": bill.settled and not retraining_open,
             "retraining_open": retraining_open,

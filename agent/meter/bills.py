@@ -161,6 +161,11 @@ class Bills:
         """How many wait for a window."""
         return sum(map(len, self._open.values()))
 
+    @property
+    def any(self) -> bool:
+        """Whether there is one, open or ended."""
+        return bool(self._by_id)
+
     def find(self, request_id: str) -> Bill | None:
         return self._by_id.get(request_id)
 

@@ -1,7 +1,8 @@
 """meter(): the requests of a serving process, each with its part of the energy and carbon of the process.
 
 On the path of a request only its tally runs (tally.py). The first one starts one thread per process, which opens the
-job that all worker processes of the product are members of, and tells the agent what they served.
+job that all worker processes of the product are members of, and tells the agent what they served; it waits for the job
+(200 ms at most), so that what it takes is measured from its beginning.
 """
 
 import os
@@ -83,7 +84,7 @@ class Meter:
         return None if self._reporter is None else self._reporter.billing.estimate(request)
 
     def start(self) -> Self:
-        """Opens the job now rather than at the first request; in a thread, so it waits for nothing. Returns itself."""
+        """Opens the job now rather than at the first request: 200 ms at most, as for job(). Returns itself."""
         if not self._stopped:
             self._started()
         return self

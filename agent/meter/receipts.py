@@ -109,6 +109,21 @@ class RequestReceipt:
         return str(self._parts["basis"])
 
     @property
+    def quality(self) -> dict[str, float] | None:
+        """What part of the job's energy was measured, integrated and modelled; None before that is known."""
+        value = self._parts["quality"]
+        return None if value is None else dict(value)
+
+    @property
+    def bounds(self) -> dict[str, Any] | None:
+        """Between which grams each sum and term lies, as far as the job's own do; None before that is known.
+
+        They say how far off the energy and its carbon may be, not how else the requests might share it.
+        """
+        value: dict[str, Any] | None = self.to_dict()["bounds"]
+        return value
+
+    @property
     def settled(self) -> bool:
         """False while something is open; asking for the receipt again later has it."""
         return bool(self._parts["settled"])
@@ -147,12 +162,24 @@ class RequestReceipt:
             *([("units", units)] if units else []),
             ("energy", joules_text(self.energy_uj)),
             *((_NAMES[name], grams_text(self._grams(name))) for name in SUMS),
-            ("basis", self.basis + ("" if self.settled else ", not settled yet")),
+            *([("bounds", bounds)] if (bounds := self._bounds()) else []),
+            ("basis", self.basis + self._made_of() + ("" if self.settled else ", not settled yet")),
             *(("note", note) for note in self.notes),
         ]
         width = max(len(name) for name, _ in lines)
         head = f"wattribute receipt of a request: {self.request_id}"
         return "\n".join([head, *(f"  {name:<{width}}  {text}" for name, text in lines)])
+
+    def _bounds(self) -> str:
+        for name in ("asce", "jsce"):
+            ends = (self._parts["bounds"] or {}).get(name)
+            if ends is not None:
+                return f"{_NAMES[name]} {grams_text(ends[0])} to {grams_text(ends[1])}"
+        return ""
+
+    def _made_of(self) -> str:
+        quality = self.quality or {}
+        return "".join(f", {ratio:.0%} {name}" for name, ratio in quality.items() if ratio)
 
     def _grams(self, name: str) -> float | None:
         value = self._parts["gco2e"][name]
@@ -168,4 +195,26 @@ def grams_of(terms_ng: Mapping[str, int | None]) -> dict[str, float | None]:
     return grams
 
 
-__all__ = ["SCHEMA", "RequestReceipt", "grams_of"]
+def bounds_of(grams: Mapping[str, float | None], job: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Between which grams a request's terms lie: each as far off as the same term of the job, whose receipt `job` is.
+
+    Worst cases, so they add; None where the job has none, a sum None where one of its terms isn't known.
+    """
+    known, bands = job["gco2e"], (job["bounds"] or {}).get("terms")
+    if bands is None:
+        return None
+    terms: dict[str, list[float] | None] = {}
+    for term in TERMS:
+        central, whole, band = grams[term], known[term], bands[term]
+        if central is None or band is None:
+            terms[term] = None
+        else:
+            terms[term] = [central * end / whole if whole else central for end in band]
+    found: dict[str, Any] = {"terms": terms}
+    for name, parts in _PARTS.items():
+        ends = [terms[term] for term in parts]
+        found[name] = None if None in ends else [sum(end[side] for end in ends if end) for side in (0, 1)]
+    return found
+
+
+__all__ = ["SCHEMA", "RequestReceipt", "bounds_of", "grams_of"]

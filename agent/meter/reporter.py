@@ -1,7 +1,8 @@
 """One thread per serving process: opens the job, and about once per interval tells what was served and asks what for.
 
-Nothing of it is on the path of a request but that the first waits for the job: what comes before is in nobody's bill. Whatever happens to the agent, counts stand in the account: what couldn't be
-told is told with the next report, and a report whose answer was lost is sent again as it was.
+Nothing of it is on the path of a request but that the first waits for the job: what comes before is in nobody's bill.
+Whatever happens to the agent, counts stand in the account: what couldn't be told is told with the next report, and a
+report whose answer was lost is sent again as it was.
 """
 
 import atexit
@@ -28,6 +29,7 @@ CALL_S = 0.5
 EXIT_S = 0.2
 WAIT_MAX_S = 5.0
 _INTERVAL_S = 1.0
+_JOB_S = 10.0  # so old may be what receipts say of the job: how it is measured, how far off that may be
 _REFUSED_S = 30.0
 _LINE_BYTES = 60_000  # of the 64 KiB that the socket takes
 _SERVED_BYTES = 20_000
@@ -57,6 +59,7 @@ class Reporter:
         self._agent: tuple[int, int] | None = None
         self._settled = threading.Condition()
         self._opened = threading.Event()
+        self._job_read_s = float("-inf")
         self._thread = threading.Thread(target=self._run, name="wattribute-meter", daemon=True)
 
     def start(self) -> None:
@@ -140,6 +143,10 @@ class Reporter:
         told = self._file.is_reporter() and self._report()
         if not told and self.billing.waiting():
             self._ask()
+        now_s = time.monotonic()
+        if self.billing.any and now_s - self._job_read_s >= _JOB_S and not self._exiting:
+            self._job_read_s = now_s
+            self.billing.of_job = self._job.so_far.to_dict()
         with self._settled:
             self._settled.notify_all()
 
