@@ -5,6 +5,7 @@ job that all worker processes of the product are members of, and tells the agent
 (200 ms at most), so that what it takes is measured from its beginning.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -208,6 +209,10 @@ def _place(job_id: str) -> Path | None:
     """
     client = Client.find(os.environ)
     if client is None:
+        # Of the in-process engine's start the imports are the longest part: here no request waits for them, and what
+        # forks workers has them once for all.
+        with contextlib.suppress(ImportError):
+            import wattribute.agent.opening  # noqa: F401
         return None
     client.close()
     return account_path(job_id, client.path, os.environ)

@@ -152,7 +152,9 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
         def add(self, units: Mapping[str, float] | None = None, /, **more: float) -> None:
             row = self._row
             if not row.over:
-                add(row, {**units, **more} if units is not None and more else more if units is None else units, None)
+                if units is not None:
+                    add(row, units, None)
+                add(row, more, None)
 
         def __del__(self) -> None:
             dropped(self)
@@ -202,7 +204,9 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
         def add(self, units: Mapping[str, float] | None = None, /, **more: float) -> None:
             row = self._row
             if not row.over:
-                add(row, {**(units or {}), **more}, self.units)
+                if units is not None:
+                    add(row, units, self.units)
+                add(row, more, self.units)
 
         def __exit__(
             self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -105,6 +105,10 @@ class Request:
         receipt_of = self._row.tally.receipt_of
         return None if receipt_of is None else receipt_of(self)
 
+    def __repr__(self) -> str:
+        tenant = f" of tenant {self.tenant!r}" if self.tenant else ""
+        return f"<wattribute request {self.id!r}{tenant}, {'ended' if self._row.over else 'in flight'}>"
+
     def __enter__(self) -> Self:
         return self
 

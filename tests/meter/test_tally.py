@@ -308,9 +308,12 @@ def test_units_that_are_no_amount_are_left_out(amount: Any) -> None:
 def test_what_is_no_mapping_costs_nobody_an_answer() -> None:
     file, clock, tally = new()
     for units in (5, "tokens", ["a"], object()):
-        tally.begin().end(units)  # type: ignore[arg-type]
-    assert rows(report_of(file, clock.now_ns))[""].requests == 4
-    assert tally.refused >= 4
+        for request in (tally.begin(), tally.begin(receipt=True)):
+            request.add(units, steps=1)  # type: ignore[arg-type]
+            request.end(units)  # type: ignore[arg-type]
+    row = rows(report_of(file, clock.now_ns))[""]
+    assert (row.requests, dict(row.units)) == (8, {"steps": 8})
+    assert tally.refused >= 16
 
 
 def test_a_ninth_kind_of_unit_is_left_out() -> None:
@@ -392,7 +395,9 @@ def test_ids_are_unique_and_stay() -> None:
     assert len(set(ids)) == 3
     assert all(name.startswith(file.token[:8]) and len(name) <= 48 for name in ids)
     for request in requests:
+        assert repr(request) == f"<wattribute request {request.id!r}, in flight>"
         request.end()
+        assert repr(request) == f"<wattribute request {request.id!r}, ended>"
     assert [request.id for request in requests] == ids
 
 
