@@ -21,6 +21,7 @@ from wattribute.agent.core.model import (
     QUALITIES,
     TERM_SLOT,
     TERMS,
+    Term,
     energy_slot,
 )
 from wattribute.agent.core.products import MICRO, REQUEST, Product
@@ -37,7 +38,10 @@ SENDERS_MAX = 64
 _IDLE_SLOTS = tuple(energy_slot(kind, "idle", quality) for kind in DOMAIN_KINDS for quality in QUALITIES)
 _BY_TIME = ("operation", "cooling", "platform", "hardware", "overhead_hardware", "product")
 _RAW_SLOTS = (*(TERM_SLOT[term] for term in TERMS if term in _BY_TIME), CPU_NS_SLOT, TERM_SLOT["retraining"])
-_PRODUCT_COLUMN, _CPU_COLUMN = COLUMNS - 2, COLUMNS - 1
+_OVERHEAD_COLUMN, _PRODUCT_COLUMN, _CPU_COLUMN = COLUMNS - 3, COLUMNS - 2, COLUMNS - 1
+_OVERHEAD_HARDWARE = 1 + TERMS.index("overhead_hardware")
+_PAID: tuple[Term, ...] = ("product", "retraining", "overhead_hardware")
+_NOTHING_PAID = (0,) * len(_PAID)
 
 
 class Account:
@@ -54,7 +58,7 @@ class Account:
         self._settled: Sequence[int] = (0,) * COLUMNS  # amounts since the account began
         self._track = Track(at_ns, self._settled)
         self._raw = [0] * (COLUMNS + 1)  # the job's own totals at the last tick, with retraining
-        self._paid_ng: dict[str, int] = {}  # of those, product tax by payee
+        self._paid_ng: dict[str, tuple[int, ...]] = {}  # of those, by payee, in the order of _PAID
         self._senders: dict[str, Sender] = {}
         self._served: dict[str, dict[str, int]] = {}  # by unit and tenant, since the account began
         self._split_at: dict[str, dict[str, int]] = {}  # what of it a tax was split by already: payees, "" retraining
@@ -82,7 +86,7 @@ class Account:
                 account.tick(at_ns, entry, products)
             return account
         account = cls(product, unit, uid, cpus, max(at_ns, entry.started_ns))
-        account._raw, account._paid_ng = _raw(entry), _product_taxes(entry)
+        account._raw, account._paid_ng = _raw(entry), _paid(entry)
         product.idle(now - then for now, then in zip(bill_of(entry), metered or NO_BILL, strict=True))
         return account
 
@@ -126,16 +130,21 @@ class Account:
         raw = _raw(entry)
         more = [now - then for now, then in zip(raw, self._raw, strict=True)]
         self._raw = raw
-        for payee, paid_ng in _product_taxes(entry).items():
-            paid_now_ng = paid_ng - self._paid_ng.get(payee, 0)
+        retrained_ng = 0
+        for payee, paid_ng in _paid(entry).items():
+            before_ng = self._paid_ng.get(payee, _NOTHING_PAID)
+            product_ng, retraining_ng, hardware_ng = (now - then for now, then in zip(paid_ng, before_ng, strict=True))
             self._paid_ng[payee] = paid_ng
             product = products.get(payee)
-            if paid_now_ng and product is not None and product.amortise == "units":
+            if product_ng and product is not None and product.amortise == "units":
                 # It fell due with the units that were reported since the last tick, whenever they were served.
-                more[_PRODUCT_COLUMN] -= paid_now_ng
-                self._split_by_units(payee, product.unit, paid_now_ng, PRODUCT)
+                more[_PRODUCT_COLUMN] -= product_ng
+                self._split_by_units(payee, product.unit, {PRODUCT: product_ng})
+            if retraining_ng:  # an interval is over: the hardware came with it, and is of no moment either
+                retrained_ng += hardware_ng
         if more[-1]:
-            self._split_by_units("", REQUEST, more[-1], RETRAINING)
+            more[_OVERHEAD_COLUMN] -= retrained_ng
+            self._split_by_units("", REQUEST, {RETRAINING: more[-1], _OVERHEAD_HARDWARE: retrained_ng})
         more[_CPU_COLUMN] = max(0, more[_CPU_COLUMN])
         self._track.add(at_ns, [then + added for then, added in zip(self._track.last[1], more, strict=False)])
         self._settle(self._horizon_ns(at_ns))
@@ -182,7 +191,8 @@ class Account:
         account._settled = settled
         account._track = Track(settled_ns, settled)
         account._track.add(saved["last"][0], saved["last"][1:])
-        account._raw, account._paid_ng = list(saved["raw"]), dict(saved["paid_ng"])
+        account._raw = list(saved["raw"])
+        account._paid_ng = {payee: tuple(paid_ng) for payee, paid_ng in saved["paid_ng"].items()}
         account._served = {unit: dict(tenants) for unit, tenants in saved["served"].items()}
         account._split_at = {key: dict(tenants) for key, tenants in saved["split_at"].items()}
         account._senders = {token: Sender.restore(one, settled_ns) for token, one in saved["senders"].items()}
@@ -314,18 +324,22 @@ class Account:
                 self.product.stage(stage, bill)
         sender.finish(window)
 
-    def _split_by_units(self, key: str, unit: str, amount_ng: int, place: int) -> None:
-        """What fell due at once goes to the tenants by what was reported since the last such amount; nothing: idle."""
+    def _split_by_units(self, key: str, unit: str, amounts_ng: Mapping[int, int]) -> None:
+        """What fell due at once, by place of a bill, goes to the tenants by what was reported since the last such
+        amounts; nothing: idle.
+        """
         served, before = self._served.get(unit, {}), self._split_at.get(key, {})
         more = {name: micro - before.get(name, 0) for name, micro in served.items() if micro > before.get(name, 0)}
-        left_ng = amount_ng
-        for name, part_ng in zip(more, floors(amount_ng, list(more.values()), sum(more.values())), strict=True):
-            left_ng -= part_ng
-            self.product.bill(self.product.tenant(name), _at(place, part_ng))
+        weights = list(more.values())
+        for place, amount_ng in amounts_ng.items():
+            left_ng = amount_ng
+            for name, part_ng in zip(more, floors(amount_ng, weights, sum(weights)), strict=True):
+                left_ng -= part_ng
+                self.product.bill(self.product.tenant(name), _at(place, part_ng))
+            if left_ng:
+                self.product.idle(_at(place, left_ng))
         if more:
             self._split_at[key] = dict(served)
-        if left_ng:
-            self.product.idle(_at(place, left_ng))
 
 
 def shown(name: str) -> str:
@@ -344,8 +358,10 @@ def _raw(entry: Entry) -> list[int]:
     return [sum(values[:ENERGY_SLOTS]) - idle_uj, idle_uj, *(values[slot] for slot in _RAW_SLOTS)]
 
 
-def _product_taxes(entry: Entry) -> dict[str, int]:
-    return {payee: ng for (payee, term), ng in entry.taxes_ng.items() if term == "product"}
+def _paid(entry: Entry) -> dict[str, tuple[int, ...]]:
+    taxes_ng = entry.taxes_ng
+    payees = dict.fromkeys(payee for payee, term in taxes_ng if term in _PAID)
+    return {payee: tuple(taxes_ng.get((payee, term), 0) for term in _PAID) for payee in payees}
 
 
 def _at(place: int, amount_ng: int) -> list[int]:

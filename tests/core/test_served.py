@@ -244,6 +244,23 @@ def test_what_falls_due_by_units_goes_by_what_was_reported_since() -> None:
     assert [totals.idle_ng[i] for i in place] == [0, 9]
 
 
+def test_the_hardware_of_a_retraining_goes_by_what_was_served_as_the_retraining_does() -> None:
+    """Not to whoever is there when the interval ends; a platform's goes by time."""
+    job = Served()
+    place = TERMS.index("overhead_hardware")
+    job.report()
+    job.use(1, 0, overhead_hardware=40)
+    job.report(served=counts(a=3, b=1), shares=[(0, 0, S, S)])
+    assert job.tick().tenants["a"].terms_ng[place] == 40
+    job.use(1, 0, overhead_hardware=60)
+    job.owe("llm", "retraining", 8)
+    job.owe("llm", "overhead_hardware", 400)
+    job.report(served=counts(a=3, b=1), shares=[(0, 1, S, S)])
+    totals = job.tick()
+    assert [totals.tenants[name].terms_ng[place] for name in "ab"] == [40 + 300, 60 + 100]
+    assert [totals.tenants[name].terms_ng[TERMS.index("retraining")] for name in "ab"] == [6, 2]
+
+
 def test_stages_divide_what_requests_were_billed_for() -> None:
     job = Served()
     job.report()
