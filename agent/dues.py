@@ -81,9 +81,10 @@ class Dues:
             self._uncounted.update(new)
             log.warning("%s", uncounted(new))
 
-    def collect(self, jobs: Mapping[str, LiveJob], record: "Record | NoRecord") -> None:
-        """After a tick: what an interval that is over cost jobs that had ended before."""
+    def collect(self, jobs: Mapping[str, LiveJob], record: "Record | NoRecord") -> list[LiveJob]:
+        """After a tick: what an interval that is over cost jobs that had ended before. Returns those still held."""
         late, self._books.late = self._books.late, []
+        billed: list[LiveJob] = []
         for closed in late:
             for job_id in closed.parts:
                 owed = closed.owed(job_id)
@@ -94,8 +95,10 @@ class Dues:
                 self._books.taxes.waive(add_taxes(live.entry.values, live.entry.taxes_ng, owed))
                 live.entry.changed, live.known_meta = True, False
                 live.reopened += 1
+                billed.append(live)
         if self._exchange is not None:
             self._exchange.collect(record)
+        return billed
 
     def open(self, live: LiveJob) -> bool:
         """Whether a tax of an ended job isn't known yet."""

@@ -413,9 +413,10 @@ class Node:
             owner[outcome.domain].note(outcome)
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
                 self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
-        self._dues.collect(self.registry.jobs, self.record)
+        late = self._dues.collect(self.registry.jobs, self.record)
         done = self.books.forget_settled()
         self.serving.tick(now_ns, done)
+        self.serving.late(late)
         news = bool(done) | self._retire(unix_ns)
         used_ns = self._take_used_ns + self.record.used_ns
         due = self._pace.due(now_ns, now_ns - self._taken_ns, used_ns)

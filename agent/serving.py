@@ -3,7 +3,7 @@
 Requests only divide what their job has: nothing here changes a job's totals. Times are CLOCK_BOOTTIME's, in ns.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wattribute.agent.core.books import Books
@@ -105,6 +105,15 @@ class Serving:
                 account.move(self._product(product_id), self._unit(product_id))
             if job_id in over:
                 self._close(job_id, bill_of(entry))
+
+    def late(self, jobs: Iterable[LiveJob]) -> None:
+        """What was billed to jobs that were over already. Of metered ones it is idle: whose it was isn't known now."""
+        for live in jobs:
+            product = self._products.get(live.entry.job.product_id)
+            if live.metered is not None and product is not None:
+                bill = bill_of(live.entry)
+                product.idle(now - then for now, then in zip(bill, live.metered, strict=True))
+                live.metered = bill
 
     def totals(self) -> list[ServedTotals]:
         """What is shown of every product: a copy, as of the last tick."""

@@ -12,6 +12,7 @@ from tests.doubles.powercap import PowercapTree
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.model import TERMS
 from wattribute.agent.core.products import MICRO
+from wattribute.agent.core.served_room import Room
 from wattribute.agent.dispatch import Dispatch
 from wattribute.agent.inprocess import open_engine
 from wattribute.agent.ledger.reader import read_only
@@ -105,6 +106,25 @@ def test_a_refused_first_report_opens_nothing(bench: MeteredBench) -> None:
     assert bench.look_at_requests() == {}
 
 
+def test_reports_past_a_users_room_are_refused_until_there_is_some(bench: MeteredBench) -> None:
+    """Windows that could still be asked for go first; totals are as ever."""
+    bench.open()
+    bench.tick()
+    _, meter = bench.serving("serve-llm", "llm")
+    bench.node.serving._room_entries = Room(40)
+    for _ in range(20):  # 4 entries each, and 3 for each window that is kept
+        meter.serve(a=1).report(0.5, seen_ns=0)
+        bench.tick(1)
+    meter.serve(**{f"t{number}": 1 for number in range(9)})
+    for _ in range(2):
+        with pytest.raises(Refused, match="too much is reported"):
+            meter.report(0.5)
+    meter.requests = {"a": 25}
+    bench.tick(1)
+    meter.report(0.5)
+    assert bench.look_at_requests("serve-llm")["llm"].tenants["a"].units["request"] == 25 * MICRO
+
+
 def test_a_job_that_runs_again_waits_for_its_meter_from_the_beginning(bench: MeteredBench) -> None:
     """Every page adds up, also before the first report of its new life, over a restart and where none comes."""
     bench.open(PRODUCTS)
@@ -129,6 +149,31 @@ def test_a_job_that_runs_again_waits_for_its_meter_from_the_beginning(bench: Met
         bench.look_at_requests("serve-llm")
     assert shown.tenants["a"].units["request"] == 2 * MICRO
     assert shown.tenants["a"].energy_uj == before.tenants["a"].energy_uj
+
+
+def test_what_a_job_owes_after_its_end_is_idle(bench: MeteredBench) -> None:
+    """A retraining whose interval is over later: the page adds up, over a restart and in the job's next life."""
+    bench.open(PRODUCTS)
+    bench.tick()
+    bench.sim.make("/training")
+    training = bench.sim.fork("/training")
+    bench.start("retrain", training.pid, product_id="llm", role="retraining")
+    worker, meter = bench.serving("serve-llm", "llm")
+    for process in (training, worker):
+        bench.sim.burn(process, 400)
+    bench.tick(1)
+    meter.serve(a=1).report(0.5)
+    bench.end("serve-llm", worker.pid)
+    bench.tick(1)
+    retraining = TERMS.index("retraining")
+    assert bench.look_at_requests("serve-llm")["llm"].idle_ng[retraining] == 0
+    bench.restart()
+    bench.tick(900)
+    assert bench.look_at_requests("serve-llm")["llm"].idle_ng[retraining] > 0
+    bench.restart()
+    worker = bench.sim.fork("/serving")
+    bench.start("serve-llm", worker.pid, product_id="llm")
+    bench.look_at_requests("serve-llm")
 
 
 def test_the_answer_tells_what_the_windows_were_billed(bench: MeteredBench) -> None:

@@ -64,11 +64,9 @@ class MeteredBench(FoundBench):
         for job_id in job_ids:
             live = self.node.registry.jobs.get(job_id) or self.node.record.finished(job_id)
             assert live is not None
-            over = live.entry.job.id not in self.node.books.jobs
-            bill = live.metered if over else bill_of(live.entry)
-            product_id = live.entry.job.product_id
-            sums = used.setdefault(product_id, [0] * len(bill_of(live.entry)))
-            used[product_id] = [a + b for a, b in zip(sums, bill or sums, strict=True)]
+            bill = bill_of(live.entry)
+            sums = used.setdefault(live.entry.job.product_id, [0] * len(bill))
+            used[live.entry.job.product_id] = [a + b for a, b in zip(sums, bill, strict=True)]
         for product_id, bill in used.items():
             totals = shown[product_id]
             parts = [[one.energy_uj, *one.terms_ng] for one in totals.tenants.values()]
