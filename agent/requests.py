@@ -10,6 +10,7 @@ import msgspec
 from wattribute.agent.core.model import Origin, Role
 
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=128)]
+Amount = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
 Labels = dict[Name, Annotated[str, msgspec.Meta(max_length=256)]]
 
 
@@ -105,7 +106,7 @@ class Receipts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 
     counts: tuple[Annotated[int, msgspec.Meta(ge=0, le=1 << 60)], ...] = ()
     sum_uj: Annotated[int, msgspec.Meta(ge=0, le=1 << 60)] = 0
-    latest: Annotated[tuple[tuple[int, Name, int, int], ...], msgspec.Meta(max_length=64)] = ()
+    latest: Annotated[tuple[tuple[int, Name, Amount, Amount], ...], msgspec.Meta(max_length=64)] = ()
 
 
 class Units(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="units", tag_field="op", kw_only=True):
@@ -123,7 +124,7 @@ class Units(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="units"
     account: Name
     until_ns: Annotated[int, msgspec.Meta(ge=0, le=1 << 62)] | None = None
     served: Annotated[tuple[Served, ...], msgspec.Meta(max_length=256)] = ()
-    shares: Annotated[tuple[tuple[int, int, int, int], ...], msgspec.Meta(max_length=2048)] | None = None
+    shares: Annotated[tuple[tuple[int, int, Amount, Amount], ...], msgspec.Meta(max_length=2048)] | None = None
     workers: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
     in_flight: Annotated[int, msgspec.Meta(ge=0, le=1 << 40)] = 0
     receipts: Receipts | None = None

@@ -3,6 +3,7 @@
 Requests only divide what their job has: nothing here changes a job's totals. Times are CLOCK_BOOTTIME's, in ns.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from wattribute.agent.core.model import Clock, ServedTotals
 from wattribute.agent.core.products import MICRO, REQUEST, payees, pays_epc
 from wattribute.agent.core.served import NO_BILL, ServedProduct, products_in
 from wattribute.agent.core.served_account import Account, bill_of
+from wattribute.agent.core.served_room import ENTRIES_MAX, PRODUCTS_MAX, Room, Rooms
 from wattribute.agent.core.served_sender import Counts, Receipts, Report
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.ledger.batch import dump
@@ -20,8 +22,6 @@ from wattribute.agent.live import LiveJob
 from wattribute.agent.registry import Registry
 from wattribute.agent.requests import Peer, Served, Units
 
-PRODUCTS_MAX = 1000
-"""So many products may have metered requests: what was shown of one stays for good."""
 COUNT_MAX = 1e18
 ACCOUNTS = "accounts"
 
@@ -36,6 +36,8 @@ class Serving:
         self._tenants_max = tenants_max
         self._products: dict[str, ServedProduct] = {}
         self._accounts: dict[str, Account] = {}
+        self._rooms, self._room_products, self._room_entries = Rooms(), Room(PRODUCTS_MAX), Room(ENTRIES_MAX)
+        self._refused_uids: set[int] = set()  # since the last tick, for want of room
         self._known = False  # the ledger has no account either
 
     def units(self, request: Units, peer: Peer) -> dict[str, Any]:
@@ -102,9 +104,10 @@ class Serving:
             product_id = entry.job.product_id
             account.tick(now_ns, entry, products)
             if product_id != account.product.id:
-                account.move(self._product(product_id), self._unit(product_id))
+                account.move(self._product(product_id, account.product.uid), self._unit(product_id))
             if job_id in over:
                 self._close(job_id, bill_of(entry))
+        self._refused_uids.clear()
 
     def late(self, jobs: Iterable[LiveJob]) -> None:
         """What was billed to jobs that were over already. Of metered ones it is idle: whose it was isn't known now."""
@@ -145,8 +148,9 @@ class Serving:
         The account of a job that doesn't is closed, and what wasn't split of it is idle.
         """
         for product_id in products_in(state):
-            product = self._products[product_id] = ServedProduct(product_id, self._tenants_max)
+            product = ServedProduct(product_id, self._tenants_max, rooms=self._rooms)
             product.restore(state)
+            self._add(product)
         for job_id, saved in state.get(ACCOUNTS, {}).items():
             product = self._products[saved["product_id"]]
             self._accounts[job_id] = Account.restore(product, self._unit(product.id), self._books.rules.cpus, saved)
@@ -173,10 +177,14 @@ class Serving:
     def _report(self, live: LiveJob, report: Report) -> Account:
         """Take a report in; the account begins with the first. Raises Refused."""
         job, now_ns = live.entry.job, self._clock.monotonic_ns()
+        entries = len(report.served) + sum(len(one.units) for _, one in report.served) + len(report.shares or ()) + 1
+        if self._room_entries.left(live.uid) < entries:
+            self._make_room(live.uid, entries)
         account = self._accounts.get(job.id)
         if account is None:
             account = self._open(live, report, now_ns)
         units = account.report(report, now_ns)
+        self._room_entries.take(live.uid, entries)
         if units:
             self._books.taxes.served(job, units, self._clock.time_ns())
         return account
@@ -184,11 +192,13 @@ class Serving:
     def _open(self, live: LiveJob, report: Report, now_ns: int) -> Account:
         """The account of a job that is reported of for the first time, if the report holds. Raises Refused."""
         job = live.entry.job
-        if job.product_id not in self._products and len(self._products) >= PRODUCTS_MAX:
-            raise Refused(f"more than {PRODUCTS_MAX} products have metered requests: give the job one that is known")
-        product = self._products.get(job.product_id) or ServedProduct(job.product_id, self._tenants_max)
+        known = self._products.get(job.product_id)
+        if known is None and self._room_products.left(live.uid) <= 0:
+            raise Refused("too many products have metered requests: give the job one that is known")
+        product = known or ServedProduct(job.product_id, self._tenants_max, live.uid, self._rooms)
         Account(product, self._unit(product.id), live.uid, self._books.rules.cpus, now_ns).check(report, now_ns)
-        self._products[job.product_id] = product
+        if known is None:
+            self._add(product)
         account = self._accounts[job.id] = self._account(live, product)
         return account
 
@@ -196,8 +206,33 @@ class Serving:
         unit, cpus, products = self._unit(product.id), self._books.rules.cpus, self._books.taxes.products
         return Account.open(product, unit, live.uid, cpus, live.entry, self._books.at_ns, products, live.metered)
 
-    def _product(self, product_id: str) -> ServedProduct:
-        return self._products.setdefault(product_id, ServedProduct(product_id, self._tenants_max))
+    def _product(self, product_id: str, uid: int) -> ServedProduct:
+        known = self._products.get(product_id)
+        return known or self._add(ServedProduct(product_id, self._tenants_max, uid, self._rooms))
+
+    def _add(self, product: ServedProduct) -> ServedProduct:
+        self._products[product.id] = product
+        self._room_products.take(product.uid)
+        return product
+
+    def _make_room(self, uid: int, entries: int) -> None:
+        """For more of what a user's jobs report, if need be by what could still be asked for. Raises Refused."""
+        if uid not in self._refused_uids and self._count_entries(uid) < entries:
+            for account in self._accounts.values():
+                if account.uid == uid:
+                    account.forget_windows()
+            if self._count_entries(uid) < entries:
+                self._refused_uids.add(uid)
+        if uid in self._refused_uids:
+            raise Refused("too much is reported of metered jobs: fewer tenants, units, accounts or rows")
+
+    def _count_entries(self, uid: int) -> int:
+        """How many more a user may have, by what is remembered now: not each report is, and not for long."""
+        used: Counter[int] = Counter()
+        for account in self._accounts.values():
+            used[account.uid] += account.entries()
+        self._room_entries.count(used)
+        return self._room_entries.left(uid)
 
     def _unit(self, product_id: str) -> str:
         """What a product counts by."""

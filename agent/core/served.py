@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from wattribute.agent.core.model import BUCKETS_UJ, TERMS, ServedTotals, TenantTotals
+from wattribute.agent.core.served_room import Rooms
 
 BILL = 1 + len(TERMS)
 """Places of a bill."""
@@ -19,8 +20,8 @@ UNITS_MAX = 32
 CHUNK = 32
 """Tenants are written down by so many, so that one that was served doesn't write down all the others again."""
 NO_BILL = (0,) * BILL
-PAST_MAX, PAST_NAMES_MAX = 256, 4096
-"""So many senders of jobs that are over are remembered by product, with so many names of tenants in all of them."""
+PAST_MAX = 256
+"""So many senders of jobs that are over are remembered by product, as far as there is room for their counts."""
 
 
 class Tenant:
@@ -50,12 +51,15 @@ class Tenant:
 
 
 class ServedProduct:
-    """One product's totals. At most `tenants_max` tenants have a name of their own; who comes later is `_other`, for
-    good: a tenant never leaves.
+    """One product's totals. At most `tenants_max` tenants have a name of their own, and of all products' together as
+    many as user `uid`, whose job was the first, has room for; who comes later is `_other`, for good: a tenant never
+    leaves.
     """
 
-    def __init__(self, product_id: str, tenants_max: int) -> None:
+    def __init__(self, product_id: str, tenants_max: int, uid: int = 0, rooms: Rooms | None = None) -> None:
         self.id = product_id
+        self.uid = uid
+        self._rooms = Rooms() if rooms is None else rooms
         self.units: dict[str, None] = {}
         self._tenants_max = tenants_max
         self._tenants: dict[str, Tenant] = {}
@@ -74,10 +78,11 @@ class ServedProduct:
         known = self._tenants.get(name)
         if known is None:
             named = len(self._tenants) - (OTHER in self._tenants)
-            shown = name if named < self._tenants_max else OTHER
+            full = named >= self._tenants_max or (name != "" and self._rooms.tenants.left(self.uid) <= 0)
+            shown = OTHER if full else name
             known = self._tenants.get(shown)
             if known is None:
-                known = self._tenants[shown] = Tenant(shown, len(self._tenants) // CHUNK)
+                known = self._add(shown, len(self._tenants) // CHUNK)
                 self._changed_chunks.add(known.chunk)
         return known
 
@@ -122,12 +127,12 @@ class ServedProduct:
 
     def remember(self, uid: int, token: str, counts: list[Any] | None) -> None:
         """A sender's job is over; None: it is back."""
-        known = self._past.pop((uid, token), None)
-        self._past_changed |= known is not None or counts is not None
+        known = self._forget((uid, token))
+        self._past_changed |= known or counts is not None
         if counts is not None:
-            self._past[uid, token] = counts
-            while len(self._past) > PAST_MAX or sum(len(one[0]) for one in self._past.values()) > PAST_NAMES_MAX:
-                del self._past[next(iter(self._past))]
+            self._keep((uid, token), counts)
+            while len(self._past) > PAST_MAX or (self._past and self._rooms.past.left(uid) < 0):
+                self._forget(next(iter(self._past)))
 
     def totals(self, unsettled: Sequence[int], in_flight: int) -> ServedTotals:
         """A copy of everything; `unsettled` is the bill that isn't split yet."""
@@ -150,6 +155,7 @@ class ServedProduct:
         found: dict[str, Any] = {}
         if self._changed:
             found[f"requests:{self.id}"] = {
+                "uid": self.uid,
                 "idle": self._idle,
                 "stages": self._stages,
                 "counts": self._receipt_counts,
@@ -170,22 +176,46 @@ class ServedProduct:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take in the last that `save` gave under each name; names of anything else are left alone."""
         saved = state[f"requests:{self.id}"]
+        self.uid = saved.get("uid", 0)
         self._idle, self._stages = list(saved["idle"]), {stage: list(b) for stage, b in saved["stages"].items()}
         self._receipt_counts, self._receipt_sum_uj = list(saved["counts"]), saved["sum_uj"]
         self._receipt_latest = {bucket: (one, uj, unix_ns) for bucket, one, uj, unix_ns in saved["latest"]}
-        self._past = {(uid, token): counts for uid, token, counts in state.get(f"senders:{self.id}", ())}
+        for uid, token, counts in state.get(f"senders:{self.id}", ()):
+            self._keep((uid, token), counts)
         number = 0
         while (chunk := state.get(f"tenants:{number}:{self.id}")) is not None:
             for name, units, aborted, bill in chunk:
-                tenant = self._tenants[name] = Tenant(name, number)
+                tenant = self._add(name, number)
                 tenant.units, tenant.aborted, tenant.bill = dict(units), aborted, list(bill)
                 self.units |= dict.fromkeys(units)
             number += 1
         self._changed = False
 
+    def _add(self, name: str, chunk: int) -> Tenant:
+        if name not in ("", OTHER):
+            self._rooms.tenants.take(self.uid)
+        tenant = self._tenants[name] = Tenant(name, chunk)
+        return tenant
+
+    def _keep(self, key: tuple[int, str], counts: list[Any]) -> None:
+        self._past[key] = counts
+        self._rooms.past.take(key[0], _counts_in(counts))
+
+    def _forget(self, key: tuple[int, str]) -> bool:
+        """Whether it was known."""
+        counts = self._past.pop(key, None)
+        if counts is not None:
+            self._rooms.past.take(key[0], -_counts_in(counts))
+        return counts is not None
+
     def _touch(self, tenant: Tenant) -> None:
         tenant.touch()
         self._changed_chunks.add(tenant.chunk)
+
+
+def _counts_in(sender: Sequence[Any]) -> int:
+    """How many counts of a sender that is gone are remembered: of its tenants, each with its units."""
+    return sum(1 + len(units) for _, _, _, units in sender[0])
 
 
 def products_in(state: Mapping[str, Any]) -> list[str]:

@@ -51,7 +51,7 @@ class Account:
 
     def __init__(self, product: ServedProduct, unit: str, uid: int, cpus: int, at_ns: int) -> None:
         self.product = product
-        self._uid = uid
+        self.uid = uid
         self.settled_ns = at_ns
         self._unit = unit
         self._cpus = cpus
@@ -94,6 +94,15 @@ class Account:
         """How many requests are under way, by those who still report."""
         now_ns = self._track.last[0]
         return sum(sender.in_flight for sender in self._senders.values() if sender.lives(now_ns))
+
+    def entries(self) -> int:
+        """How much is remembered of what its senders reported: counts, and rows of windows."""
+        return sum(sender.entries() for sender in self._senders.values())
+
+    def forget_windows(self) -> None:
+        """What was settled can't be asked for any more."""
+        for sender in self._senders.values():
+            sender.done.clear()
 
     def unsettled(self) -> list[int]:
         """The bill of what isn't split yet."""
@@ -173,7 +182,7 @@ class Account:
         last_ns, last = self._track.last
         return {
             "product_id": self.product.id,
-            "uid": self._uid,
+            "uid": self.uid,
             "settled": [self.settled_ns, *self._settled],
             "last": [last_ns, *last],
             "raw": self._raw,
@@ -205,7 +214,7 @@ class Account:
         sender = self._senders.get(report.token)
         dropped = None
         if sender is None:
-            past, dropped = self.product.past(self._uid, report.token), self._in_the_way(now_ns)
+            past, dropped = self.product.past(self.uid, report.token), self._in_the_way(now_ns)
             sender = Sender() if past is None else Sender.restore(past, None)
         more = sender.more(report)
         units = self.product.units.keys() | {unit for counts in more.served.values() for unit in counts.units}
@@ -235,7 +244,7 @@ class Account:
             sender.waiting.clear()
 
     def _remember(self, token: str, sender: Sender | None) -> None:
-        self.product.remember(self._uid, token, None if sender is None else sender.save())
+        self.product.remember(self.uid, token, None if sender is None else sender.save())
 
     def _count(self, more: More) -> dict[str, int]:
         """Book what was served on the product's tenants."""

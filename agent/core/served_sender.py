@@ -13,7 +13,8 @@ from wattribute.agent.core.model import BUCKETS_UJ
 from wattribute.agent.core.served_window import Window, floors
 from wattribute.agent.core.units import NS_PER_S
 
-NAMES_MAX = 1024
+NAMES_MAX, COUNTS_MAX = 1024, 8192
+"""So many tenants of a sender, each with its units: so many counts in all."""
 WINDOWS_KEPT, ROWS_KEPT = 64, 8192
 """So many settled windows can still be asked for, and so many rows of all of them."""
 ROWS_WAITING = 16384
@@ -86,6 +87,7 @@ class Sender:
         self._lag_ns = NS_PER_S
         self._asks = False
         self._counts: dict[str, Counts] = {}
+        self._counts_known = 0
         self._receipts = Receipts((0,) * (len(BUCKETS_UJ) + 1), 0, ())
         self._stages_ns: dict[str, int] = {}
 
@@ -118,6 +120,8 @@ class Sender:
             served[name] = more
         if len(self._counts.keys() | served.keys()) > NAMES_MAX:
             raise Refused(f"more than {NAMES_MAX} tenants under one account: let the rarer ones share a name")
+        if self._counts_known + self._fresh(served) > COUNTS_MAX:
+            raise Refused(f"more than {COUNTS_MAX} counts under one account: tenants, each with its units")
         if any(ns < self._stages_ns.get(stage, 0) for stage, ns in report.stages_ns.items()):
             raise Refused(f"time by stage fell under account {report.token!r}: it is cumulative")
         return More(served, self._more_receipts(report))
@@ -150,6 +154,7 @@ class Sender:
         """The report is taken in: its counts are known from now on."""
         self.heard_ns, self.in_flight = report.until_ns, report.in_flight
         self._asks = self._asks or report.asks
+        self._counts_known += self._fresh(more.served)
         for name, added in more.served.items():
             known = self._counts.get(name, NO_COUNTS)
             units = {unit: known.units.get(unit, 0) + micro for unit, micro in added.units.items()}
@@ -168,7 +173,7 @@ class Sender:
                 busy_ns: dict[int, int] = {}
                 for part in parts:
                     busy_ns[part.slot] = busy_ns.get(part.slot, 0) + part.busy_ns
-                since_ns = report.until_ns - max(busy_ns.values())
+                since_ns = max(0, report.until_ns - max(busy_ns.values()))
         else:
             self._lag_ns = min(LAG_MAX_NS, NS_PER_S + 3 * max(0, report.until_ns - since_ns))
         length_ns = report.until_ns - since_ns
@@ -194,6 +199,11 @@ class Sender:
             while len(self.done) > 1 and sum(len(one.rows) for one in self.done) > ROWS_KEPT:
                 self.done.popleft()
 
+    def entries(self) -> int:
+        """How much is remembered of it: counts, and rows of windows."""
+        rows = sum(len(window.rows) + 1 for windows in (self.waiting, self.done) for window in windows)
+        return 1 + self._counts_known + rows
+
     def save(self) -> list[Any]:
         """Its counts, as plain JSON values."""
         counts = [[name, *one] for name, one in self._counts.items()]
@@ -205,9 +215,18 @@ class Sender:
         counts, receipts, stages_ns = saved
         sender = cls(until_ns)
         sender._counts = {name: Counts(*rest) for name, *rest in counts}
+        sender._counts_known = sum(1 + len(known.units) for known in sender._counts.values())
         sender._receipts = Receipts(receipts[0], receipts[1], ())
         sender._stages_ns = dict(stages_ns)
         return sender
+
+    def _fresh(self, served: Mapping[str, Counts]) -> int:
+        """How many counts weren't there before."""
+        known = self._counts
+        return sum(
+            len(counts.units.keys() - known[name].units.keys()) if name in known else 1 + len(counts.units)
+            for name, counts in served.items()
+        )
 
     def _more_receipts(self, report: Report) -> Receipts:
         told, known = report.receipts, self._receipts

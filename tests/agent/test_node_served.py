@@ -115,13 +115,14 @@ def test_reports_past_a_users_room_are_refused_until_there_is_some(bench: Metere
     for _ in range(20):  # 4 entries each, and 3 for each window that is kept
         meter.serve(a=1).report(0.5, seen_ns=0)
         bench.tick(1)
-    meter.serve(**{f"t{number}": 1 for number in range(9)})
+    meter.serve(**{f"t{number}": 1 for number in range(19)})
     for _ in range(2):
         with pytest.raises(Refused, match="too much is reported"):
             meter.report(0.5)
     meter.requests = {"a": 25}
     bench.tick(1)
     meter.report(0.5)
+    bench.tick(1)
     assert bench.look_at_requests("serve-llm")["llm"].tenants["a"].units["request"] == 25 * MICRO
 
 
