@@ -8,8 +8,9 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wattribute.agent.client import Client
 from wattribute.agent.config import Config, listen_address
@@ -119,13 +120,34 @@ def look_at_jobs(config: Config) -> Iterator[Finding]:
 
 
 def look_at_engines(config: Config) -> Iterator[Finding]:
-    """Each configured serving engine: whether its page can be read, and which fields it tells."""
-    if config.engine:
-        from wattribute.agent.engines import collector_of
-        from wattribute.collectors.engines import finding
+    """Each configured serving engine: whether its page can be read, which fields it tells, and, where an agent runs,
+    whether that can count what it tells.
+    """
+    if not config.engine:
+        return
+    from wattribute.agent.engines import collector_of
+    from wattribute.collectors.engines import finding
 
-        for engine in config.engine:
-            yield finding(collector_of(engine, SystemClock()))
+    health = _agents_health(config.agent.socket)
+    for engine in config.engine:
+        found = finding(collector_of(engine, SystemClock()))
+        if not found.ok or health is None:
+            yield found
+            continue
+        said = health.get(found.source)
+        if said is None:
+            why, fix = "the agent that runs doesn't know it", "start the agent again: it reads its configuration then"
+        else:
+            why, fix = ("", "") if said["up"] else (said["why"], said["fix"])
+        yield replace(found, ok=False, why=f"{found.why}; {why}", fix=fix) if why else found
+
+
+def _agents_health(path: str) -> dict[str, dict[str, Any]] | None:
+    """The agent's sources by name; None where no agent answers."""
+    try:
+        return {one["source"]: one for one in Client(path).call("health")["sources"]}
+    except WattributeError:
+        return None
 
 
 def _cpu_time(config: Config) -> "ProcessCollector | PortableProcessCollector":

@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 from tests.agent.test_node import bench, workers
+from tests.doubles.agent_socket import AgentOnSocket
 from tests.doubles.engine_server import EngineServer, hangs, says, vllm
+from tests.doubles.fake_node import FakeNode
 from tests.doubles.node_bench import Bench, Worker
 
 from wattribute.agent.cli.findings import look_at_engines
@@ -253,12 +255,32 @@ def test_an_engine_that_hangs_delays_nobody(watch: Watch, server: EngineServer) 
 
 def test_doctor_shows_each_engine(server: EngineServer, tmp_path: Path) -> None:
     path = tmp_path / "w.toml"
-    path.write_text(config(server.url) + config("http://127.0.0.1:1", name="gone"))
+    agent = f'[agent]\nsocket = "{tmp_path / "none.sock"}"\n'
+    path.write_text(agent + config(server.url) + config("http://127.0.0.1:1", name="gone"))
     good, gone = look_at_engines(load(path, {}, {}).config)
     assert good.ok
     assert good.source == f"engine:{server.url[7:-8]}"
     assert good.why == "tells aborted in_flight output_token prompt_token request, not decode_s prefill_s"
     assert (gone.source, gone.ok, gone.why) == ("engine:gone", False, "nobody listens there")
+
+
+def test_doctor_tells_what_keeps_a_running_agent_from_counting(server: EngineServer, tmp_path: Path) -> None:
+    class Node(FakeNode):
+        def health(self) -> dict[str, Any]:
+            return {"sources": sources}
+
+    path, socket = tmp_path / "w.toml", tmp_path / "agent.sock"
+    path.write_text(f'[agent]\nsocket = "{socket}"\n{config(server.url, name="e")}')
+    sources: list[dict[str, Any]] = []
+    with AgentOnSocket(socket, Node()):
+        (unknown,) = look_at_engines(load(path, {}, {}).config)
+        assert not unknown.ok and unknown.why.endswith("; the agent that runs doesn't know it")
+        sources.append({"source": "engine:e", "up": False, "why": "no job", "fix": "start one"})
+        (jobless,) = look_at_engines(load(path, {}, {}).config)
+        assert (jobless.ok, jobless.why[-8:], jobless.fix) == (False, "; no job", "start one")
+        sources[0]["up"] = True
+        (good,) = look_at_engines(load(path, {}, {}).config)
+        assert (good.ok, good.fix) == (True, "")
 
 
 @pytest.mark.parametrize(
