@@ -20,6 +20,7 @@ from wattribute.agent.receipts import TERMS, grams_text
 from wattribute.agent.session import Job
 
 _NG_PER_G = 1e9
+_RUNNING = "not settled yet: it is in flight"
 _OPEN = "not settled yet: the window in which it ended isn't"
 _UNKNOWN = "what it took isn't known: the agent was away, or lost the window of it"
 _SHORT = "a part of what it took isn't known: the agent was restarted before it told of it"
@@ -164,7 +165,7 @@ class Billing:
         if bill.settled:
             price, retraining_open = bill.price, bill.retraining_open
         terms_ng: dict[str, int | None] = dict.fromkeys(TERMS)
-        notes = [] if bill.settled else [_OPEN]
+        notes = [] if bill.settled else [_RUNNING if bill.ended_ns is None else _OPEN]
         if amounts is not None:
             terms_ng.update(zip(TERMS, amounts[1:], strict=True))
         elif bill.settled:

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from wattribute.agent.core.products import REQUEST
 from wattribute.agent.identity import fit
 from wattribute.agent.meter import layout
 from wattribute.agent.meter.account_file import AccountFile
@@ -164,6 +165,8 @@ class Tally:
                 known = fit(str(name))
             except Exception:  # noqa: BLE001 - as above
                 known = "unnamed"
+            if known == REQUEST:  # an agent refuses the whole report for it
+                return self._refuse("request", "%s of unit %s is left out: each request is one by itself", amount, name)
             if not self._guard.acquire(timeout=_WAIT_S):
                 return self._refuse("busy", "%s of unit %s is left out: a signal came in between", amount, name)
             try:

@@ -316,6 +316,14 @@ def test_what_is_no_mapping_costs_nobody_an_answer() -> None:
     assert tally.refused >= 16
 
 
+def test_a_unit_of_the_name_of_requests_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
+    file, clock, tally = new()
+    tally.begin().end({" request": 3, "tokens": 1})
+    row = rows(report_of(file, clock.now_ns))[""]
+    assert (row.requests, dict(row.units), tally.refused) == (1, {"tokens": 1}, 1)
+    assert "each request is one by itself" in caplog.text
+
+
 def test_a_ninth_kind_of_unit_is_left_out() -> None:
     file, clock, tally = new()
     for _ in range(2):
