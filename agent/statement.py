@@ -21,6 +21,7 @@ from wattribute.agent.core.products import Product, payees, pays_epc
 from wattribute.agent.core.receipt import build
 from wattribute.agent.core.retraining import served
 from wattribute.agent.core.uncertainty import band_of_texts, bounds, receipt_bounds
+from wattribute.agent.core.unit_shares import told
 from wattribute.agent.core.units import UJ_PER_KWH, g_of
 from wattribute.agent.live import LiveJob
 from wattribute.agent.saved import revive
@@ -150,7 +151,7 @@ def recorded(state_dir: Path) -> list[dict[str, Any]]:
             return []
         saved = {**ledger.finished_jobs(), **ledger.jobs()}
         seen_unix_ns = ledger.committed_unix_ns()
-    taxed_later = served(state) | waiting(state)
+    taxed_later = served(state) | waiting(state) | told(state)
     # Where prices change in time: up to when what was booked is settled, and since when a final price is waited for.
     until_unix_ns = state.get("corrections", {}).get("until_unix_ns", 0) - CLOSED_BY_NS
     since_unix_ns = seen_unix_ns - GIVEN_UP_NS if state["about"].get("varies") else seen_unix_ns

@@ -243,6 +243,7 @@ def products(config: Config) -> list[Product]:
             unit=p.unit,
             expected_micro_units=None if p.expected_units is None else round(p.expected_units * MICRO),
             amortise=p.amortise,
+            tax_by=p.tax_by,
         )
         for p in config.product
     ]

@@ -54,6 +54,11 @@ from wattribute.agent.core.units import DAY_S, NG_PER_G, RATE_SCALE, YEAR_S
 @click.option("--concurrency", type=Amount(low=Fraction(1, 1000), high=10**9), help="How many jobs use it at once.")
 @click.option("--scope", type=click.Choice(("node", "fleet")), help="Whose jobs share it: those of one node, or all.")
 @click.option(
+    "--tax-by",
+    type=click.Choice(("weight", "reserved", "units")),
+    help="What its platform is split by: weight, reserved CPUs or units served, times weight. [weight]",
+)
+@click.option(
     "--retraining-interval-days",
     type=Amount(low=Fraction(1, 1440), high=3650),
     help="Over which time retraining is split over the jobs served. [1]",
@@ -116,7 +121,7 @@ def _check_left(found: Book, product_id: str) -> None:
 
 def _values(options: dict[str, Any], *, update: bool) -> dict[str, Any]:
     """What was given, as an event has it."""
-    texts = ("kind", "version", "boundary", "scope", "amortise", "unit")
+    texts = ("kind", "version", "boundary", "scope", "amortise", "unit", "tax_by")
     values: dict[str, Any] = {name: options[name] for name in texts if options[name] is not None}
     for name in ("runs_on", "owners"):
         if options[name]:

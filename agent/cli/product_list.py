@@ -64,6 +64,7 @@ def document(found: Book, product_id: str) -> dict[str, object]:
         "expected_units": None if product.expected_micro_units is None else product.expected_micro_units / MICRO,
         "boundary": product.boundary,
         "scope": product.scope,
+        "tax_by": product.tax_by,
         "concurrency": product.concurrency_ppm / 1e6 or None,
         "overhead_g_per_min": product.overhead_rate * 60 / 1e18,
         "retraining_interval_s": product.retraining_interval_s,

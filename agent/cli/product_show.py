@@ -79,6 +79,8 @@ def _lines(found: Book, product_id: str, file: Path | None) -> list[tuple[str, s
         lines.append(("concurrency", f"{product.concurrency_ppm / 1e6:g}, declared"))
     if product.scope:
         lines.append(("scope", product.scope))
+    if product.tax_by != "weight":
+        lines.append(("taxed by", product.tax_by))
     if product.retraining_interval_s:
         lines.append(("retraining", f"split over {product.retraining_interval_s / DAY_S:g} days"))
     for cost in found.registry.costs.get(product_id, {}).values():

@@ -119,9 +119,6 @@ def _unavailable(config: Config) -> Iterator[Problem]:
         yield _not_yet(f'collectors.wall = "{config.collectors.wall}"', '"off"', key="collectors.wall")
     if config.web.config_file:
         yield _not_yet("web.config_file", "a loopback agent.listen behind a reverse proxy")
-    for product in config.product:
-        if product.tax_by != "weight":
-            yield _not_yet(f'product "{product.id}": tax_by = "{product.tax_by}"', '"weight"', key="product")
 
 
 def _not_yet(what: str, instead: str, key: str = "") -> Problem:
@@ -227,6 +224,12 @@ def _product(product: Product) -> Iterator[Problem]:
             f'product "{product.id}": {" and ".join(rates)} would be billed in full by every node; add concurrency = N '
             '(how many jobs use it at once, on all nodes together), scope = "fleet" (counted by the shared ledger) or '
             'scope = "node" (only jobs of this node use it)',
+        )
+    if product.tax_by != "weight" and (product.concurrency is not None or product.scope == "fleet"):
+        yield (
+            "product",
+            f'product "{product.id}": tax_by = "{product.tax_by}" splits over the jobs of one node, and concurrency '
+            'and scope = "fleet" count those of others by weight; set scope = "node" alone, or tax_by = "weight"',
         )
     yield from _amortised(product)
     bounds = [product.epc_kgco2e_low, product.epc_kgco2e, product.epc_kgco2e_high]

@@ -215,28 +215,26 @@ class Books:
                 agent_ns = min(use.agent_ns - before.agent_ns, demand.overhead_ns)
                 self.agent_energy_uj += parts.pool_uj * max(0, agent_ns) // demand.overhead_ns
         held: Mapping[str, int] = {}
+        claim_ppb: Mapping[str, int] | None = None
         if now_ns > self._at_ns:
             whole = windows.get(self._use.at_ns) or self._demands(self._use, use)
             self._late_ns = whole.late_ns
-            held = self._split_hardware(now_ns - self._at_ns, whole)
+            held, claim_ppb = self._split_hardware(now_ns - self._at_ns, whole), whole.by_cpu.claim_ppb
         meter = Meter(self._feeding.values())
         for term, added_ng in zip(_NODE_TERMS, bill.settle(self.jobs, held), strict=True):
             self.node_co2e_ng[term] += added_ng
-        self._tax(now_ns, unix_ns, meter)
+        self._tax(now_ns, unix_ns, meter, claim_ppb)
         self._use, self._at_ns = use, now_ns
         return outcomes
 
-    def _tax(self, now_ns: int, unix_ns: int, meter: Meter) -> None:
-        due = self.taxes.settle(now_ns, unix_ns, meter.read())
-        for job_id, owed in due.by_job.items():
+    def _tax(self, now_ns: int, unix_ns: int, meter: Meter, claim_ppb: Mapping[str, int] | None) -> None:
+        due = self.taxes.settle(now_ns, unix_ns, meter.read(), claim_ppb)
+        split = ((job_id, closed.owed(job_id)) for closed in due.closed for job_id in closed.parts.keys() & self.jobs)
+        for job_id, owed in (*due.by_job.items(), *split):
             entry = self.jobs[job_id]
             self.taxes.waive(add_taxes(entry.values, entry.taxes_ng, owed))
             entry.changed = True
         for closed in due.closed:
-            for job_id in closed.parts.keys() & self.jobs.keys():
-                entry = self.jobs[job_id]
-                self.taxes.waive(add_taxes(entry.values, entry.taxes_ng, closed.owed(job_id)))
-                entry.changed = True
             gone = {job_id: part for job_id, part in closed.parts.items() if job_id not in self.jobs}
             if gone:
                 self.late.append(closed._replace(parts=gone))

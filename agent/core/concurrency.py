@@ -151,6 +151,17 @@ class Presence:
         return None if self._outside is None else max(self._declared, self._outside, self._weight)
 
 
+def by_claims(shares: Shares, claims: Mapping[str, int]) -> Shares:
+    """The payers' time together, over them by their claims (>= 0) in place of weight; nobody's where none claims."""
+    payers_part = sum(shares.payers.values())
+    claimed = {payer: claims.get(payer, 0) for payer in shares.payers}
+    whole = sum(claimed.values())
+    if not whole:
+        return shares._replace(payers=claimed)
+    payers = {payer: payers_part * claim for payer, claim in claimed.items()}
+    return Shares(payers, shares.elsewhere * whole, shares.whole * whole, shares.left)
+
+
 class Remainders:
     """Splits amounts of whole nanograms over the payers of window after window, and carries what is left below one.
 

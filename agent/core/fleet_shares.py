@@ -16,6 +16,7 @@ from wattribute.agent.core.attribution import apportion
 from wattribute.agent.core.chunks import Chunks
 from wattribute.agent.core.fleet_parts import MOST_WAITING, MS, Amounts, Group, Key, Kind, Part, Stay, Verdict, slices
 from wattribute.agent.core.retraining import Closed
+from wattribute.agent.core.tariff import Metered
 from wattribute.agent.core.units import DAY_S, NS_PER_S
 
 _Place: TypeAlias = tuple[str, Kind]
@@ -89,6 +90,17 @@ class FleetShares:
     def waiting(self) -> list[Part]:
         """The oldest parts that are sealed and not booked: what the archive is to be offered."""
         return [part for group in self._groups.values() for part in list(group.sealed.values())[:MOST_OFFERED]]
+
+    def exchanged(self, metered: Mapping[str, Metered]) -> tuple[dict[_Place, _Cost], Mapping[str, Metered]]:
+        """What of a tick's cost is split over the payers of all nodes, and what over those here."""
+        exchanged: dict[_Place, _Cost] = {}
+        kept = dict(metered)
+        for product_id in metered:
+            if self.takes(product_id):
+                amounts = kept.pop(product_id)
+                exchanged[product_id, "platform"] = amounts.platform_ng, amounts.platform_hardware_ng
+                exchanged[product_id, "retraining"] = amounts.retraining_ng, amounts.retraining_hardware_ng
+        return exchanged, kept
 
     def expected(self) -> set[str]:
         """Products of whose platform other nodes should wait for this node's part."""

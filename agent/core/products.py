@@ -17,6 +17,7 @@ ProductKind = Literal["platform", "model", "dataset", "service", "undeclared"]
 Status = Literal["open", "frozen", "retired"]
 Scope = Literal["node", "fleet"]
 Amortise = Literal["time", "units"]
+TaxBy = Literal["weight", "reserved", "units"]
 REQUEST = "request"
 """The unit that every metered request is one of."""
 MICRO = 1_000_000
@@ -41,6 +42,7 @@ class Product:
     `concurrency_ppm` is the declared weight of its concurrent payers everywhere, in millionths; 0: none declared.
     An `open` product is still being made: its EPC is taxed from deployment on. `scope`: whose jobs its payers are.
     `epc_low_ng` and `epc_high_ng` bound `epc_own_ng` (None: as it is); `frozen` takes the place of all three.
+    `tax_by` is what its platform is split by: weight, weight times claim, or weight times units served.
     `expected_micro_units` is how many millionths of its `unit` it is expected to serve in its life.
     """
 
@@ -65,6 +67,7 @@ class Product:
     unit: str = REQUEST
     expected_micro_units: int | None = None
     amortise: Amortise = "time"
+    tax_by: TaxBy = "weight"
 
     @property
     def own(self) -> Bounded | None:

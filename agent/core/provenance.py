@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.errors import Refused
-from wattribute.agent.core.products import Amortise, Frozen, Product, Scope, find_cycle, given
+from wattribute.agent.core.products import Amortise, Frozen, Product, Scope, TaxBy, find_cycle, given
 
 PLACES = 12  # of a weight, as in WEIGHT_SCALE
 FIELDS = (
@@ -32,6 +32,7 @@ FIELDS = (
     "unit",
     "expected_micro_units",
     "amortise",
+    "tax_by",
 )
 FIXED = ("kind", "version", "parents", "epc_ng", "boundary", "lifetime_s", "unit", "amortise")
 """What no longer changes once the EPC is frozen."""
@@ -160,6 +161,8 @@ def _changed(product: Product, event: Event) -> Product:
         raise ValueError(f"there is no scope {values['scope']!r}")
     if values.get("amortise", "time") not in get_args(Amortise):
         raise ValueError(f"nothing is amortised by {values['amortise']!r}")
+    if values.get("tax_by", "weight") not in get_args(TaxBy):
+        raise ValueError(f"nothing is taxed by {values['tax_by']!r}")
     for key in ("overhead_rate", "concurrency_ppm", "lifetime_s", "retraining_interval_s", "expected_micro_units"):
         if values.get(key, 0) is not None or key in ("overhead_rate", "concurrency_ppm"):
             _amount(values.get(key, 0))
@@ -299,6 +302,12 @@ class _Rules:
             raise Refused(
                 f'product "{product.id}": to amortise it by units, say how many it is expected to serve in its life '
                 "(--expected-units N), or amortise it by time"
+            )
+        if product.tax_by != "weight" and (product.concurrency_ppm or product.scope == "fleet"):
+            raise Refused(
+                f'product "{product.id}": taxes by {product.tax_by} are split over the jobs of one node, and a '
+                "concurrency or the scope fleet counts those of others by weight; take --scope node without "
+                "--concurrency, or --tax-by weight"
             )
         payable(product)
 

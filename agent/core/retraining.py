@@ -232,13 +232,27 @@ class Retraining:
 
 def _split(product_id: str, interval: _Interval) -> Closed:
     served = {job_id: weight for jobs in interval.chunks.values() for job_id, weight in jobs.items()}
-    times = interval.start_unix_ns, interval.end_unix_ns
     whole = interval.jsc_ng, interval.hardware_ng
-    if not served or not any(whole):
-        return Closed(product_id, *times, {}, whole)
-    weights = list(served.values())
-    parts = zip(*(apportion(amount_ng, weights) for amount_ng in whole), strict=True)
-    return Closed(product_id, *times, {j: part for j, part in zip(served, parts, strict=True) if any(part)}, (0, 0))
+    return split_by(served, product_id, interval.start_unix_ns, interval.end_unix_ns, whole)
+
+
+def split_by(
+    weights: Mapping[str, int],
+    product_id: str,
+    start_unix_ns: int,
+    end_unix_ns: int,
+    whole: tuple[int, int],
+    term: Term = "retraining",
+    cause: str = "retraining",
+) -> Closed:
+    """JSC and hardware, ng, over jobs by weights above 0; without any job they are untaxed."""
+    times = start_unix_ns, end_unix_ns
+    if not weights or not any(whole):
+        return Closed(product_id, *times, {}, whole, term, cause)
+    jscs_ng, hardwares_ng = (apportion(amount_ng, list(weights.values())) for amount_ng in whole)
+    both = zip(weights, jscs_ng, hardwares_ng, strict=True)
+    parts = {job_id: (jsc_ng, hardware_ng) for job_id, jsc_ng, hardware_ng in both if jsc_ng or hardware_ng}
+    return Closed(product_id, *times, parts, (0, 0), term, cause)
 
 
 def served(state: Mapping[str, Any]) -> set[str]:

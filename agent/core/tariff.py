@@ -4,10 +4,10 @@ Every amount is whole nanograms, with what is left below one carried. Source: fo
 "Embodied" (overhead_hardware, product tax), "Varying rates".
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from wattribute.agent.core.concurrency import Parts, Presence, Remainders
+from wattribute.agent.core.concurrency import Parts, Presence, Remainders, by_claims
 from wattribute.agent.core.model import Term
 from wattribute.agent.core.products import Product
 from wattribute.agent.core.units import NS_PER_S, RATE_DENOMINATOR
@@ -53,6 +53,7 @@ class Tariff:
         """
         live = product.status != "retired"
         self._rate = product.overhead_rate if live else 0
+        self.by_claim = product.tax_by == "reserved"
         # An EPC is taxed from deployment on: one that is still being made has none yet.
         self._stock_ng = stock_ng if product.status == "frozen" else 0
         self._room_ng = None if room_ng is None else max(0, room_ng - self._recovered_ng)
@@ -105,8 +106,13 @@ class Tariff:
             self._recovered_ng += due_ng
         self._accrued_ns = end_ns
 
-    def charge(self, at_ns: int, unix_offset_ns: int, metered: Metered) -> Iterator[tuple[Term, Parts]]:
-        """Split what fell due since the last call; the tick ends, and so do the windows of its payers."""
+    def charge(
+        self, at_ns: int, unix_offset_ns: int, metered: Metered, claims: Mapping[str, int] | None = None
+    ) -> Iterator[tuple[Term, Parts]]:
+        """Split what fell due since the last call; the tick ends, and so do the windows of its payers.
+
+        `claims`: what jobs claim of the node, times their weight, for a product that is taxed by it; None: by weight.
+        """
         self.accrue(at_ns, unix_offset_ns)
         declared_ng, recovered_ng = self._declared_ng, self._recovered_ng
         self._declared_ng = self._recovered_ng = 0
@@ -115,10 +121,13 @@ class Tariff:
             self.users,
             ("platform", declared_ng + metered.platform_ng, declared_ng),
             ("overhead_hardware", metered.platform_hardware_ng, 0),
+            claims=claims if self.by_claim else None,
         )
         yield from self._split(self.buyers, ("product", recovered_ng, recovered_ng))
 
-    def _split(self, presence: Presence, *amounts: tuple[Term, int, int]) -> Iterator[tuple[Term, Parts]]:
+    def _split(
+        self, presence: Presence, *amounts: tuple[Term, int, int], claims: Mapping[str, int] | None = None
+    ) -> Iterator[tuple[Term, Parts]]:
         if presence.nobodys:
             yield from ((term, Parts({}, amount_ng, 0)) for term, amount_ng, _ in amounts if amount_ng)
             presence.close()
@@ -126,6 +135,8 @@ class Tariff:
         left = presence.left
         if left or any(amount_ng for _, amount_ng, _ in amounts):
             shares = presence.shares()
+            if claims is not None:
+                shares = by_claims(shares, claims)
             for term, amount_ng, abroad_ng in amounts:
                 if amount_ng or (left and term in self._remainders):
                     remainders = self._remainders.setdefault(term, Remainders())

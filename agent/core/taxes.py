@@ -6,9 +6,8 @@ Source: formulas.md, "Operation" (platform and retraining tax), "Embodied" (prod
 
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from wattribute.agent.core.fleet_parts import Kind
 from wattribute.agent.core.fleet_shares import FleetShares
 from wattribute.agent.core.model import Job, ProductTotals, Term
 from wattribute.agent.core.owed import Owed
@@ -16,6 +15,9 @@ from wattribute.agent.core.product_account import ProductAccount
 from wattribute.agent.core.products import MICRO, REQUEST, Product, epc_parts, own_parts, payees, pays_epc
 from wattribute.agent.core.retraining import Closed, Retraining
 from wattribute.agent.core.tariff import NOTHING_METERED, Metered, Tariff
+from wattribute.agent.core.unit_shares import TERMS, UnitShares
+
+Claims: TypeAlias = Mapping[str, int] | None
 
 
 class Due(NamedTuple):
@@ -49,6 +51,7 @@ class Taxes:
         self._tariffs: dict[str, Tariff] = {}
         self._present: dict[str, _Present] = {}
         self._retraining = Retraining()
+        self._by_units = UnitShares()
         self.fleet = FleetShares()
         self._ended: list[tuple[_Present, int]] = []  # since the last tick, at which moment
         self._reports: list[tuple[Job, Mapping[str, int], int]] = []  # units served, since the last tick
@@ -188,6 +191,9 @@ class Taxes:
         unit that every request is one of. What it owes for them comes with the next tick.
         """
         self._reports.append((job, dict(units), unix_ns))
+        for product in map(self.products.__getitem__, payees(job, self.products)):
+            if product.tax_by == "units" and product.status != "retired":
+                self._by_units.weigh(product, job.id, job.weight_ppm * units.get(product.unit, 0), unix_ns)
 
     def product_price(self, product_id: str) -> tuple[str, Fraction] | None:
         """The unit that a product is paid by, and nanograms per unit now; None where it is paid by time, or isn't."""
@@ -195,13 +201,16 @@ class Taxes:
         price = None if product is None or account is None else account.amortised.price()
         return None if product is None or price is None or product.amortise != "units" else (product.unit, price)
 
-    def settle(self, at_ns: int, unix_ns: int, metered: Mapping[str, Metered]) -> Due:
-        """Bill what fell due since the last call. `metered`: what products' own jobs came to in this tick."""
+    def settle(self, at_ns: int, unix_ns: int, metered: Mapping[str, Metered], claim_ppb: Claims = None) -> Due:
+        """Bill what fell due since the last call. `metered`: what products' own jobs came to in this tick;
+        `claim_ppb`: what jobs claimed of the node in it, None where it has no length.
+        """
         start_unix_ns = unix_ns - max(0, at_ns - self._at_ns)
         self._at_ns, self._unix_offset_ns = at_ns, unix_ns - at_ns
-        exchanged, metered = self._exchanged(metered)
+        exchanged, metered = self.fleet.exchanged(metered)
+        claims = self._claims(claim_ppb)
         for product_id, tariff in self._tariffs.items():
-            self._charge(product_id, tariff, at_ns, metered.get(product_id, NOTHING_METERED))
+            self._charge(product_id, tariff, at_ns, metered.get(product_id, NOTHING_METERED), claims)
         self._charge_units(at_ns)
         for product_id in metered.keys() - self._tariffs.keys():
             # Nobody declared it, so nobody pays for it.
@@ -217,7 +226,8 @@ class Taxes:
                 costs_ng = amounts.retraining_ng, amounts.retraining_hardware_ng
                 self._retraining.add(product_id, *costs_ng, start_unix_ns, unix_ns)
         shared = self.fleet.settle(at_ns, start_unix_ns, unix_ns, exchanged)
-        for closed in [*self._retraining.close(unix_ns), *shared]:
+        by_units = self._by_units.settle(self._present, unix_ns)
+        for closed in [*self._retraining.close(unix_ns), *shared, *by_units]:
             self._book_closed(closed, at_ns)
             if closed.parts:
                 due.closed.append(closed)
@@ -237,7 +247,7 @@ class Taxes:
         """Whether a job that ended may still be billed for retraining, when the interval that it ended in is over, or
         for what a fleet has metered.
         """
-        if self._retraining.open(job.id) or self.fleet.open(job.id):
+        if self._retraining.open(job.id) or self.fleet.open(job.id) or self._by_units.open(job.id):
             return True
         return any(present.job.id == job.id and self._servers(present.payees) for present, _ in self._ended)
 
@@ -265,7 +275,7 @@ class Taxes:
 
     def served_chunks(self) -> dict[str, Any]:
         """What changed since the last call of whom products served, as plain JSON values under stable names."""
-        return self._retraining.served_chunks() | self.fleet.chunks()
+        return self._retraining.served_chunks() | self.fleet.chunks() | self._by_units.chunk()
 
     def restore(self, saved: Mapping[str, Any], retraining: Mapping[str, Any] | None, at_ns: int) -> None:
         """Go on from what `save` and `save_retraining` gave, with the jobs that went on already entered."""
@@ -285,6 +295,7 @@ class Taxes:
         """Take in the last that `served_chunks` gave under each name; other names are left alone."""
         self._retraining.restore_served(state)
         self.fleet.restore_chunks(state)
+        self._by_units.restore(state)
 
     def _account(self, product_id: str, at_ns: int) -> ProductAccount:
         account = self._accounts.get(product_id)
@@ -300,14 +311,25 @@ class Taxes:
             account.advance(at_ns)
             account.weight_ppm -= account.running.pop(present.job.id, 0)
 
-    def _charge(self, product_id: str, tariff: Tariff, at_ns: int, metered: Metered) -> None:
-        """Split what fell due until a moment, and keep it for the tick's end."""
-        account = self._account(product_id, at_ns)
-        for term, parts in tariff.charge(at_ns, self._unix_offset_ns or 0, metered):
+    def _claims(self, claim_ppb: Claims) -> Claims:
+        """What jobs claim, times their weight; None where no product goes by it."""
+        if claim_ppb is None or not any(tariff.by_claim for tariff in self._tariffs.values()):
+            return None
+        here = (*(present for present, _ in self._ended), *self._present.values())
+        return {one.job.id: one.job.weight_ppm * claim_ppb.get(one.job.id, 0) for one in here}
+
+    def _charge(self, product_id: str, tariff: Tariff, at_ns: int, metered: Metered, claims: Claims = None) -> None:
+        """Split what fell due until a moment, and keep it for the tick's end; what goes by units waits for them."""
+        account, product = self._account(product_id, at_ns), self.products[product_id]
+        for term, parts in tariff.charge(at_ns, self._unix_offset_ns or 0, metered, claims):
             billed_ng = sum(parts.payers.values())
+            if product.tax_by == "units" and term in TERMS:
+                self._by_units.add(product, term, billed_ng, at_ns + (self._unix_offset_ns or 0))
+                account.book(term, 0, parts.untaxed_ng)
+                continue
             if term == "product":
                 account.amortised.time_ng += billed_ng + parts.untaxed_ng
-                if self.products[product_id].amortise == "units":
+                if product.amortise == "units":
                     continue  # what time would bill
             for job_id, owed_ng in parts.payers.items():
                 self._owe(job_id, product_id, term, owed_ng)
@@ -341,19 +363,6 @@ class Taxes:
         if owed_ng:
             owed = self._due.by_job.setdefault(job_id, {})
             owed[product_id, term] = owed.get((product_id, term), 0) + owed_ng
-
-    def _exchanged(
-        self, metered: Mapping[str, Metered]
-    ) -> tuple[dict[tuple[str, Kind], tuple[int, int]], Mapping[str, Metered]]:
-        """What of a tick's cost is split over the payers of all nodes, and what over those here."""
-        exchanged: dict[tuple[str, Kind], tuple[int, int]] = {}
-        kept = dict(metered)
-        for product_id in metered:
-            if self.fleet.takes(product_id):
-                amounts = kept.pop(product_id)
-                exchanged[product_id, "platform"] = amounts.platform_ng, amounts.platform_hardware_ng
-                exchanged[product_id, "retraining"] = amounts.retraining_ng, amounts.retraining_hardware_ng
-        return exchanged, kept
 
     def _servers(self, payees_of: Iterable[str]) -> list[str]:
         """The products that bill their retraining to a job; that of a fleet is untaxed unless nodes exchange it."""

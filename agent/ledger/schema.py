@@ -174,7 +174,7 @@ class CorrectionRow(NamedTuple):
     """Carbon that turned out otherwise than it was booked: `delta_ng` is added to a job's term, for a stretch of time.
 
     `product_id` is the payee of a tax, else the job's own product. `cause`: intensity | retraining |
-    fleet_platform | fleet_retraining.
+    platform | fleet_platform | fleet_retraining.
     """
 
     node_id: str

@@ -238,8 +238,6 @@ def test_all_misspelt_keys_are_told_at_once(tmp_path: Path) -> None:
     [
         ('[collectors]\nwall = "psys"', 'use "off"'),
         ('[web]\nconfig_file = "web.yml"', "use a loopback agent.listen behind a reverse proxy"),
-        ('[[product]]\nid = "p"\ntax_by = "units"', 'use "weight"'),
-        ('[[product]]\nid = "p"\ntax_by = "reserved"', 'use "weight"'),
     ],
 )
 def test_what_this_version_does_not_have_is_refused_not_ignored(text: str, instead: str, tmp_path: Path) -> None:
@@ -256,6 +254,15 @@ def products(*tables: str) -> str:
     ("text", "message"),
     [
         (products('id = "a"', 'id = "a"'), 'product "a" is declared twice'),
+        (
+            products('id = "a"\ntax_by = "units"\nscope = "fleet"'),
+            'tax_by = "units" splits over the jobs of one node, and concurrency and scope = "fleet" count those of '
+            'others by weight; set scope = "node" alone',
+        ),
+        (
+            products('id = "a"\ntax_by = "reserved"\nconcurrency = 10\nscope = "node"'),
+            'tax_by = "reserved" splits over the jobs of one node',
+        ),
         (
             products('id = "a"\noverhead_g_per_min = 50'),
             "overhead_g_per_min = 50 would be billed in full by every node",

@@ -324,6 +324,15 @@ def test_update_changes_what_is_given_and_nothing_else(desk: Desk) -> None:
     assert [event["event"] for event in found["history"]] == ["add", "set"]
 
 
+def test_what_a_platform_is_split_by_is_shown_and_may_change(desk: Desk) -> None:
+    desk.do("add", "gw", "--kind", "platform", "--scope", "node", "--tax-by", "units")
+    assert "taxed by     units" in desk.do("show", "gw")
+    found = desk.document("show", "gw")
+    assert (found["tax_by"], found["history"][0]["tax_by"]) == ("units", "units")
+    desk.do("add", "gw", "--update", "--tax-by", "weight")
+    assert desk.document("show", "gw")["tax_by"] == "weight" and "taxed by" not in desk.do("show", "gw")
+
+
 @pytest.mark.parametrize("status", ["frozen", "retired"])
 def test_a_product_of_the_past_is_added_in_one_go(desk: Desk, status: str) -> None:
     desk.do("add", "old", "--epc-kg", "3", "--status", status, "--deployed", "2021-05-06")
@@ -398,6 +407,8 @@ REFUSED = [
     (("add", "m", "--parent", "bert=0.6"), "gave away all but 0.5 of its EPC"),
     (("add", "m", "--runs-on", "isk"), 'did you mean "iks"?'),
     (("add", "m", "--epc-kg", "1", "--lifetime-years", "1"), "would be billed in full by every node"),
+    (("add", "m", "--tax-by", "units", "--scope", "fleet"), "take --scope node without --concurrency"),
+    (("add", "iks2", "--tax-by", "reserved", "--concurrency", "2"), "taxes by reserved are split over the jobs of one"),
     (("add", "m", "--amortise", "units"), "say how many it is expected to serve in its life (--expected-units N)"),
     (("add", "bert", "--update", "--amortise", "units", "--expected-units", "5"), "its way of amortising it no longer"),
     (("add", "m", "--status", "frozen"), 'nothing says what "m" cost to make'),
