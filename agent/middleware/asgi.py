@@ -161,7 +161,7 @@ def _tenant_of(tenant: str | Callable[[Scope], str] | None, app: App) -> Callabl
         return tenant
     if tenant == "route":
         return Routes(app).template
-    kind, _, name = tenant.partition(":")
+    kind, _, name = str(tenant).partition(":")
     if kind != "header" or not name:
         raise ValueError(f"tenant is 'route', 'header:NAME', a function or None, not {tenant!r}")
     key = name.strip().lower().encode()

@@ -197,7 +197,7 @@ def _tenant_of(tenant: str | Callable[[Any], str] | None) -> Callable[[Any], str
         return tenant
     if tenant == "method":
         return lambda details: str(details.method)
-    kind, _, name = tenant.partition(":")
+    kind, _, name = str(tenant).partition(":")
     if kind != "metadata" or not name:
         raise ValueError(f"tenant is 'method', 'metadata:KEY', a function or None, not {tenant!r}")
     wanted = name.strip().lower()

@@ -21,9 +21,10 @@ SKIPPED = ("/health", "/healthz", "/livez", "/readyz", "/metrics")
 class Unmetered:
     """Stands in for a request that isn't metered, so that the application needn't ask."""
 
-    id = ""
+    id = tenant = ""
+    receipt = None
 
-    def add(self, **units: float) -> None:
+    def add(self, units: object = None, /, **more: float) -> None:
         """Nothing: nobody counts here."""
 
     def end(self, units: object = None, aborted: bool = False) -> None:
@@ -42,6 +43,10 @@ class Metering:
         names = (uses,) if isinstance(uses, str) else tuple(uses)
         if meter is not None and (product is not None or names):
             raise ValueError("a meter has its product and what it uses: give them, or the meter")
+        if not isinstance(product, str | None):
+            raise ValueError(f"product must be a string, not {product!r}; a meter goes by meter=...")
+        if meter is not None and not hasattr(meter, "begin"):
+            raise ValueError(f"meter must be one of wattribute.meter(), not {meter!r}")
         self._product, self._uses = product, names
         self._given = meter is not None
         self._meter = meter
@@ -51,7 +56,7 @@ class Metering:
         self._lock = threading.Lock()
 
     def start(self) -> None:
-        """Opens a meter of its own and starts it, which waits for nothing."""
+        """Opens a meter of its own and starts it."""
         try:
             meter = self._opened()
             if not self._given:

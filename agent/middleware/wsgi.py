@@ -160,7 +160,7 @@ def current(environ_or_request: Any) -> "Request | Unmetered":
 def _tenant_of(tenant: str | Callable[[Environ], str] | None) -> Callable[[Environ], str] | None:
     if tenant is None or callable(tenant):
         return tenant
-    kind, _, name = tenant.partition(":")
+    kind, _, name = str(tenant).partition(":")
     if kind != "header" or not name:
         raise ValueError(f"tenant is 'header:NAME', a function or None, not {tenant!r}")
     key = "HTTP_" + name.strip().upper().replace("-", "_")
