@@ -177,10 +177,12 @@ class Serving:
     def _report(self, live: LiveJob, report: Report) -> Account:
         """Take a report in; the account begins with the first. Raises Refused."""
         job, now_ns = live.entry.job, self._clock.monotonic_ns()
-        entries = len(report.served) + sum(len(one.units) for _, one in report.served) + len(report.shares or ()) + 1
+        account = self._accounts.get(job.id)
+        rows = len(report.served if report.shares is None else report.shares)
+        entries = rows + 1 if account is None else account.work(report.token, rows)
+        entries += len(report.served) + sum(len(one.units) for _, one in report.served)
         if self._room_entries.left(live.uid) < entries:
             self._make_room(live.uid, entries)
-        account = self._accounts.get(job.id)
         if account is None:
             account = self._open(live, report, now_ns)
         units = account.report(report, now_ns)

@@ -96,8 +96,13 @@ class Account:
         return sum(sender.in_flight for sender in self._senders.values() if sender.lives(now_ns))
 
     def entries(self) -> int:
-        """How much is remembered of what its senders reported: counts, and rows of windows."""
+        """How much is remembered of what its senders reported, as Sender.entries."""
         return sum(sender.entries() for sender in self._senders.values())
+
+    def work(self, token: str, rows: int) -> int:
+        """How many rows one more window of so many will have split: its own, and where windows of others end, all."""
+        others = [sender.waiting for other, sender in self._senders.items() if other != token and sender.waiting]
+        return 1 + rows * (1 + sum(map(len, others))) + sum(len(waiting[-1].rows) for waiting in others)
 
     def forget_windows(self) -> None:
         """What was settled can't be asked for any more."""
@@ -271,8 +276,8 @@ class Account:
         for slot, name, weighted_ns, busy_ns in parts:
             tenant = self.product.tenant(shown(name))
             rows.append(Row(slot, name, tenant, weighted_ns, busy_ns, list(NO_BILL)))
-        stages_ns = sender.stages(report)
-        sender.waiting.append(Window(since_ns, report.until_ns, report.workers, rows, stages_ns))
+        stages_ns, work = sender.stages(report), self.work(report.token, len(rows))
+        sender.waiting.append(Window(since_ns, report.until_ns, report.workers, rows, stages_ns, work))
 
     def _horizon_ns(self, at_ns: int) -> int:
         """Until when can be settled at a tick."""

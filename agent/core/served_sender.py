@@ -200,9 +200,9 @@ class Sender:
                 self.done.popleft()
 
     def entries(self) -> int:
-        """How much is remembered of it: counts, and rows of windows."""
-        rows = sum(len(window.rows) + 1 for windows in (self.waiting, self.done) for window in windows)
-        return 1 + self._counts_known + rows
+        """How much is remembered of it: counts, rows of windows, and the work that those which wait will be."""
+        kept = sum(len(window.rows) + 1 for window in self.done)
+        return 1 + self._counts_known + kept + sum(window.work for window in self.waiting)
 
     def save(self) -> list[Any]:
         """Its counts, as plain JSON values."""

@@ -34,13 +34,17 @@ class Row:
 
 @dataclass(slots=True)
 class Window:
-    """What one sender said of the time from `since_ns` to `until_ns`, in which it had so many workers."""
+    """What one sender said of the time from `since_ns` to `until_ns`, in which it had so many workers.
+
+    `work`: how many rows have to be split because of it, where windows of other senders overlap it.
+    """
 
     since_ns: int
     until_ns: int
     workers: int
     rows: list[Row]
     stages_ns: dict[str, int] = field(default_factory=dict)
+    work: int = 0
 
     def part(self, start_ns: int, end_ns: int) -> tuple[list[int], list[int], int]:
         """Of a stretch that it overlaps: weighted and busy time by row, and its workers' time."""

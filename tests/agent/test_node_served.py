@@ -126,6 +126,22 @@ def test_reports_past_a_users_room_are_refused_until_there_is_some(bench: Metere
     assert bench.look_at_requests("serve-llm")["llm"].tenants["a"].units["request"] == 25 * MICRO
 
 
+def test_windows_of_many_accounts_cost_a_tick_no_more_than_there_is_room_for(bench: MeteredBench) -> None:
+    """Each end of a window cuts all that overlap it: their rows are split again and again."""
+    bench.open()
+    bench.tick()
+    _, meter = bench.serving("serve-llm", "llm")
+    bench.node.serving._room_entries = Room(1000)
+    names = {f"t{number}": 1 for number in range(20)}
+    others = [Meter(bench, "serve-llm", f"token {number}").serve(**names) for number in range(9)]
+    with pytest.raises(Refused, match="too much is reported"):
+        for other in others:
+            other.report(0.1)
+    bench.tick(2)
+    assert sum(bench.look_at_requests("serve-llm")["llm"].tenants[name].units["request"] for name in names) / MICRO > 60
+    meter.serve(a=1).report(0.5)
+
+
 def test_a_job_that_runs_again_waits_for_its_meter_from_the_beginning(bench: MeteredBench) -> None:
     """Every page adds up, also before the first report of its new life, over a restart and where none comes."""
     bench.open(PRODUCTS)
