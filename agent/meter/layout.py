@@ -3,8 +3,9 @@
     header | names of tenants | names of units | until_ns of the last reports | two banks of the reporter | slots
 
 A slot is one worker's: a head, a row per tenant, its receipts, and what the last reports took from it. A row is
-(requests, at, V, w, c, b, at, -) of the path, written by one call, and (wide, wide weight, aborted, -, units) beside
-it. Times and integrals are floats in seconds: exact to 2 ns after 100 days of work without a pause.
+(requests, at, V, w, c, b, at, units of the first kind) of the path, written by one call, and (wide, wide weight,
+aborted, units of the other kinds) beside it. Times and integrals are floats in seconds: exact to 2 ns after 100 days of
+work without a pause.
 """
 
 from typing import Final
@@ -54,11 +55,11 @@ PAGE: Final = 4096
 SLOT: Final = (BANK + 2 * BANK_BYTES + PAGE - 1) // PAGE * PAGE
 """Bytes before the first slot: what all workers share."""
 SLOT_HEAD: Final = 8 * WORD
-ROW_WORDS: Final = 12 + KINDS
-ROW_BYTES: Final = ROW_WORDS * WORD
+FIRST_UNITS: Final = 7
 WIDE: Final = 8
 ABORTED: Final = 10
-UNITS: Final = 12
+ROW_WORDS: Final = ABORTED + KINDS
+ROW_BYTES: Final = ROW_WORDS * WORD
 RECEIPTS: Final = SLOT_HEAD + TENANTS * ROW_BYTES
 """Byte in a slot of its receipts: a count of writes, the words, the count again."""
 RECEIPT_BYTES: Final = (RECEIPT_WORDS + 2) * WORD
@@ -76,6 +77,11 @@ LOCK_NAMES: Final = LOCK_SLOT + SLOTS
 def slot_at(slot: int) -> int:
     """The byte at which a slot begins."""
     return SLOT + slot * SLOT_BYTES
+
+
+def units_at(kind: int) -> int:
+    """The word of a row with the units of a kind."""
+    return ABORTED + kind if kind else FIRST_UNITS
 
 
 def row_at(slot: int, tenant: int) -> int:

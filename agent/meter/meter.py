@@ -11,12 +11,12 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 from wattribute.agent.client import Client
 from wattribute.agent.meter.account_file import AccountFile
 from wattribute.agent.meter.billing import Estimate
-from wattribute.agent.meter.path import Begin
+from wattribute.agent.meter.path import Begin, Requests
 from wattribute.agent.meter.place import account_path
 from wattribute.agent.meter.receipts import RequestReceipt
 from wattribute.agent.meter.reporter import Reporter
@@ -24,18 +24,6 @@ from wattribute.agent.meter.request import Request
 from wattribute.agent.meter.tally import Tally
 from wattribute.agent.process import here
 from wattribute.agent.session import Job, job
-
-
-class Requests(Protocol):
-    """A request for a `with`, begun now; `units` are served if it ends well."""
-
-    def __call__(
-        self,
-        units: Mapping[str, float] | None = None,
-        tenant: str = "",
-        weight: float = 1,
-        receipt: bool | None = None,
-    ) -> Request: ...
 
 
 class Meter:
@@ -134,6 +122,7 @@ class Meter:
             ) -> Request:
                 return tally.request(units, tenant, weight, receipt is None or receipt)
 
+            begin.__doc__, request.__doc__ = tally.begin.__doc__, tally.request.__doc__  # for help()
             self.begin, self.request = begin, request
 
     def _enter(self) -> None:

@@ -4,6 +4,7 @@ Between the clock and the call that writes the row nothing may be called, looped
 collector tracks: that is what makes these lines one step for other threads, signals and finalizers.
 """
 
+import functools
 import struct
 import threading
 import time
@@ -29,6 +30,14 @@ class Begin(Protocol):
     def __call__(self, tenant: str = "", weight: float = 1, receipt: bool | None = None) -> Request: ...
 
 
+class Requests(Protocol):
+    """A request for a `with`, begun now; `units` are served if it ends well."""
+
+    def __call__(
+        self, units: Mapping[str, float] | None = None, tenant: str = "", weight: float = 1, receipt: bool | None = None
+    ) -> Request: ...
+
+
 class Locked(Protocol):
     """A decorator of what must not run twice at once."""
 
@@ -47,8 +56,8 @@ class Path:
     """The functions of one tally, over variables of their own. `enter` says in which memory, and begins at nothing."""
 
     begin: Begin
-    begin_detailed: BeginDetailed
-    count: Callable[[int, float], None]
+    request: Requests
+    count: Callable[[Row, int, float], None]
     enter: Callable[[Memory], None]
     v_ns: Callable[[], float]
 
@@ -66,6 +75,7 @@ def _one_at_a_time() -> Locked:
     lock = threading.RLock()
 
     def locked(function: _F) -> _F:
+        @functools.wraps(function)
         def alone(*args: Any, **kwargs: Any) -> Any:
             with lock:
                 return function(*args, **kwargs)
@@ -81,7 +91,7 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
     ended, watched = tally.ended, tally.watched
     memory: Any = None
     floats: Any = None
-    write = struct.Struct("qdddddd").pack_into
+    write = struct.Struct("qddddddd").pack_into
     write_begun = struct.Struct("dddddd").pack_into
 
     def add(row: Row, units: Mapping[str, float], kept: dict[str, float] | None) -> None:
@@ -109,25 +119,40 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
         __slots__ = ()
 
         @locked
-        def end(self, units: Mapping[str, float] | None = None, aborted: bool = False) -> None:
+        def end(
+            self, units: Mapping[str, float] | None = None, aborted: bool = False, _trace: TracebackType | None = None
+        ) -> None:
             nonlocal at, virtual, weights
             if units is not None:
                 row = self._row
                 if row.over:
                     return
                 try:
-                    for name in units:
-                        try:
-                            amount = units[name] + 0.0  # what code a number of its own may have runs here
-                            if amount >= 0.0 and amount <= 1e12:  # UNITS_MOST
-                                cell = row.units[name]
-                                floats[cell] = floats[cell] + amount
-                            else:
-                                unit_of(row, name, amount)
-                        except Exception:  # noqa: BLE001 - a kind not seen before, or no number
-                            unit_of(row, name, units[name])
-                except Exception:  # noqa: BLE001 - what a user gives for a mapping
-                    unit_of(row, "units", None)
+                    if len(units) == 1 and row.first in units:  # most often it is one kind, the same each time
+                        amount = units[row.first] + 0.0  # what code a number of its own may have runs here
+                        if amount >= 0.0 and amount <= 1e12:  # UNITS_MOST
+                            row.counted = row.counted + amount
+                            units = None
+                except Exception:  # noqa: BLE001 - no number, or no mapping
+                    if isinstance(units, type):  # an exception's class: see __exit__
+                        units, aborted = None, True
+                if units is not None:
+                    try:
+                        for name in units:
+                            try:
+                                amount = units[name] + 0.0
+                                if amount >= 0.0 and amount <= 1e12:
+                                    cell = row.units[name]
+                                    if cell == row.first_cell:
+                                        row.counted = row.counted + amount
+                                    else:
+                                        floats[cell] = floats[cell] + amount
+                                else:
+                                    unit_of(row, name, amount)
+                            except Exception:  # noqa: BLE001 - a kind not seen before, or no number
+                                unit_of(row, name, units[name])
+                    except Exception:  # noqa: BLE001 - what a user gives for a mapping
+                        unit_of(row, "units", None)
             now = clock()
             row = self._row
             if row.over:
@@ -145,8 +170,11 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
                 floats[row.cell + ABORTED] = row.aborted = row.aborted + 1.0
             else:
                 n = row.n = row.n + 1
-            write(memory, row.off, n, at, virtual, w, c, b, at)
+            write(memory, row.off, n, at, virtual, w, c, b, at, row.counted)
             self.__class__ = Request  # type: ignore[assignment]  # without a finalizer it is freed sooner
+
+        # The same, called by a `with`: a call of another function would cost a twentieth of a request.
+        __exit__ = end  # type: ignore[assignment]
 
         @locked
         def add(self, units: Mapping[str, float] | None = None, /, **more: float) -> None:
@@ -192,7 +220,7 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
                 floats[row.cell + ABORTED] = row.aborted = row.aborted + 1.0
             else:
                 row.n += 1
-            write(memory, row.off, row.n, at, virtual, w, c, b, at)
+            write(memory, row.off, row.n, at, virtual, w, c, b, at, row.counted)
             self.aborted = aborted
             if self.wanted:
                 self.v_end, self.ended_unix_ns = v * _NS, time.time_ns()
@@ -221,6 +249,7 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
 
     @locked
     def begin(tenant: str = "", weight: float = 1, receipt: bool | None = None) -> Request:
+        """Begins a request of a tenant ("": nobody in particular), to be ended with `end`. Raises nothing."""
         nonlocal at, virtual, weights
         try:
             if receipt or weight != 1:
@@ -277,8 +306,19 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
             watched.add(request)
         return request
 
-    def count(cell: int, amount: float) -> None:
-        floats[cell] = floats[cell] + amount
+    def request(
+        units: Mapping[str, float] | None = None, tenant: str = "", weight: float = 1, receipt: bool | None = None
+    ) -> Request:
+        if units is None and not receipt:
+            return begin(tenant, weight)
+        return begin_detailed(tenant, weight, units, bool(receipt))
+
+    def count(row: Row, cell: int, amount: float) -> None:
+        if cell == row.first_cell:
+            row.counted = counted = row.counted + amount
+            floats[cell] = counted
+        else:
+            floats[cell] = floats[cell] + amount
 
     def v_ns() -> float:
         now = clock()
@@ -289,8 +329,8 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
         memory, floats = entered.buffer, memoryview(entered.buffer).cast("d")
         at = virtual = weights = 0.0
 
-    path.begin, path.begin_detailed = begin, begin_detailed
+    path.begin, path.request = begin, request
     path.count, path.enter, path.v_ns = locked(count), locked(enter), locked(v_ns)
 
 
-__all__ = ["Begin", "BeginDetailed", "Path"]
+__all__ = ["Begin", "Path", "Requests"]

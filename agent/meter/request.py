@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+from wattribute.agent.meter import layout
 from wattribute.agent.process import here
 
 if TYPE_CHECKING:
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from wattribute.agent.meter.tally import Tally
 
 _naming = threading.Lock()
+_NONE_YET = object()  # no name that a user may have for a kind of units
 
 
 class Ended:
@@ -30,8 +32,9 @@ class Row:
     """What one tenant has in one worker: the weight in flight `w`, and sums of which its part of the time is made.
 
     In seconds, with virtual time V and time t: S = w V - c is its part of the busy time, A = w t - b its weight * time
-    in flight. `wide` are the detailed requests in flight, `off` and `cell` where it stands in memory. It is `over` when
-    it isn't this process's any more.
+    in flight. `wide` are the detailed requests in flight, `off` and `cell` where it stands in memory. Units of the
+    account's `first` kind are `counted` here, the others in memory alone. It is `over` when it isn't this process's any
+    more.
     """
 
     __slots__ = (
@@ -39,7 +42,10 @@ class Row:
         "b",
         "c",
         "cell",
+        "counted",
         "done",
+        "first",
+        "first_cell",
         "n",
         "name",
         "off",
@@ -56,9 +62,11 @@ class Row:
         self.name = name
         self.off = off
         self.cell = off // 8
-        self.w = self.c = self.b = self.aborted = self.wide = self.wide_w = 0.0
+        self.w = self.c = self.b = self.aborted = self.wide = self.wide_w = self.counted = 0.0
         self.n = 0
         self.units: dict[str, int] = {}
+        self.first: Any = _NONE_YET
+        self.first_cell = self.cell + layout.FIRST_UNITS
         self.over = False
         self.done: Any = Ended(tally, name)  # typed as a row: who has it asks `over` first
 

@@ -78,7 +78,7 @@ def _parse(rows: list[tuple[float, ...]]) -> SlotReading:
                 b=row[5],
                 in_flight=max(0, round(row[3] - row[9] + row[8])),
                 aborted=int(row[10]),
-                units=tuple(row[12:]),
+                units=(row[layout.FIRST_UNITS], *row[layout.units_at(1) :]),
             )
             for row in rows
         ],

@@ -18,14 +18,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from wattribute.agent.core.products import REQUEST
 from wattribute.agent.identity import fit
 from wattribute.agent.meter import layout
 from wattribute.agent.meter.account_file import AccountFile
-from wattribute.agent.meter.path import UNITS_MOST, Begin, Path
+from wattribute.agent.meter.path import UNITS_MOST, Begin, Path, Requests
 from wattribute.agent.meter.request import Detailed, Request, Row
 from wattribute.agent.process import here
 
@@ -77,19 +77,13 @@ class Tally:
         self._path = Path(self, clock, needs_lock() if locked is None else locked)
         self.begin: Begin = self._path.begin
         """Begins a request of a tenant ("": nobody in particular) and weight (0.001 to 1e6). Raises nothing."""
-        file.on_detach(self._afresh)
-        _known.add(self)
-
-    def request(
-        self, units: Mapping[str, float] | None = None, tenant: str = "", weight: float = 1, receipt: bool | None = None
-    ) -> Request:
+        self.request: Requests = self._path.request
         """A request for a `with`, begun now; `units` are served if it ends well. Raises nothing.
 
         With `receipt` it keeps where virtual time was at its begin and end, for `ended`.
         """
-        if units is None and not receipt:
-            return self.begin(tenant, weight)
-        return self._path.begin_detailed(tenant, weight, units, bool(receipt))
+        file.on_detach(self._afresh)
+        _known.add(self)
 
     def count_in_flight(self) -> int:
         """How many are under way in this process."""
@@ -175,10 +169,12 @@ class Tally:
                 self._guard.release()
             if place < 0:
                 return self._refuse("kind", "%s of unit %s is left out: there are 8 kinds already", amount, name)
-            cell = row.cell + layout.UNITS + place
+            cell = row.cell + layout.units_at(place)
             if isinstance(name, str) and len(row.units) < 4 * layout.KINDS:
                 row.units[name] = cell
-        self._path.count(cell, number)
+                if cell == row.first_cell:
+                    row.first = name
+        self._path.count(row, cell, number)
         return number
 
     def _refuse(self, key: str, text: str, amount: object, name: object) -> float:

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -303,6 +304,18 @@ def test_units_that_are_no_amount_are_left_out(amount: Any) -> None:
     row = rows(report_of(file, clock.now_ns))[""]
     assert (row.requests, row.aborted, dict(row.units)) == (2, 0, {"tokens": 1, "steps": 2.5})
     assert tally.refused == 2
+
+
+def test_kinds_of_units_take_turns_and_none_takes_anothers_place() -> None:
+    file, clock, tally = new()
+    both = {"image": 4, "token": 8}
+    for units in (Counter(token=1), Counter(image=2), both, defaultdict(int, image=16), {"token": 32}):
+        tally.begin().end(units)
+        tally.begin("late").end(units)
+    tally.begin("late").add(units, token=64)
+    report = report_of(file, clock.now_ns)
+    assert rows(report)[""].units == {"token": 41, "image": 22}
+    assert rows(report)["late"].units == {"token": 41 + 32 + 64, "image": 22}
 
 
 def test_what_is_no_mapping_costs_nobody_an_answer() -> None:
