@@ -111,8 +111,12 @@ def _is_fresher(receipt: Mapping[str, Any], record: JobRecord) -> bool:
     return record.ended_unix_ns is None and record.nodes == (receipt["node"],) and record.expected_nodes == 1
 
 
-def product_sheet(archive: Archive, loaded: Loaded, product_id: str, asked: Asked) -> Sheet:
-    """The sheet of a product and its jobs. Raises WattributeError for an unknown one, with the nearest; LedgerError."""
+def product_sheet(
+    archive: Archive, loaded: Loaded, product_id: str, asked: Asked, receipts: Callable[[], list[dict[str, Any]]]
+) -> Sheet:
+    """The sheet of a product and its jobs. `receipts`: those that this machine knows, to name a job of a product that
+    no closed row tells of yet. Raises WattributeError for an unknown one, with the nearest; LedgerError.
+    """
     seen = _Seen(product_id, keep=asked.runs)
     timed = asked.from_unix_ns is not None or asked.to_unix_ns is not None
     found = _book(archive, loaded, lambda: archive.jobs() if timed else seen.through(archive.jobs()))
@@ -124,6 +128,12 @@ def product_sheet(archive: Archive, loaded: Loaded, product_id: str, asked: Aske
             pass
     product = found.products.get(product_id)
     if product is None and not seen.jobs:
+        young = () if timed else [one["job_id"] for one in receipts() if one["product_id"] == product_id]
+        if young:
+            raise WattributeError(
+                f'no row of product "{product_id}" is closed yet, which takes 5 minutes or its job\'s end. Until then: '
+                f"wattribute report job {young[-1]}"
+            )
         names = [*found.products, *seen.products]
         nearest = _nearest(product_id, names, "wattribute product list")
         raise WattributeError(f'no product "{product_id}" is known{nearest}')

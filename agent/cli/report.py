@@ -143,11 +143,9 @@ def job(job_id: str, **options: Any) -> None:
     """
 
     def collect(archive: "Archive", loaded: "Loaded", asked: "Asked") -> "Sheet":
-        from wattribute.agent.cli.known import receipts
         from wattribute.agent.report import job_sheet
 
-        environment = {**os.environ, "WATTRIBUTE_CONFIG": str(options["file"])} if options["file"] else os.environ
-        return job_sheet(archive, loaded, job_id, asked, lambda: receipts(environment))
+        return job_sheet(archive, loaded, job_id, asked, lambda: _receipts(options["file"]))
 
     _report(collect, options)
 
@@ -166,7 +164,7 @@ def product(product_id: str, **options: Any) -> None:
     def collect(archive: "Archive", loaded: "Loaded", asked: "Asked") -> "Sheet":
         from wattribute.agent.report import product_sheet
 
-        return product_sheet(archive, loaded, product_id, asked)
+        return product_sheet(archive, loaded, product_id, asked, lambda: _receipts(options["file"]))
 
     _report(collect, options)
 
@@ -187,6 +185,13 @@ def node(**options: Any) -> None:
         return node_sheet(archive, loaded, asked)
 
     _report(collect, options)
+
+
+def _receipts(file: Path | None) -> list[dict[str, Any]]:
+    """Those that this machine knows."""
+    from wattribute.agent.cli.known import receipts
+
+    return receipts({**os.environ, "WATTRIBUTE_CONFIG": str(file)} if file else os.environ)
 
 
 def _report(collect: Callable[["Archive", "Loaded", "Asked"], "Sheet"], options: dict[str, Any]) -> None:

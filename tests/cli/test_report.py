@@ -323,6 +323,15 @@ def test_a_job_without_an_agent_has_a_sheet(place: Path) -> None:
     assert said["intensity"]["quality"] == "default"
 
 
+def test_a_product_whose_job_just_began_says_where_to_look(place: Path) -> None:
+    running = blank("serve-chat", product_id="chat", started_at="2026-05-28T10:00:00.000000Z")
+    assert ReceiptFiles(place / "state", "1").save(running)
+    result = report(place, "product", "chat")
+    assert result.exit_code == 1
+    assert 'no row of product "chat" is closed yet' in result.stderr
+    assert result.stderr.endswith("Until then: wattribute report job serve-chat\n")
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
