@@ -8,7 +8,7 @@ worker in any, the account is this process's own memory, with a token of its own
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -108,9 +108,9 @@ class AccountFile:
         value = self._noted(until_ns, column)
         return None if value is None else int(value)
 
-    def add_receipt(self, bucket: int, energy_uj: int, id: str, unix_ns: int) -> None:
-        """One more receipt of this worker: its bucket of BUCKETS_UJ, energy, request's id (48 bytes) and Unix time."""
-        self._receipts.add(bucket, energy_uj, id, unix_ns)
+    def add_receipts(self, bucket: int, energies_uj: Sequence[int], id: str, unix_ns: int) -> None:
+        """More receipts of this worker, in a bucket of BUCKETS_UJ; name (48 bytes) and Unix time of the last one."""
+        self._receipts.add(bucket, energies_uj, id, unix_ns)
         self._writes += 1
         count = self._writes.to_bytes(8, "little")
         start = layout.slot_at(self.slot()) + layout.RECEIPTS

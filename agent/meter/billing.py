@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from wattribute.agent.core.model import BUCKETS_UJ
 from wattribute.agent.meter.account_file import AccountFile
-from wattribute.agent.meter.bills import PLACES, V_PER_NS, Bill, Bills, Price, Row
+from wattribute.agent.meter.bills import JSCE, PLACES, V_PER_NS, Bill, Bills, Price, Row
 from wattribute.agent.meter.receipts import SCHEMA, RequestReceipt, bounds_of, grams_of
 from wattribute.agent.meter.request import Detailed, Request
 from wattribute.agent.meter.tally import Tally
@@ -20,6 +20,7 @@ from wattribute.agent.receipts import TERMS, grams_text
 from wattribute.agent.session import Job
 
 _NG_PER_G = 1e9
+_NOTHING = (0,) * PLACES
 _RUNNING = "not settled yet: it is in flight"
 _OPEN = "not settled yet: the window in which it ended isn't"
 _UNKNOWN = "what it took isn't known: the agent was away, or lost the window of it"
@@ -56,8 +57,8 @@ class Billing:
     def waiting(self) -> bool:
         """Whether a request waits for a window."""
         with self._lock:
-            self._hear()
-            return len(self._bills) > 0
+            self._hear_ended()
+            return len(self._bills) > 0 or bool(self._tally.watched)
 
     @property
     def any(self) -> bool:
@@ -87,15 +88,13 @@ class Billing:
     def settled(self, request_id: str) -> bool:
         """Whether there is nothing to wait for."""
         with self._lock:
-            self._hear()
-            bill = self._bills.find(request_id)
+            bill = self._find(request_id)
             return bill is None or bill.settled
 
     def receipt(self, request_id: str) -> RequestReceipt | None:
         """As far as it is known; None for a request that isn't, or whose receipt isn't kept any more."""
         with self._lock:
-            self._hear()
-            bill = self._bills.find(request_id)
+            bill = self._find(request_id)
             return None if bill is None else RequestReceipt(self._parts(bill))
 
     def estimate(self, request: Request) -> Estimate | None:
@@ -104,37 +103,62 @@ class Billing:
             rate = self._bills.rate
             if rate is None or not isinstance(request, Detailed) or not request.wanted:
                 return None
-            self._hear()
-            bill = self._bills.find(request.id)
+            if request._row.tally is not self._tally:
+                return None
+            bill = self._bill_of(request)
             if bill is None:
                 return None
-            known = bill.amounts or [0] * PLACES
+            known = bill.amounts or _NOTHING
             more_v = 0 if bill.settled else bill.overlap_v(rate.until_v, _fine(self._tally.v_ns()))
-            jsce_ng = sum(known[1 + TERMS.index(term)] for term in ("operation", "cooling", "platform", "retraining"))
+            jsce_ng = sum(known[place] for place in JSCE)
             jsce_ng += rate.jsce_ng * more_v // rate.busy_v
             asce_ng = sum(known[1:]) + rate.asce_ng * more_v // rate.busy_v
             return Estimate(known[0] + rate.energy_uj * more_v // rate.busy_v, jsce_ng / _NG_PER_G, asce_ng / _NG_PER_G)
 
     def _hear(self) -> None:
         """Requests that began or ended since."""
-        for request, tenant, weight, v_begin in self._tally.in_flight():
-            self._bill(request, tenant, weight, v_begin)
+        for request in self._tally.in_flight():
+            self._bill(request)
+        self._hear_ended()
+
+    def _hear_ended(self) -> None:
         ended = self._tally.ended
         while ended:
-            request, tenant, weight, v_begin, v_end, units = ended.popleft()
-            bill = self._bill(request, tenant, weight, v_begin)
-            assert isinstance(request, Detailed)
-            bill.end(_fine(v_end), request.ended_unix_ns or time.time_ns(), units, aborted=request.aborted)
+            request = ended.popleft()
+            bill = self._bill(request)
+            assert request.v_end is not None  # as of those that have ended
+            bill.end(_fine(request.v_end), request.ended_unix_ns or 0, request.units, aborted=request.aborted)
             self._bills.ended(bill)
 
-    def _bill(self, request: Request, tenant: str, weight: float, v_begin: float) -> Bill:
-        assert isinstance(request, Detailed)  # as those with a receipt are
-        bill = self._bills.find(request.id)
+    def _bill(self, request: Detailed) -> Bill:
+        bill = self._bills.find(request.number)
         if bill is None:
-            bill = Bill(request.id, tenant, weight, _fine(v_begin), request.began_unix_ns)
+            row = request._row
+            v_begin, began_ns = _fine(request.v_begin), request.began_unix_ns
+            bill = Bill(request.number, row.name, request.weight, v_begin, began_ns, row.prefix)
             bill.units = request.units
             self._bills.add(bill)
         return bill
+
+    def _bill_of(self, request: Detailed) -> Bill | None:
+        """That of one request, without a look at the others in flight; None where it isn't kept any more, or it is the
+        parent process's.
+        """
+        if request.v_end is not None:
+            self._hear_ended()
+        elif not request._row.over:
+            return self._bill(request)
+        return self._bills.find(request.number)
+
+    def _find(self, request_id: str) -> Bill | None:
+        """As `_bill_of`, by its name."""
+        self._hear_ended()
+        number = _number(request_id)
+        bill = self._bills.find(number)
+        if bill is None:
+            request = self._tally.find_in_flight(number)
+            bill = None if request is None else self._bill(request)
+        return bill if bill is not None and bill.id == request_id else None
 
     def _settle(self, since_ns: int, until_ns: int, answered: list[list[Any]]) -> None:
         since_v_ns, v_ns = self._file.v_at(since_ns), self._file.v_at(until_ns)
@@ -147,16 +171,21 @@ class Billing:
             if before is not None:
                 amounts = [a + b for a, b in zip(before.amounts, amounts, strict=True)]
                 busy_v += before.busy_v
-            rows[tenant] = Row(tenant, amounts, busy_v)
+            rows[tenant] = Row(tenant, tuple(amounts), busy_v)
         if v_ns is None:  # a report that this worker had no part in, or long ago: with the next one
             return
         self._strays = {}
+        energies_uj: dict[int, list[int]] = {}
+        latest: dict[int, Bill] = {}
         for bill in self._bills.settle(_fine(v_ns), rows.values()):
             bill.price, bill.retraining_open = self._price, self._retraining_open
             energy_uj = bill.energy_uj
             if energy_uj is not None:
                 bucket = bisect_left(BUCKETS_UJ, energy_uj)
-                self._file.add_receipt(bucket, energy_uj, bill.id, bill.ended_ns or 0)
+                energies_uj.setdefault(bucket, []).append(energy_uj)
+                latest[bucket] = bill
+        for bucket, bill in latest.items():
+            self._file.add_receipts(bucket, energies_uj[bucket], bill.id, bill.ended_ns or 0)
 
     def _parts(self, bill: Bill) -> dict[str, Any]:
         """A receipt as JSON has it."""
@@ -215,6 +244,12 @@ def _served(bill: Bill, unit: str) -> float:
     if unit == "request":
         return 0.0 if bill.aborted or bill.ended_ns is None else 1.0
     return bill.units.get(unit, 0.0)
+
+
+def _number(request_id: str) -> int:
+    """A request's number in its process, as its name has it; 0: none."""
+    _, _, number = request_id.rpartition("-")
+    return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
 
 
 def _fine(v_ns: float) -> int:

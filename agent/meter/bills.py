@@ -19,7 +19,7 @@ V_PER_NS = 1 << 20
 _SLACK_V = V_PER_NS * 1000
 _SLACK_EACH_V = V_PER_NS * 8
 """What rounding may make of a row, and of each request in it, in ns: more than that is of requests not known here."""
-_JSCE = tuple(1 + TERMS.index(term) for term in ("operation", "cooling", "platform", "retraining"))
+JSCE = tuple(1 + TERMS.index(term) for term in ("operation", "cooling", "platform", "retraining"))
 
 
 class Row(NamedTuple):
@@ -30,17 +30,14 @@ class Row(NamedTuple):
     busy_v: int
 
 
-class _Part(NamedTuple):
-    """From where to where in a row: worked out when somebody asks, as nobody does of most."""
+Part = tuple[Sequence[int], int, int, int]
+"""From where to where in a row, of how much: worked out when somebody asks, as nobody does of most."""
 
-    amounts: Sequence[int]
-    before: int
-    after: int
-    whole: int
 
-    def at(self, place: int) -> int:
-        amount = self.amounts[place]
-        return amount * self.after // self.whole - amount * self.before // self.whole
+def _at(part: Part, place: int) -> int:
+    amounts, before, after, whole = part
+    amount = amounts[place]
+    return amount * after // whole - amount * before // whole
 
 
 class Price(NamedTuple):
@@ -63,7 +60,8 @@ class Bill:
         "aborted",
         "began_ns",
         "ended_ns",
-        "id",
+        "number",
+        "prefix",
         "price",
         "retraining_open",
         "settled",
@@ -75,8 +73,9 @@ class Bill:
         "weight",
     )
 
-    def __init__(self, id: str, tenant: str, weight: float, v_begin: int, began_ns: int) -> None:
-        self.id = id
+    def __init__(self, number: int, tenant: str, weight: float, v_begin: int, began_ns: int, prefix: str = "") -> None:
+        self.number = number
+        self.prefix = prefix
         self.tenant = tenant
         self.weight = weight
         self.v_begin = v_begin
@@ -90,13 +89,18 @@ class Bill:
         self.price: Price | None = None
         self.retraining_open = False
         self._sums: list[int] | None = None
-        self._part: _Part | None = None
+        self._part: Part | None = None
+
+    @property
+    def id(self) -> str:
+        """The request's."""
+        return f"{self.prefix}-{self.number}"
 
     def end(self, v_end: int, ended_ns: int, units: Mapping[str, float], *, aborted: bool) -> None:
         """It is over; what it took is known once the next window is settled."""
         self.v_end, self.ended_ns, self.units, self.aborted = v_end, ended_ns, units, aborted
 
-    def take(self, part: _Part) -> None:
+    def take(self, part: Part) -> None:
         """One more window's part."""
         if self._part is not None:
             self._sums = self._added(self._part)
@@ -104,7 +108,7 @@ class Bill:
 
     def give(self, amounts: Sequence[int]) -> None:
         """Something of a row that nobody else was there for."""
-        self.take(_Part(amounts, 0, 1, 1))
+        self.take((amounts, 0, 1, 1))
 
     def overlap_v(self, since_v: int, until_v: int) -> int:
         """Its weight * dV between two moments."""
@@ -117,7 +121,7 @@ class Bill:
         """So far; None where no row that is settled had a part of it, though it was there."""
         if self._part is None:
             return 0 if self.settled and self.v_end == self.v_begin else None
-        return self._part.at(0) + (self._sums[0] if self._sums else 0)
+        return _at(self._part, 0) + (self._sums[0] if self._sums else 0)
 
     @property
     def amounts(self) -> list[int] | None:
@@ -126,9 +130,9 @@ class Bill:
             return None if self.energy_uj is None else [0] * PLACES
         return self._added(self._part)
 
-    def _added(self, part: _Part) -> list[int]:
+    def _added(self, part: Part) -> list[int]:
         sums = self._sums or (0,) * PLACES
-        return [before + part.at(place) for place, before in enumerate(sums)]
+        return [before + _at(part, place) for place, before in enumerate(sums)]
 
 
 class Rate(NamedTuple):
@@ -150,7 +154,7 @@ class Bills:
         self.rate: Rate | None = None
         self._all_have = all_have
         self._kept = kept
-        self._by_id: dict[str, Bill] = {}
+        self._by_number: dict[int, Bill] = {}
         self._open: dict[str, list[Bill]] = {}  # by tenant, those whose time isn't settled
         self._ended: deque[Bill] = deque()
         self._carried: dict[str, list[int]] = {}  # of rows without anybody to take them
@@ -164,21 +168,21 @@ class Bills:
     @property
     def any(self) -> bool:
         """Whether there is one, open or ended."""
-        return bool(self._by_id)
+        return bool(self._by_number)
 
-    def find(self, request_id: str) -> Bill | None:
-        return self._by_id.get(request_id)
+    def find(self, number: int) -> Bill | None:
+        return self._by_number.get(number)
 
     def add(self, bill: Bill) -> None:
         """A request that isn't known yet."""
-        self._by_id[bill.id] = bill
+        self._by_number[bill.number] = bill
         self._open.setdefault(bill.tenant, []).append(bill)
 
     def ended(self, bill: Bill) -> None:
         """One of them has ended: of these, so many are kept."""
         self._ended.append(bill)
         if len(self._ended) > self._kept:
-            del self._by_id[self._ended.popleft().id]
+            del self._by_number[self._ended.popleft().number]
 
     def settle(self, until_v: int, rows: Iterable[Row]) -> list[Bill]:
         """The window that ends at `until_v`, and begins where the one before did. Returns those that are settled."""
@@ -189,21 +193,23 @@ class Bills:
             busy_v += row.busy_v
             sums = [a + b for a, b in zip(sums, row.amounts, strict=True)]
         if busy_v:
-            jsce_ng = sum(sums[place] for place in _JSCE)
+            jsce_ng = sum(sums[place] for place in JSCE)
             self.rate = Rate(sums[0], jsce_ng, sum(sums[1:]), busy_v, until_v)
         done = []
         for tenant, bills in list(self._open.items()):
             still = []
+            latest, latest_ns = None, -1
             for bill in bills:
                 if bill.v_end is not None and bill.v_end <= until_v:
                     bill.settled = True
                     done.append(bill)
+                    ended_ns = bill.ended_ns or 0
+                    if ended_ns > latest_ns:
+                        latest, latest_ns = bill, ended_ns
                 else:
                     still.append(bill)
-            if len(still) < len(bills):
-                self._latest[tenant] = max(
-                    (bill for bill in bills if bill.settled), key=lambda bill: bill.ended_ns or 0
-                )
+            if latest is not None:
+                self._latest[tenant] = latest
             if still:
                 self._open[tenant] = still
             else:
@@ -227,10 +233,18 @@ class Bills:
         self._carried = {}
 
     def _split(self, row: Row, since_v: int, until_v: int) -> None:
-        members = [
-            (bill, part) for bill in self._open.get(row.tenant, ()) if (part := bill.overlap_v(since_v, until_v))
-        ]
-        whole = sum(part for _, part in members)
+        members, whole = [], 0
+        for bill in self._open.get(row.tenant, ()):  # overlap_v, without a call for each
+            begin, end = bill.v_begin, bill.v_end
+            if end is None or end > until_v:
+                end = until_v
+            if begin < since_v:
+                begin = since_v
+            if end > begin:
+                part = end - begin if bill.weight == 1 else round(bill.weight * (end - begin))
+                if part:
+                    members.append((bill, part))
+                    whole += part
         amounts = row.amounts
         if row.busy_v - whole > _SLACK_V + _SLACK_EACH_V * len(members):
             whole = row.busy_v
@@ -243,8 +257,8 @@ class Bills:
             amounts = [a + b for a, b in zip(amounts, self._carried.pop(row.tenant), strict=True)]
         reached = 0
         for bill, part in members:
-            bill.take(_Part(amounts, reached, reached + part, whole))
+            bill.take((amounts, reached, reached + part, whole))
             reached += part
 
 
-__all__ = ["KEPT", "PLACES", "V_PER_NS", "Bill", "Bills", "Price", "Rate", "Row"]
+__all__ = ["JSCE", "KEPT", "PLACES", "V_PER_NS", "Bill", "Bills", "Price", "Rate", "Row"]

@@ -8,6 +8,7 @@ import functools
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -88,7 +89,8 @@ def _one_at_a_time() -> Locked:
 def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked) -> None:
     at = virtual = weights = 0.0
     rows, row_of, unit_of, weight_of = tally.rows, tally.row, tally.unit, tally.weight
-    ended, watched = tally.ended, tally.watched
+    ended, watched, numbers = tally.ended, tally.watched, tally.numbers
+    time_ns, ref = time.time_ns, weakref.ref
     memory: Any = None
     floats: Any = None
     write = struct.Struct("qddddddd").pack_into
@@ -223,9 +225,9 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
             write(memory, row.off, row.n, at, virtual, w, c, b, at, row.counted)
             self.aborted = aborted
             if self.wanted:
-                self.v_end, self.ended_unix_ns = v * _NS, time.time_ns()
-                watched.discard(self)
-                ended.append((self, row.name, weight, self.v_begin, self.v_end, self.units))
+                self.v_end, self.ended_unix_ns = v * _NS, time_ns()
+                watched.pop(self.number, None)
+                ended.append(self)
             self.__class__ = Detailed  # type: ignore[assignment]
 
         @locked
@@ -276,7 +278,10 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
         tenant: object, weight: object, units: Mapping[str, float] | None = None, receipt: bool = False
     ) -> Detailed:
         nonlocal at, virtual, weights
-        exact = weight_of(weight)
+        try:
+            exact = 1.0 if weight == 1 else weight_of(weight)
+        except Exception:  # noqa: BLE001 - of a comparison of the user's own
+            exact = weight_of(weight)
         try:
             row = rows[tenant]
         except Exception:  # noqa: BLE001 - as in begin
@@ -285,7 +290,9 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
         request.weight = exact
         request.planned, request.wanted, request.units = units, receipt, {}
         request.v_begin, request.v_end, request.aborted = 0.0, None, False
-        request.began_unix_ns, request.ended_unix_ns = time.time_ns() if receipt else 0, None
+        request.began_unix_ns, request.ended_unix_ns = 0, None
+        if receipt:
+            request.number, request.began_unix_ns = next(numbers), time_ns()
         now = clock()
         request._row = row
         if row.over:
@@ -303,7 +310,7 @@ def _path(path: Path, tally: "Tally", clock: Callable[[], float], locked: Locked
         floats[row.cell + WIDE + 1] = row.wide_w = row.wide_w + exact
         write_begun(memory, row.off + WORD, at, virtual, w, c, b, at)
         if receipt:
-            watched.add(request)
+            watched[request.number] = ref(request)
         return request
 
     def request(

@@ -1,6 +1,7 @@
 """Counts of single requests' energy by bucket, their sum in uJ, and the latest of each bucket, as words in memory."""
 
 from array import array
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from wattribute.agent.meter import layout
@@ -28,14 +29,14 @@ class ReceiptCounts:
         """As it stands in the file."""
         return self._words
 
-    def add(self, bucket: int, energy_uj: int, name: str, unix_ns: int) -> None:
-        """One more receipt."""
+    def add(self, bucket: int, energies_uj: Sequence[int], name: str, unix_ns: int) -> None:
+        """More receipts of a bucket; the last one's name and time."""
         words = self._words
-        words[bucket] += 1
-        words[_SUM] = min(_MOST, words[_SUM] + energy_uj)
+        words[bucket] += len(energies_uj)
+        words[_SUM] = min(_MOST, words[_SUM] + sum(energies_uj))
         text = name.encode("utf-8")[: layout.ID_BYTES].ljust(layout.ID_BYTES, b"\0")
         at = _LATEST + bucket * layout.LATEST_WORDS
-        words[at : at + layout.LATEST_WORDS] = array("q", [unix_ns, min(_MOST, energy_uj), *array("q", text)])
+        words[at : at + layout.LATEST_WORDS] = array("q", [unix_ns, min(_MOST, energies_uj[-1]), *array("q", text)])
 
     def merge(self, other: "ReceiptCounts") -> None:
         """Adds the counts of others; of two latest ones, the later."""

@@ -20,11 +20,12 @@ _NONE_YET = object()  # no name that a user may have for a kind of units
 class Ended:
     """In place of its row, what an ended request has."""
 
-    __slots__ = ("name", "over", "tally")
+    __slots__ = ("name", "over", "prefix", "tally")
 
-    def __init__(self, tally: "Tally", name: str) -> None:
+    def __init__(self, tally: "Tally", name: str, prefix: str) -> None:
         self.tally = tally
         self.name = name
+        self.prefix = prefix
         self.over = True
 
 
@@ -33,8 +34,8 @@ class Row:
 
     In seconds, with virtual time V and time t: S = w V - c is its part of the busy time, A = w t - b its weight * time
     in flight. `wide` are the detailed requests in flight, `off` and `cell` where it stands in memory. Units of the
-    account's `first` kind are `counted` here, the others in memory alone. It is `over` when it isn't this process's any
-    more.
+    account's `first` kind are `counted` here, the others in memory alone. Names of its requests begin with `prefix`. It
+    is `over` when it isn't this process's any more.
     """
 
     __slots__ = (
@@ -50,6 +51,7 @@ class Row:
         "name",
         "off",
         "over",
+        "prefix",
         "tally",
         "units",
         "w",
@@ -57,9 +59,10 @@ class Row:
         "wide_w",
     )
 
-    def __init__(self, tally: "Tally", name: str, off: int) -> None:
+    def __init__(self, tally: "Tally", name: str, off: int, prefix: str) -> None:
         self.tally = tally
         self.name = name
+        self.prefix = prefix
         self.off = off
         self.cell = off // 8
         self.w = self.c = self.b = self.aborted = self.wide = self.wide_w = self.counted = 0.0
@@ -68,7 +71,7 @@ class Row:
         self.first: Any = _NONE_YET
         self.first_cell = self.cell + layout.FIRST_UNITS
         self.over = False
-        self.done: Any = Ended(tally, name)  # typed as a row: who has it asks `over` first
+        self.done: Any = Ended(tally, name, prefix)  # typed as a row: who has it asks `over` first
 
 
 class Request:
@@ -77,10 +80,10 @@ class Request:
     One that is dropped without an end counts as aborted; one of a parent process is the parent's: its end does nothing.
     """
 
-    __slots__ = ("_id", "_row")
+    __slots__ = ("_row", "number")
 
     _row: Row
-    _id: str
+    number: int
 
     def end(self, units: Mapping[str, float] | None = None, aborted: bool = False) -> None:
         """It is answered, with so much served, or (`aborted`) won't be. The first call counts. Raises nothing."""
@@ -98,12 +101,11 @@ class Request:
     @property
     def id(self) -> str:
         """A name of its own: the account's, the worker's, a running number."""
-        try:
-            return self._id
-        except AttributeError:
+        if not hasattr(self, "number"):
             with _naming:
-                self._id = getattr(self, "_id", None) or self._row.tally.next_id()
-            return self._id
+                if not hasattr(self, "number"):
+                    self.number = next(self._row.tally.numbers)
+        return f"{self._row.prefix}-{self.number}"
 
     @property
     def receipt(self) -> "RequestReceipt | None":

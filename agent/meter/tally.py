@@ -63,7 +63,7 @@ class Tally:
     ) -> None:
         self.file = file
         self.refused = 0
-        self.ended: deque[tuple[Request, str, float, float, float, dict[str, float]]] = deque(maxlen=_ENDED_KEPT)
+        self.ended: deque[Detailed] = deque(maxlen=_ENDED_KEPT)
         self.receipt_of: Callable[[Request], RequestReceipt | None] | None = None
         """Who knows what a request took."""
         self._tenants_most = min(max_tenants, layout.TENANTS - 2) + 2
@@ -71,9 +71,11 @@ class Tally:
         self._first = True
         self.rows: dict[Any, Row] = {}
         self._by_place: dict[int, Row] = {}
-        self.watched: weakref.WeakSet[Detailed] = weakref.WeakSet()
+        self.watched: dict[int, weakref.ref[Detailed]] = {}
+        """By number, those in flight with a receipt: who drops one has ended it."""
         self._guard = threading.Lock()
-        self._numbers = itertools.count(1)
+        self.numbers = itertools.count(1)
+        """Of requests, in this process."""
         self._path = Path(self, clock, needs_lock() if locked is None else locked)
         self.begin: Begin = self._path.begin
         """Begins a request of a tenant ("": nobody in particular) and weight (0.001 to 1e6). Raises nothing."""
@@ -89,17 +91,20 @@ class Tally:
         """How many are under way in this process."""
         return sum(max(0, round(row.w - row.wide_w + row.wide)) for row in list(self._by_place.values()))
 
-    def in_flight(self) -> list[tuple[Request, str, float, float]]:
-        """(request, tenant, weight, V at its begin in ns) of those in flight with a receipt."""
-        return [(each, each.tenant, each.weight, each.v_begin) for each in list(self.watched) if each.v_end is None]
+    def in_flight(self) -> list[Detailed]:
+        """Those in flight with a receipt."""
+        found = [reference() for reference in list(self.watched.values())]
+        return [each for each in found if each is not None and each.v_end is None]
+
+    def find_in_flight(self, number: int) -> Detailed | None:
+        """One of them, by its number."""
+        reference = self.watched.get(number)
+        found = None if reference is None else reference()
+        return found if found is not None and found.v_end is None else None
 
     def v_ns(self) -> float:
         """Virtual time now, in ns."""
         return self._path.v_ns()
-
-    def next_id(self) -> str:
-        """A name that no other request of any worker has."""
-        return f"{self.file.token[:8]}-{self.file.slot()}.{self.file.generation}-{next(self._numbers)}"
 
     def row(self, tenant: object) -> Row:
         """The row to count a tenant in. Seldom: the path knows those it has seen."""
@@ -133,7 +138,9 @@ class Tally:
         row = self._by_place.get(place)
         if row is None:
             names = self.file.tenants.all()
-            row = self._by_place[place] = Row(self, names[place], layout.row_at(self.file.slot(), place))
+            slot = self.file.slot()
+            prefix = f"{self.file.token[:8]}-{slot}.{self.file.generation}"  # that no other worker has
+            row = self._by_place[place] = Row(self, names[place], layout.row_at(slot, place), prefix)
         if certain and isinstance(tenant, str) and len(self.rows) < 4 * layout.TENANTS:
             self.rows[tenant] = row
         return row
@@ -141,7 +148,7 @@ class Tally:
     def _nowhere(self) -> Row:
         """Where counts go that can't be kept."""
         here().say_once("uncounted", "a request isn't counted: this worker has no place in its account now")
-        row = Row(self, "", 0)
+        row = Row(self, "", 0, f"{self.file.token[:8]}-p{os.getpid()}")
         row.over = True
         return row
 

@@ -364,9 +364,9 @@ def test_a_worker_knows_where_its_virtual_time_was_at_the_last_reports(path: Pat
 def test_receipts_are_summed_over_workers_dead_ones_too(path: Path) -> None:
     clock = Clock()
     reporter, dying = Worker(path, clock), Worker(path, clock)
-    reporter.file.add_receipt(2, 5_000, "one", 100)
-    dying.file.add_receipt(2, 6_000, "two", 90)
-    dying.file.add_receipt(17, 10**12, "ä" * 40, 110)
+    reporter.file.add_receipts(2, [5_000], "one", 100)
+    dying.file.add_receipts(2, [6_000], "two", 90)
+    dying.file.add_receipts(17, [10**12], "ä" * 40, 110)
     assert reporter.file.is_reporter()
     before = reporter.file.receipts()
     dying.file.close()
@@ -376,7 +376,7 @@ def test_receipts_are_summed_over_workers_dead_ones_too(path: Path) -> None:
     assert (after.counts[2], after.counts[17], sum(after.counts), after.sum_uj) == (2, 1, 3, 10**12 + 11_000)
     assert after.latest == ((2, "one", 5_000, 100), (17, "ä" * 24, 10**12, 110))
     successor = Worker(path, clock)
-    successor.file.add_receipt(2, 1, "three", 120)
+    successor.file.add_receipts(2, [1], "three", 120)
     assert reporter.file.receipts().latest[0] == (2, "three", 1, 120)
 
 

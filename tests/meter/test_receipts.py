@@ -32,8 +32,8 @@ def amounts(energy_uj: int) -> list[int]:
     return [energy_uj, *(energy_uj * term for term in range(1, PLACES))]
 
 
-def bill(name: str, tenant: str = "a", begin: int = 0, end: int | None = None, weight: float = 1) -> Bill:
-    made = Bill(name, tenant, weight, begin, began_ns=0)
+def bill(number: int, tenant: str = "a", begin: int = 0, end: int | None = None, weight: float = 1) -> Bill:
+    made = Bill(number, tenant, weight, begin, began_ns=0)
     if end is not None:
         made.end(end, end, {}, aborted=False)
     return made
@@ -51,7 +51,7 @@ def test_the_receipts_of_a_row_sum_to_the_row_whatever_is_left_goes_to_the_next(
     bills = Bills(all_have=True)
     made = []
     for number, (tenant, begin, length, weight) in enumerate(stays):
-        made.append(bill(str(number), tenant, begin * V_PER_NS, (begin + length) * V_PER_NS, weight))
+        made.append(bill(number, tenant, begin * V_PER_NS, (begin + length) * V_PER_NS, weight))
         bills.add(made[-1])
         bills.ended(made[-1])
     given_uj = 0
@@ -69,7 +69,7 @@ def test_the_receipts_of_a_row_sum_to_the_row_whatever_is_left_goes_to_the_next(
 
 def test_a_request_has_its_weight_of_each_window_that_it_was_in() -> None:
     bills = Bills(all_have=True)
-    first, second, later = bill("1", end=30), bill("2", begin=10, end=20, weight=3), bill("3", begin=25)
+    first, second, later = bill(1, end=30), bill(2, begin=10, end=20, weight=3), bill(3, begin=25)
     for one in (first, second, later):
         bills.add(one)
     assert bills.settle(20, [Row("a", amounts(500), 0)]) == [second]
@@ -82,7 +82,7 @@ def test_a_request_has_its_weight_of_each_window_that_it_was_in() -> None:
 
 def test_what_falls_to_requests_without_a_receipt_is_nobodys_here() -> None:
     bills = Bills(all_have=False)
-    one = bill("1", end=10 * 1000 * V_PER_NS)
+    one = bill(1, end=10 * 1000 * V_PER_NS)
     bills.add(one)
     bills.settle(20 * 1000 * V_PER_NS, [Row("a", amounts(400), 40 * 1000 * V_PER_NS), Row("b", amounts(7), 0)])
     assert one.energy_uj == 100
@@ -92,7 +92,7 @@ def test_what_falls_to_requests_without_a_receipt_is_nobodys_here() -> None:
 
 def test_a_request_that_no_row_was_of_is_unknown_but_one_without_length_took_nothing() -> None:
     bills = Bills(all_have=True)
-    lost, short, running = bill("1", end=10), bill("2", begin=10, end=10), bill("3", begin=10)
+    lost, short, running = bill(1, end=10), bill(2, begin=10, end=10), bill(3, begin=10)
     for one in (lost, short, running):
         bills.add(one)
     assert bills.settle(20, []) == [lost, short]
@@ -103,7 +103,7 @@ def test_a_request_that_no_row_was_of_is_unknown_but_one_without_length_took_not
 
 def test_a_window_that_nobody_tells_of_is_left_out_and_said() -> None:
     bills = Bills(all_have=True)
-    before, after = bill("1", end=30), bill("2", begin=20, end=40)
+    before, after = bill(1, end=30), bill(2, begin=20, end=40)
     for one in (before, after):
         bills.add(one)
     bills.skip(20)
@@ -115,10 +115,10 @@ def test_a_window_that_nobody_tells_of_is_left_out_and_said() -> None:
 def test_so_many_receipts_are_kept() -> None:
     bills = Bills(all_have=True, kept=2)
     for number in range(3):
-        one = bill(str(number), end=10)
+        one = bill(number, end=10)
         bills.add(one)
         bills.ended(one)
-    assert [bills.find(str(number)) is None for number in range(3)] == [True, False, False]
+    assert [bills.find(number) is None for number in range(3)] == [True, False, False]
     assert len(bills.settle(10, [Row("a", amounts(30), 0)])) == 3
 
 
