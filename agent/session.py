@@ -156,7 +156,9 @@ class Job:
         Raises AgentUnreachable.
         """
         if self._client is None:
-            if not self.measured_here:
+            if not self._start_fields:  # an error kept it from beginning
+                self._begin()
+            elif not self.measured_here:
                 self._client = self._ask_agent(self._start_fields)
             return self._client is not None
         try:

@@ -127,15 +127,22 @@ class AccountFile:
         """A bound method to call before this process loses its slot, by `close`."""
         self._detach.append(weakref.WeakMethod(method))
 
+    def renew(self) -> bool:
+        """Whether the locks were lost, with descriptors that somebody closed: then this worker has another slot from
+        its next request on, and what was in this one is for the reporter to take in.
+        """
+        lost = self.memory.lost()
+        if lost:
+            self._detached()
+            self._enter(self._mapped(self._path))
+        return lost
+
     def leave(self) -> None:
         """Gives the slot back, and the reporter's part: what was in it is for the reporter to take in.
 
         Whoever leaves then asks `left_over`: another one may have done so after the last look of who reported.
         """
-        for reference in self._detach:
-            method = reference()
-            if method is not None:
-                method()
+        self._detached()
         if self._slot is not None:
             self.memory.give(layout.LOCK_SLOT + self._slot, self)
         self._slot = None
@@ -161,6 +168,12 @@ class AccountFile:
         self._path = None
         self._enter(anonymous())
 
+    def _detached(self) -> None:
+        for reference in self._detach:
+            method = reference()
+            if method is not None:
+                method()
+
     def _enter(self, memory: Memory) -> None:
         self.memory = memory
         self.tenants = Names(
@@ -185,6 +198,8 @@ class AccountFile:
 
     def _taken(self) -> int:
         """A slot of this account, else of one of those beside it, else of this process's own."""
+        if self.memory.lost():
+            self._enter(self._mapped(self._path))
         path, count = self._path, 1
         while self.memory.shared and path is not None:
             try:

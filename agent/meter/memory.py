@@ -5,6 +5,7 @@ descriptor of the file gives them all back. So a process maps a file once and ke
 """
 
 import contextlib
+import errno
 import mmap
 import os
 import secrets
@@ -20,6 +21,7 @@ from wattribute.agent.meter import layout
 _HEAD = struct.Struct("=8sII16s36s")
 _WAIT_S = 0.5
 _open_here: dict[tuple[int, int], "Memory"] = {}
+_lost: list["Memory"] = []  # for good: letting a mapping go closes its descriptor's number, whose ever that is now
 _opening = threading.Lock()
 
 
@@ -29,6 +31,8 @@ class Memory:
     def __init__(self, fd: int | None) -> None:
         self.buffer = mmap.mmap(-1 if fd is None else fd, layout.FILE_BYTES)
         self._fds = [] if fd is None else [fd]
+        self._file = None if fd is None else _file_of(fd)
+        self._lost = False
         self._owners: dict[int, object] = {}
         self._guard = threading.RLock()  # a signal's handler may come while its own thread is in here
         if fd is None:
@@ -40,11 +44,22 @@ class Memory:
         """Whether other processes can see it."""
         return bool(self._fds)
 
+    def lost(self) -> bool:
+        """Whether somebody closed a descriptor of it, as who becomes a daemon closes all: all locks went along, and the
+        number may be another file's by now.
+        """
+        self._lost = self._lost or any(_file_of(fd) != self._file for fd in self._fds)
+        return self._lost
+
     def take(self, byte: int, owner: object) -> bool:
-        """Whether the lock is the owner's now; False where another one has it, in this process or elsewhere."""
+        """Whether the lock is the owner's now; False where another one has it, in this process or elsewhere, and where
+        the file is lost.
+        """
         with self._guard:
             if byte in self._owners:
                 return self._owners[byte] is owner
+            if self.lost():
+                return False
             if self._fds:
                 import fcntl
 
@@ -60,13 +75,15 @@ class Memory:
         with self._guard:
             if self._owners.get(byte) is owner:
                 del self._owners[byte]
-                if self._fds:
+                if self._fds and not self.lost():
                     import fcntl
 
                     fcntl.lockf(self._fds[0], fcntl.LOCK_UN, 1, byte)
 
     def reserve(self, start: int, length: int) -> None:
         """Makes sure that this part can be written. Raises OSError: a full disk would kill the writer by SIGBUS."""
+        if self.lost():
+            raise OSError(errno.EBADF, "its descriptor was closed")
         if self._fds:
             os.posix_fallocate(self._fds[0], start, length)
 
@@ -103,6 +120,14 @@ def shared(path: Path) -> Memory:
     raise OSError(f"{path} is replaced again and again")
 
 
+def _file_of(fd: int) -> tuple[int, int] | None:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
 def _wait_for_others(folder: int) -> None:
     """So that of workers that start together one makes the file; without end for nobody."""
     import fcntl
@@ -125,6 +150,9 @@ def _existing(folder: int, path: Path) -> Memory | None:
     status = os.fstat(fd)
     key = (status.st_dev, status.st_ino)
     known = _open_here.get(key)
+    if known is not None and known.lost():
+        _lost.append(_open_here.pop(key))
+        known = None
     if known is not None:
         known._fds.append(fd)  # closing it would give all locks back
         _check(status, path, stat.S_IRWXG | stat.S_IRWXO)

@@ -96,7 +96,7 @@ class Reporter:
 
     def _run(self) -> None:
         self._guarded("opening the job of a meter", self._open)
-        while not self._ending:
+        while not self._ending and not _is_left_alone():
             self._wake.wait(self.interval_s / 4 if self._hurried else self.interval_s)
             self._wake.clear()
             if not self._ending:
@@ -138,6 +138,8 @@ class Reporter:
             self._job.rejoin(CALL_S)
             self._account.forgotten()  # of what was told last, its state may not have all
             self._agent = agent
+        if self._file.renew():
+            self._account.forgotten()
         if time.monotonic() < self._quiet_until_s and not self._exiting:
             return
         told = self._file.is_reporter() and self._report()
@@ -224,6 +226,11 @@ class Reporter:
                 self._report()
             finally:
                 self._file.resign()
+
+
+def _is_left_alone() -> bool:
+    """Whether nobody is left but threads that don't count. A child that a thread forked lives as long as any thread."""
+    return not threading.main_thread().is_alive() and all(thread.daemon for thread in threading.enumerate())
 
 
 class _Account:

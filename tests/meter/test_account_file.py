@@ -393,6 +393,28 @@ def test_a_row_that_is_half_written_is_read_when_it_is_whole(path: Path) -> None
     assert counts(report_of(heir, clock.now_ns)) == {"": (1, 0)}
 
 
+def test_who_closes_all_descriptors_loses_no_count_and_no_file_of_its_own_is_touched(
+    path: Path, tmp_path: Path
+) -> None:
+    """As who becomes a daemon does: the numbers are soon those of other files, and the locks are gone."""
+    clock = Clock()
+    worker, unused = Worker(path, clock), AccountFile.open(path)
+    worker.tally.begin("a").end()
+    held = worker.tally.begin("a")
+    assert not worker.file.renew()
+    log = os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT)
+    for fd in worker.file.memory._fds:
+        os.dup2(log, fd)
+    assert unused.slot() == 1  # the first is for a reporter to take in
+    assert worker.file.renew() and not worker.file.renew()
+    held.end()
+    worker.tally.begin("a").end()
+    assert worker.file.slot() == 2
+    assert counts(report_of(worker.file, NOW)) == {"a": (2, 1)}
+    assert os.fstat(log).st_size == 0
+    assert worker.file.shared and unused.token == worker.file.token
+
+
 def test_counts_are_there_the_moment_after_an_end(path: Path) -> None:
     tally = Tally(AccountFile.open(path))
 

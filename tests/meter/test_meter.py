@@ -184,6 +184,24 @@ def test_what_was_served_right_before_the_exit_is_told(agent: AgentOnSocket, nod
     assert node.served == {"a": 3}
 
 
+def test_a_child_of_a_thread_ends_with_its_last_thread_that_counts(agent: AgentOnSocket, node: MeteredNode) -> None:
+    """As without a meter, whose thread would keep it for good."""
+    script = """
+import os, sys, threading, wattribute
+meter = wattribute.meter("llama")
+def work():
+    child = os.fork()
+    meter.begin("a").end()
+    if child:
+        os.waitpid(child, 0)
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=10)
+    until(lambda: node.served == {"a": 2})
+
+
 def test_long_batches_fit_the_line(agent: AgentOnSocket, node: MeteredNode) -> None:
     with wattribute.meter("llama", max_tenants=250) as meter:
         for number in range(250):
