@@ -11,6 +11,7 @@ SCHEMA = "wattribute.receipt/1"
 # As in core/model.py, which a training script would pay 10 ms for.
 TERMS = ("operation", "cooling", "platform", "retraining", "hardware", "overhead_hardware", "product")
 SUMS = ("jsc", "jsce", "asc", "asce")
+OVERLAPPED = "jobs overlapped in one process: they shared its use equally at each moment"
 _NAMES = {"jsc": "JSC", "jsce": "JSC^e", "asc": "ASC", "asce": "ASC^e"}
 _NOTES_SHOWN = 4
 

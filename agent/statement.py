@@ -24,6 +24,7 @@ from wattribute.agent.core.uncertainty import band_of_texts, bounds, receipt_bou
 from wattribute.agent.core.unit_shares import told
 from wattribute.agent.core.units import UJ_PER_KWH, g_of
 from wattribute.agent.live import LiveJob
+from wattribute.agent.receipts import OVERLAPPED
 from wattribute.agent.saved import revive
 
 ALL = Fraction(1)
@@ -36,7 +37,7 @@ def receipt_of(live: LiveJob, about: Mapping[str, Any], *, now_unix_ns: int, set
     """
     notes: Sequence[str] = [*about["notes"], *live.notes]
     if live.overlapped:
-        notes = [*notes, "jobs overlapped in one process: they shared its use equally at each moment"]
+        notes = [*notes, OVERLAPPED]
     if live.folded:
         notes = [*notes, "past export.max_jobs: on the page this job is part of `_overflow`"]
     return build(

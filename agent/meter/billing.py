@@ -11,16 +11,15 @@ from typing import Any, NamedTuple
 
 from wattribute.agent.core.model import BUCKETS_UJ
 from wattribute.agent.meter.account_file import AccountFile
-from wattribute.agent.meter.bills import JSCE, PLACES, V_PER_NS, Bill, Bills, Price, Row
+from wattribute.agent.meter.bills import JSCE, V_PER_NS, Bill, Bills, Price, Row
 from wattribute.agent.meter.receipts import SCHEMA, RequestReceipt, bounds_of, grams_of
 from wattribute.agent.meter.request import Detailed, Request
 from wattribute.agent.meter.tally import Tally
 from wattribute.agent.process import rfc3339
-from wattribute.agent.receipts import TERMS, grams_text
+from wattribute.agent.receipts import OVERLAPPED, TERMS, grams_text
 from wattribute.agent.session import Job
 
 _NG_PER_G = 1e9
-_NOTHING = (0,) * PLACES
 _RUNNING = "not settled yet: it is in flight"
 _OPEN = "not settled yet: the window in which it ended isn't"
 _UNKNOWN = "what it took isn't known: the agent was away, or lost the window of it"
@@ -108,12 +107,16 @@ class Billing:
             bill = self._bill_of(request)
             if bill is None:
                 return None
-            known = bill.amounts or _NOTHING
             more_v = 0 if bill.settled else bill.overlap_v(rate.until_v, _fine(self._tally.v_ns()))
-            jsce_ng = sum(known[place] for place in JSCE)
-            jsce_ng += rate.jsce_ng * more_v // rate.busy_v
-            asce_ng = sum(known[1:]) + rate.asce_ng * more_v // rate.busy_v
-            return Estimate(known[0] + rate.energy_uj * more_v // rate.busy_v, jsce_ng / _NG_PER_G, asce_ng / _NG_PER_G)
+            energy_uj = rate.energy_uj * more_v // rate.busy_v
+            jsce_ng = rate.jsce_ng * more_v // rate.busy_v
+            asce_ng = rate.asce_ng * more_v // rate.busy_v
+            known = bill.amounts
+            if known is not None:
+                energy_uj += known[0]
+                jsce_ng += sum(known[place] for place in JSCE)
+                asce_ng += sum(known[1:])
+            return Estimate(energy_uj, jsce_ng / _NG_PER_G, asce_ng / _NG_PER_G)
 
     def _hear(self) -> None:
         """Requests that began or ended since."""
@@ -213,6 +216,8 @@ class Billing:
             notes.append(_RETRAINING)
         if self._job.agent_path is None and not self._job.measured_here:
             notes.append(_NOBODY)
+        if self.of_job is not None and OVERLAPPED in self.of_job["notes"]:
+            notes.append(OVERLAPPED)  # the other jobs' part is in no request
         ended_ns = bill.ended_ns
         grams = grams_of(terms_ng)
         return {

@@ -23,7 +23,7 @@ from wattribute.agent.meter.bills import PLACES, V_PER_NS, Bill, Bills, Row
 from wattribute.agent.meter.receipts import RequestReceipt, grams_of
 from wattribute.agent.node import Node
 from wattribute.agent.process import Process, here
-from wattribute.agent.receipts import TERMS
+from wattribute.agent.receipts import OVERLAPPED, TERMS
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 
@@ -272,6 +272,15 @@ amortise = "units"
 status = "frozen"
 deployed = 2023-11-14
 """
+
+
+def test_a_receipt_says_that_another_job_of_the_process_had_its_part(user: Path, sensors: None) -> None:
+    with wattribute.job("beside"), wattribute.meter("llama", receipts=True) as meter:
+        until(lambda: meter.job.measured_here)
+        with meter.request() as request:
+            burn(0.02)
+        until(lambda: OVERLAPPED in str(request.receipt))
+    assert OVERLAPPED in meter.job.receipt.notes
 
 
 def test_workers_of_one_job_share_what_it_used_to_the_microjoule(
