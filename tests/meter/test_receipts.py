@@ -280,7 +280,9 @@ def test_a_receipt_says_that_another_job_of_the_process_had_its_part(user: Path,
         with meter.request() as request:
             burn(0.02)
         until(lambda: OVERLAPPED in str(request.receipt))
+    until(lambda: not meter.job.running)
     assert OVERLAPPED in meter.job.receipt.notes
+    here().engine(os.environ).close()
 
 
 def test_workers_of_one_job_share_what_it_used_to_the_microjoule(
