@@ -114,7 +114,8 @@ def _body(response: HTTPResponse) -> bytes:
 def _refused(response: HTTPResponse, switch: str) -> SensorUnavailable:
     status = response.status
     if 300 <= status < 400:
-        where = (response.getheader("Location") or "elsewhere").rpartition("@")[2]
+        told = (response.getheader("Location") or "elsewhere").rpartition("@")[2]
+        where = "".join(one if one.isprintable() else "?" for one in told)
         return SensorUnavailable(
             f"it redirects ({status}) to {where:.200}", "set url to the address that answers itself"
         )

@@ -13,6 +13,8 @@ _REST = re.compile(r"\s*([^\s_]+)(?:\s+-?[0-9.eE+-]+)?\s*(?:#.*)?$")  # a value,
 _ESCAPE = re.compile(r"\\(.)")
 _PARTS = ("_total", "_sum", "_count")  # what a family's series may be called besides its own name
 
+LINE_BYTES = 1 << 16
+"""No line of a series is longer: a pattern would hold up all threads of the agent for as long as it looks at it."""
 MOST = 1e18
 """No counter is larger: past it a float has no whole numbers to speak of."""
 Labels = tuple[tuple[str, str], ...]
@@ -44,7 +46,7 @@ def read_page(body: bytes, wanted: Collection[str]) -> Page:
     openings = tuple(name.encode() for name in wanted)
     for line in body.split(b"\n"):
         if line.startswith(openings):
-            _take(page, line.decode("utf-8", "replace").rstrip("\r"), wanted)
+            _take(page, line[: LINE_BYTES + 1].decode("utf-8", "replace").rstrip("\r"), wanted)
         elif line.startswith(b"# TYPE "):
             page.declared |= families.get(line[7:].partition(b" ")[0], set())
     return page
@@ -54,7 +56,7 @@ def _take(page: Page, line: str, wanted: Collection[str]) -> None:
     name = re.split(r"[{\s]", line, maxsplit=1)[0]
     if name not in wanted:
         return
-    read = _read(line, len(name))
+    read = _read(line, len(name)) if len(line) <= LINE_BYTES else None
     if read is None:
         page.skipped += 1
         page.doubtful.add(name)

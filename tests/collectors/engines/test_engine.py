@@ -48,7 +48,7 @@ def test_a_page_is_read_whole_or_in_chunks(server: EngineServer, monkeypatch: py
 @pytest.mark.parametrize(
     ("kind", "trouble", "cause", "fix"),
     [
-        ("vllm", says(302, Location="http://u:p@elsewhere/metrics"), "redirects", "answers itself"),
+        ("vllm", says(302, Location="http://u:p@elsewhere/\x1b[1m"), "to elsewhere/\\?", "answers itself"),
         ("sglang", says(404), "404", "--enable-metrics"),
         ("llamacpp", says(501), "501", "--metrics"),
         ("vllm", says(404), "404", "set url"),

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.parser import text_string_to_metric_families
 
-from wattribute.collectors.engines.page import read_page
+from wattribute.collectors.engines.page import LINE_BYTES, read_page
 
 WANTED = {"a_total", "a_total_sum", "h_sum"}
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=8)
@@ -82,6 +82,14 @@ def test_a_line_that_is_none_is_skipped_and_counted() -> None:
     assert page.series == {"a_total": {(("x", "good"),): 5}}
     assert page.skipped == len(bad) + 4
     assert page.doubtful == {"a_total"}
+
+
+def test_a_line_without_end_is_skipped() -> None:
+    start, end = b'a_total{x="', b'"} 5'
+    for length, fits in ((LINE_BYTES, True), (LINE_BYTES + 1, False), (100 * LINE_BYTES, False)):
+        page = read_page(start + b"x" * (length - len(start) - len(end)) + end + b"\na_total 7\n", WANTED)
+        assert sorted(page.series["a_total"].values()) == ([5, 7] if fits else [7])
+        assert page.skipped == (not fits)
 
 
 def test_a_family_without_a_series_is_declared() -> None:
