@@ -218,10 +218,12 @@ class Bills:
 
     def skip(self, until_v: int) -> None:
         """Nobody tells what was billed until then: the next window begins there."""
+        if until_v <= self._v:  # as it is unless a window was lost
+            return
         for bills in self._open.values():
             for bill in bills:
                 bill.short = bill.short or bill.overlap_v(self._v, until_v) > 0
-        self._v = max(self._v, until_v)
+        self._v = until_v
 
     def finish(self) -> None:
         """No window comes any more: what was carried goes to the last of its tenant, else to the last of all."""

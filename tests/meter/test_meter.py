@@ -261,7 +261,11 @@ def test_a_receipt_is_for_those_that_ask_and_says_what_is_open(agent: AgentOnSoc
             time.sleep(0.02)
             request.add(token=3)
         assert without.receipt is None
-        assert meter.receipt(without.id) is None
+        other = wattribute.meter("llama", receipts=True)
+        for nobodys in (without.id, other.begin("a").id, f"0{request.id}", request.id + "0", "", "x-²", "9" * 50):
+            assert meter.receipt(nobodys) is None
+        assert other.estimate(request) is None
+        other.stop()
         until(lambda: request.receipt and request.receipt.energy_uj is not None)
         receipt = request.receipt
     assert receipt is not None
