@@ -3,6 +3,7 @@
 The reporter's thread drives it; whoever asks for a receipt may be in any thread.
 """
 
+import sys
 import threading
 import time
 from bisect import bisect_left
@@ -20,6 +21,8 @@ from wattribute.agent.receipts import OVERLAPPED, TERMS, grams_text
 from wattribute.agent.session import Job
 
 _NG_PER_G = 1e9
+_AT_ONCE = 250  # ended requests: half a millisecond of work
+_BREATH_S = 1e-4
 _RUNNING = "not settled yet: it is in flight"
 _OPEN = "not settled yet: the window in which it ended isn't"
 _UNKNOWN = "what it took isn't known: the agent was away, or lost the window of it"
@@ -52,6 +55,16 @@ class Billing:
         self._strays: dict[str, Row] = {}
         self._price: Price | None = None
         self._retraining_open = False
+
+    def hear(self) -> None:
+        """Takes what has ended since, some at a time: in between others have their turn at interpreter and lock."""
+        while self._more():
+            time.sleep(_BREATH_S)
+
+    def _more(self) -> bool:
+        with self._lock:
+            self._hear_ended(_AT_ONCE)
+            return len(self._tally.ended) > 0
 
     def waiting(self) -> bool:
         """Whether a request waits for a window."""
@@ -124,10 +137,11 @@ class Billing:
             self._bill(request)
         self._hear_ended()
 
-    def _hear_ended(self) -> None:
+    def _hear_ended(self, most: int = sys.maxsize) -> None:
         ended = self._tally.ended
-        while ended:
+        while ended and most > 0:
             request = ended.popleft()
+            most -= 1
             bill = self._bill(request)
             assert request.v_end is not None  # as of those that have ended
             bill.end(_fine(request.v_end), request.ended_unix_ns or 0, request.units, aborted=request.aborted)

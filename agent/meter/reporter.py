@@ -142,6 +142,7 @@ class Reporter:
             self._account.forgotten()
         if time.monotonic() < self._quiet_until_s and not self._exiting:
             return
+        self.billing.hear()
         told = self._file.is_reporter() and self._report()
         if not told and self.billing.waiting():
             self._ask()
