@@ -11,6 +11,7 @@ from wattribute.agent.config.engines import name_of
 from wattribute.agent.config.schema import Engine
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.model import Clock, SourceHealth
+from wattribute.agent.core.served_sender import ENGINE
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.live import LiveJob
 from wattribute.agent.requests import Served
@@ -24,8 +25,10 @@ SPARE_NS = 5 * NS_PER_S
 
 class Serving(Protocol):
     """Who books what was served. `served` and `stages` (in seconds) are cumulative since the account began; `until_ns`
-    ends the window since the count before. Raises Refused.
+    ends the window since the count before. Raises Refused. `metered`: whether the job tells of itself.
     """
+
+    def metered(self, job_id: str) -> bool: ...
 
     def count(
         self,
@@ -61,7 +64,7 @@ class _Watched:
 def collector_of(engine: Engine, clock: Clock) -> EngineCollector:
     """What reads a configured engine."""
     return EngineCollector(
-        f"engine:{name_of(engine)}",
+        f"{ENGINE}{name_of(engine)}",
         engine.url,
         engine.kind,
         counters=engine.counters,
@@ -120,6 +123,11 @@ class Engines:
             one.waiting[name] = one.waiting.get(name, 0.0) + added
         job_id = self._job(one, jobs)
         if not job_id:
+            return
+        if serving.metered(job_id):
+            one.job_id, one.waiting = "", {}
+            one.why = f'job "{job_id}" has a meter of its own: each request would count twice'
+            one.fix = "leave out the [[engine]], or the meter in front of it"
             return
         if job_id != one.job_id:
             one.job_id, one.sums = job_id, {}

@@ -15,7 +15,7 @@ from wattribute.agent.core.products import MICRO, REQUEST, payees, pays_epc
 from wattribute.agent.core.served import NO_BILL, ServedProduct, products_in
 from wattribute.agent.core.served_account import Account, bill_of
 from wattribute.agent.core.served_room import ENTRIES_MAX, PRODUCTS_MAX, Room, Rooms
-from wattribute.agent.core.served_sender import Counts, Receipts, Report
+from wattribute.agent.core.served_sender import ENGINE, Counts, Receipts, Report
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.ledger.batch import dump
 from wattribute.agent.live import LiveJob
@@ -65,6 +65,11 @@ class Serving:
         if request.seen_ns is not None:
             answer |= self._billed(live, account, request.account, request.seen_ns, request.slot)
         return answer
+
+    def metered(self, job_id: str) -> bool:
+        """Whether a meter tells what a job serves: what an engine's page tells too would count twice."""
+        account = self._accounts.get(job_id)
+        return account is not None and any(not token.startswith(ENGINE) for token in account.senders())
 
     def count(
         self,

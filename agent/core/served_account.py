@@ -9,7 +9,7 @@ settled until; its first report, without any work in it, says that all until the
 PATIENCE_NS is idle, and so is what is left when the job is over; a window that comes too late is cut there.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from wattribute.agent.core.claims import Entry
@@ -98,6 +98,10 @@ class Account:
     def entries(self) -> int:
         """How much is remembered of what its senders reported, as Sender.entries."""
         return sum(sender.entries() for sender in self._senders.values())
+
+    def senders(self) -> Iterable[str]:
+        """The tokens of those who report."""
+        return self._senders.keys()
 
     def work(self, token: str, rows: int) -> int:
         """How many rows one more window of so many will have split: its own, and where windows of others end, all."""

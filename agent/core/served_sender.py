@@ -13,6 +13,8 @@ from wattribute.agent.core.model import BUCKETS_UJ
 from wattribute.agent.core.served_window import Window, floors
 from wattribute.agent.core.units import NS_PER_S
 
+ENGINE = "engine:"
+"""How the tokens of engines begin, which are counted from the outside."""
 NAMES_MAX, COUNTS_MAX = 1024, 8192
 """So many tenants of a sender, each with its units: so many counts in all."""
 WINDOWS_KEPT, ROWS_KEPT = 64, 8192

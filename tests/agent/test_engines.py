@@ -1,5 +1,6 @@
 """Serving engines on a whole node with its ledger: what they tell is joined with what their job used, to a uJ."""
 
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,7 +20,7 @@ from wattribute.agent.config.schema import Config, Engine
 from wattribute.agent.core.model import ServedTotals
 from wattribute.agent.engines import Engines
 from wattribute.agent.opening import SystemClock
-from wattribute.agent.requests import Served
+from wattribute.agent.requests import Peer, Served, Units
 
 __all__ = ["bench", "workers"]  # fixtures
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
@@ -201,6 +202,16 @@ def test_a_job_that_is_named_has_to_run_for_the_product(
     bench.end("mine", workers[1].pid)
 
 
+def test_what_a_meter_tells_of_the_same_job_does_not_count_twice(watch: Watch) -> None:
+    watch.start()
+    watch.serve(vllm(1003))
+    metered = Units(id=1, job_id="serve", account="m", served=(Served(requests=2),), shares=())
+    watch.bench.node.units(metered, Peer(watch.worker.pid, os.getuid(), os.getgid()))
+    watch.serve(vllm(1005))
+    assert "a meter of its own" in watch.health()["why"]
+    assert watch.units()["request"] == (3 + 2) * MICRO
+
+
 def test_another_job_of_the_product_has_an_account_of_its_own(watch: Watch) -> None:
     watch.start("first")
     watch.serve(vllm(1003))
@@ -231,6 +242,9 @@ class Booked:
 
     def __init__(self) -> None:
         self.served: list[Served] = []
+
+    def metered(self, job_id: str) -> bool:
+        return False
 
     def count(self, job_id: str, account: str, served: Any, in_flight: int, stages: Any, until_ns: int) -> None:
         self.served += served
