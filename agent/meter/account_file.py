@@ -68,7 +68,7 @@ class AccountFile:
     @property
     def generation(self) -> int:
         """How many workers have had the own slot so far, this one included."""
-        return self._word(layout.slot_at(self.slot()))
+        return self._word(layout.generation_at(self.slot()))
 
     def is_reporter(self) -> bool:
         """Whether this process reports for all: it holds the lock of byte 0, or gets it now."""
@@ -157,7 +157,8 @@ class AccountFile:
         """Whether there are counts of a worker that is gone, which nobody has taken in yet."""
         memory = self.memory
         for slot in range(layout.SLOTS):
-            if self._word(layout.slot_at(slot)) > taken_in(memory, slot) and memory.take(layout.LOCK_SLOT + slot, self):
+            untold = self._word(layout.generation_at(slot)) > taken_in(memory, slot)
+            if untold and memory.take(layout.LOCK_SLOT + slot, self):
                 memory.give(layout.LOCK_SLOT + slot, self)
                 return True
         return False
@@ -231,15 +232,16 @@ class AccountFile:
             if not memory.take(layout.LOCK_SLOT + slot, self):
                 continue
             start = layout.slot_at(slot)
-            generation = self._word(start)
+            generation = self._word(layout.generation_at(slot))
             if generation == taken_in(memory, slot):
                 try:
                     memory.reserve(start, layout.SLOT_BYTES)
                 except OSError:
                     memory.give(layout.LOCK_SLOT + slot, self)
                     raise
-                memory.buffer[start + layout.WORD : start + layout.SLOT_BYTES] = bytes(layout.SLOT_BYTES - layout.WORD)
-                memory.buffer[start : start + layout.WORD] = (generation + 1).to_bytes(8, "little")
+                memory.buffer[start : start + layout.SLOT_BYTES] = bytes(layout.SLOT_BYTES)
+                at = layout.generation_at(slot)
+                memory.buffer[at : at + layout.WORD] = (generation + 1).to_bytes(8, "little")
                 return slot
             memory.give(layout.LOCK_SLOT + slot, self)
         return None

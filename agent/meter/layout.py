@@ -2,7 +2,7 @@
 
     header | names of tenants | names of units | until_ns of the last reports | two banks of the reporter | slots
 
-A slot is one worker's: a head, a row per tenant, its receipts, and what the last reports took from it. A row is
+A slot is one worker's: a row per tenant, its receipts, and what the last reports took from it. A row is
 (requests, at, V, w, c, b, at, units of the first kind) of the path, written by one call, and (wide, wide weight,
 aborted, units of the other kinds) beside it. Times and integrals are floats in seconds: exact to 2 ns after 100 days of
 work without a pause.
@@ -30,6 +30,10 @@ OTHER: Final = 1
 HEAD_BYTES: Final = 4096
 ACTIVE: Final = 512
 """Byte of the word that says which bank holds."""
+GENERATIONS: Final = 1024
+"""Byte of the words that say how many workers have had each slot. They aren't in the slots: of these a file has only
+those that were ever taken, and whoever looked at another on a full tmpfs would be killed by SIGBUS.
+"""
 NAME_BYTES: Final = 512
 NAME_STRIDE: Final = WORD + NAME_BYTES
 TENANT_NAMES: Final = HEAD_BYTES
@@ -54,13 +58,12 @@ BANK_BYTES: Final = BANK_WORDS * WORD
 PAGE: Final = 4096
 SLOT: Final = (BANK + 2 * BANK_BYTES + PAGE - 1) // PAGE * PAGE
 """Bytes before the first slot: what all workers share."""
-SLOT_HEAD: Final = 8 * WORD
 FIRST_UNITS: Final = 7
 WIDE: Final = 8
 ABORTED: Final = 10
 ROW_WORDS: Final = ABORTED + KINDS
 ROW_BYTES: Final = ROW_WORDS * WORD
-RECEIPTS: Final = SLOT_HEAD + TENANTS * ROW_BYTES
+RECEIPTS: Final = TENANTS * ROW_BYTES
 """Byte in a slot of its receipts: a count of writes, the words, the count again."""
 RECEIPT_BYTES: Final = (RECEIPT_WORDS + 2) * WORD
 V_AT: Final = RECEIPTS + RECEIPT_BYTES
@@ -84,6 +87,11 @@ def units_at(kind: int) -> int:
     return ABORTED + kind if kind else FIRST_UNITS
 
 
+def generation_at(slot: int) -> int:
+    """The byte of the word that says how many workers have had a slot."""
+    return GENERATIONS + slot * WORD
+
+
 def row_at(slot: int, tenant: int) -> int:
     """The byte at which a tenant's row of a slot begins."""
-    return SLOT + slot * SLOT_BYTES + SLOT_HEAD + tenant * ROW_BYTES
+    return SLOT + slot * SLOT_BYTES + tenant * ROW_BYTES

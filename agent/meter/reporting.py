@@ -157,7 +157,7 @@ class Reporting:
         return ReceiptCounts.of(text[8:-8])
 
     def _generation(self, slot: int) -> int:
-        return self._words[layout.slot_at(slot) // layout.WORD]
+        return self._words[layout.generation_at(slot) // layout.WORD]
 
 
 def _boottime_ahead_ns() -> int:

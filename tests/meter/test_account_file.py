@@ -3,6 +3,7 @@
 import os
 import signal
 import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -317,6 +318,19 @@ def test_more_workers_than_slots_use_a_second_file(path: Path) -> None:
     assert counts(first) == {"a": (layout.SLOTS, 0)} and counts(second) == {"a": (2, 0)}
     for worker in workers:
         worker.file.close()
+
+
+def test_memory_that_was_not_taken_is_not_looked_at() -> None:
+    """A page of a tmpfs comes to be when it is read; where there is none left, SIGBUS kills who looks."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path, clock = Path(folder) / "account", Clock()
+        for worker in [Worker(path, clock) for _ in range(2)]:
+            worker.tally.begin("a").end()
+        report_of(worker.file, NOW)
+        worker.file.receipts()
+        worker.file.leave()
+        assert worker.file.left_over()
+        assert path.stat().st_blocks * 512 == layout.SLOT + 2 * layout.SLOT_BYTES
 
 
 def test_the_smallest_of_too_many_shares_wait(path: Path) -> None:
