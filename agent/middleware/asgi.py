@@ -5,7 +5,7 @@ and websockets included.
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from wattribute.agent.middleware.metering import SKIPPED, UNMETERED, Metering, Unmetered, skipped, tell
+from wattribute.agent.middleware.metering import SKIPPED, UNMETERED, Metering, Unmetered, skipped, tell, without_tenant
 from wattribute.agent.middleware.response import FIELD, JSON_FIELDS, Telling
 from wattribute.agent.middleware.routes import Routes
 
@@ -70,7 +70,7 @@ class MeterMiddleware:
             try:
                 tenant = self._tenant(scope)
             except Exception:  # noqa: BLE001 - the user's function, or headers that aren't as ASGI has them
-                tell("asking for the tenant of a request")
+                without_tenant()
         request = scope["wattribute"] = self._begin(tenant)
         if self._telling is not None:
             send = _TellingSend(send, self._telling, request)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 
-from wattribute.agent.middleware.metering import UNMETERED, Metering, Unmetered, skipped, tell
+from wattribute.agent.middleware.metering import UNMETERED, Metering, Unmetered, skipped, tell, without_tenant
 from wattribute.agent.middleware.response import FIELD, Telling
 from wattribute.agent.process import here
 
@@ -154,7 +154,7 @@ class _Interceptor:
             try:
                 tenant = self._tenant(details)
             except Exception:  # noqa: BLE001 - the user's function
-                tell("asking for the tenant of a request")
+                without_tenant()
         rpc = _Rpc(self._metering, self._telling, tenant, function)
         if inspect.isasyncgenfunction(function):
             metered: Callable[..., Any] = rpc.stream_async

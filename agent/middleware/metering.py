@@ -124,6 +124,11 @@ def tell(doing: str) -> None:
     here().say_once(f"defect {doing}", "an error of wattribute's own while %s", doing, exc_info=True)
 
 
+def without_tenant() -> None:
+    """Says once, with the traceback of the exception being handled, that a request's tenant couldn't be told."""
+    here().say_once("tenant", "whose a request is couldn't be told, so it has no tenant", exc_info=True)
+
+
 def skipped(paths: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
     """Which paths aren't metered: (exactly these, all that begin with one of these). One that ends with a slash stands
     for all below it; another also for itself with a slash, where it redirects to.
@@ -133,4 +138,4 @@ def skipped(paths: Iterable[str]) -> tuple[frozenset[str], tuple[str, ...]]:
     return frozenset([*names, *(f"{name}/" for name in names if name not in below)]), below
 
 
-__all__ = ["SKIPPED", "UNMETERED", "Metering", "Unmetered", "skipped", "tell"]
+__all__ = ["SKIPPED", "UNMETERED", "Metering", "Unmetered", "skipped", "tell", "without_tenant"]

@@ -5,7 +5,7 @@ closed.
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from wattribute.agent.middleware.metering import SKIPPED, UNMETERED, Metering, Unmetered, skipped, tell
+from wattribute.agent.middleware.metering import SKIPPED, UNMETERED, Metering, Unmetered, skipped, without_tenant
 from wattribute.agent.middleware.response import FIELD, JSON_FIELDS, Telling
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class MeterMiddleware:
             try:
                 tenant = self._tenant(environ)
             except Exception:  # noqa: BLE001 - the user's function
-                tell("asking for the tenant of a request")
+                without_tenant()
         request = environ["wattribute.request"] = self._metering.begin(tenant)
         running = _Running(self._metering, request, start_response, self._telling)
         try:
