@@ -62,7 +62,11 @@ class AccountFile:
     def slot(self) -> int:
         """The number of this worker's own slot, taken at the first call."""
         if self._slot is None:
-            self._slot = self._taken()
+            try:
+                self._slot = self._taken()
+            except (ArithmeticError, ValueError):  # numbers that no worker writes
+                self.memory.condemn()
+                self._slot = self._taken()
         return self._slot
 
     @property
@@ -87,7 +91,11 @@ class AccountFile:
         if not self.is_reporter():
             raise RuntimeError("another process reports")
         assert self._reporting is not None
-        return self._reporting.report(time.monotonic_ns() if now_ns is None else now_ns, rows)
+        try:
+            return self._reporting.report(time.monotonic_ns() if now_ns is None else now_ns, rows)
+        except (ArithmeticError, ValueError):
+            self.memory.condemn()
+            raise
 
     def reported(self, report: Report) -> None:
         """The last report was taken in: its shares count as told. Those of any other come again with the next."""
@@ -128,8 +136,8 @@ class AccountFile:
         self._detach.append(weakref.WeakMethod(method))
 
     def renew(self) -> bool:
-        """Whether the locks were lost, with descriptors that somebody closed: then this worker has another slot from
-        its next request on, and what was in this one is for the reporter to take in.
+        """Whether the locks were lost, with descriptors that somebody closed, or the file was found damaged: then this
+        worker has another slot from its next request on, and what was in this one is for the reporter to take in.
         """
         lost = self.memory.lost()
         if lost:

@@ -51,6 +51,11 @@ class Memory:
         self._lost = self._lost or any(_file_of(fd) != self._file for fd in self._fds)
         return self._lost
 
+    def condemn(self) -> None:
+        """What stands here is nothing that a worker writes: whoever opens the file makes a successor."""
+        self.buffer[: len(layout.MAGIC)] = bytes(len(layout.MAGIC))
+        self._lost = self.shared
+
     def take(self, byte: int, owner: object) -> bool:
         """Whether the lock is the owner's now; False where another one has it, in this process or elsewhere, and where
         the file is lost.

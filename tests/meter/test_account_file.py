@@ -1,12 +1,13 @@
 """The file that workers share: who dies when, and that nothing is lost, counted twice or open to others."""
 
 import os
+import random
 import signal
 import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -136,6 +137,22 @@ def test_a_damaged_file_gets_a_successor_and_who_has_it_goes_on(path: Path, at: 
     assert counts(report_of(new)) == {}
     tally.begin("old").end()
     assert counts(report_of(old)) == {"old": (2, 0)}
+
+
+@pytest.mark.parametrize("filling", [b"\xff" * layout.FILE_BYTES, random.Random(5).randbytes(layout.FILE_BYTES)])
+def test_a_file_with_numbers_that_nobody_wrote_gets_a_successor_too(path: Path, filling: bytes) -> None:
+    first = AccountFile.open(path)
+    path.with_name("new").write_bytes(path.read_bytes()[: layout.GENERATIONS] + filling[layout.GENERATIONS :])
+    path.with_name("new").chmod(0o600)
+    path.with_name("new").rename(path)
+    worker = Worker(path, Clock())
+    worker.tally.begin("a").end()
+    with suppress(ArithmeticError, ValueError):
+        report_of(worker.file)
+    worker.file.renew()
+    worker.tally.begin("a").end()
+    assert worker.file.shared and worker.file.token != first.token
+    assert counts(report_of(worker.file))["a"][0] in (1, 2)
 
 
 def test_workers_share_an_account_and_one_reports(path: Path) -> None:
