@@ -21,11 +21,13 @@ from wattribute.agent.core.errors import WattributeError
 from wattribute.agent.core.model import ProcessId
 from wattribute.agent.dispatch import Dispatch, NodeLike
 from wattribute.agent.markers import Markers
+from wattribute.agent.process import left_alone
 from wattribute.agent.requests import JobEnd, JobReceipt, JobStart, Peer, Request, Units
 from wattribute.agent.stored import ReceiptFiles
 
 AUTOSAVE_S = 30.0
 EDGE_S = 0.05  # a reading younger than this serves another start or end too
+LONELY_S = 5.0  # so often is looked whether anybody is left
 KEPT = 256  # receipts of ended jobs that the node has let go of, for whoever reads them late
 _NEVER = float("inf")
 
@@ -220,9 +222,12 @@ class Engine:
     def _run(self) -> None:
         while True:
             due_s = min(self._next_tick_s, self._next_expiry_s)
-            ready = self._selector.select(None if due_s == _NEVER else max(due_s - self._clock(), 0.0))
+            ready = self._selector.select(min(max(due_s - self._clock(), 0.0), LONELY_S))
             with self._lock:
                 if self._closed:
+                    return
+                if left_alone():
+                    self._save(self._open)
                     return
                 for key, mask in ready:
                     if key.fd in self._selector.get_map():  # unless an event before it closed it

@@ -71,6 +71,11 @@ def here() -> Process:
     return _here
 
 
+def left_alone() -> bool:
+    """Whether nobody is left but threads that don't count. A child that a thread forked lives as long as any thread."""
+    return not threading.main_thread().is_alive() and all(thread.daemon for thread in threading.enumerate())
+
+
 class Used(NamedTuple):
     """Clocks of this process at one moment: wall time, monotonic time, CPU time with that of reaped children."""
 
@@ -109,4 +114,4 @@ def rfc3339(unix_s: float) -> str:
     return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(whole_s))}.{int((unix_s - whole_s) * 1000):03d}Z"
 
 
-__all__ = ["Process", "Used", "here", "reaped_cpu_ns", "rfc3339", "used_here"]
+__all__ = ["Process", "Used", "here", "left_alone", "reaped_cpu_ns", "rfc3339", "used_here"]

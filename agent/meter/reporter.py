@@ -20,7 +20,7 @@ from wattribute.agent.meter.billing import Billing
 from wattribute.agent.meter.report import Report, Row
 from wattribute.agent.meter.reporting import SHARES
 from wattribute.agent.meter.tally import Tally
-from wattribute.agent.process import here
+from wattribute.agent.process import here, left_alone
 from wattribute.agent.session import Job
 
 OPEN_S = 0.2  # the first request waits no longer than a job() does
@@ -96,7 +96,7 @@ class Reporter:
 
     def _run(self) -> None:
         self._guarded("opening the job of a meter", self._open)
-        while not self._ending and not _is_left_alone():
+        while not self._ending and not left_alone():
             self._wake.wait(self.interval_s / 4 if self._hurried else self.interval_s)
             self._wake.clear()
             if not self._ending:
@@ -227,11 +227,6 @@ class Reporter:
                 self._report()
             finally:
                 self._file.resign()
-
-
-def _is_left_alone() -> bool:
-    """Whether nobody is left but threads that don't count. A child that a thread forked lives as long as any thread."""
-    return not threading.main_thread().is_alive() and all(thread.daemon for thread in threading.enumerate())
 
 
 class _Account:

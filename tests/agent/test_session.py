@@ -478,3 +478,22 @@ def test_import_is_lazy_and_lists_what_there_is() -> None:
     assert dir(wattribute) == ["Meter", "Receipt", "__version__", "job", "meter", "track"]
     with pytest.raises(AttributeError, match="no attribute 'jbo'"):
         _ = wattribute.jbo
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="Unix")
+def test_a_child_of_a_thread_is_not_kept_alive_by_what_measures_it(tmp_path: Path) -> None:
+    script = """
+import os, threading, wattribute
+def work():
+    child = os.fork()
+    if child:
+        os.waitpid(child, 0)
+    else:
+        with wattribute.job("a"):
+            pass
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+"""
+    environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=20, env=environment)
