@@ -109,12 +109,12 @@ def test_an_answer_that_is_lost_counts_once(
         until(lambda: node.reports)
         agent.frozen.set()
         with meter.request() as request:
-            time.sleep(0.12)
+            time.sleep(0.01)
+        until(lambda: "what is served is counted, and told later" in caplog.text)
         agent.frozen.clear()
         until(lambda: meter.receipt(request.id) and meter.receipt(request.id).settled)  # type: ignore[union-attr]
     assert node.served == {"": 1}
     assert node.billed_uj[""] == meter.receipt(request.id).energy_uj  # type: ignore[union-attr]
-    assert "what is served is counted, and told later" in caplog.text
 
 
 def test_an_agent_that_begins_anew_is_told_everything(agent: AgentOnSocket, node: MeteredNode, tmp_path: Path) -> None:
