@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from wattribute.agent.core.model import BUCKETS_UJ
 from wattribute.agent.meter.account_file import AccountFile
-from wattribute.agent.meter.bills import JSCE, V_PER_NS, Bill, Bills, Price, Row
+from wattribute.agent.meter.bills import AT_ONCE, JSCE, V_PER_NS, Bill, Bills, Price, Row
 from wattribute.agent.meter.receipts import SCHEMA, RequestReceipt, bounds_of, grams_of
 from wattribute.agent.meter.request import Detailed, Request
 from wattribute.agent.meter.tally import Tally
@@ -21,7 +21,6 @@ from wattribute.agent.receipts import OVERLAPPED, TERMS, grams_text
 from wattribute.agent.session import Job
 
 _NG_PER_G = 1e9
-_AT_ONCE = 250  # ended requests: half a millisecond of work
 _BREATH_S = 1e-4
 _RUNNING = "not settled yet: it is in flight"
 _OPEN = "not settled yet: the window in which it ended isn't"
@@ -50,7 +49,7 @@ class Billing:
         self._file = file
         self._tally = tally
         self._job = job
-        self._bills = Bills(all_have=all_have)
+        self._bills = Bills(all_have=all_have, pause=_breathe)
         self._lock = threading.RLock()  # a signal's handler may ask while its own thread is in here
         self._strays: dict[str, Row] = {}
         self._price: Price | None = None
@@ -59,11 +58,11 @@ class Billing:
     def hear(self) -> None:
         """Takes what has ended since, some at a time: in between others have their turn at interpreter and lock."""
         while self._more():
-            time.sleep(_BREATH_S)
+            _breathe()
 
     def _more(self) -> bool:
         with self._lock:
-            self._hear_ended(_AT_ONCE)
+            self._hear_ended(AT_ONCE)
             return len(self._tally.ended) > 0
 
     def waiting(self) -> bool:
@@ -110,26 +109,34 @@ class Billing:
             return None if bill is None else RequestReceipt(self._parts(bill))
 
     def estimate(self, request: Request) -> Estimate | None:
-        """Of a request with a receipt; None before the first window with any work."""
-        with self._lock:
-            rate = self._bills.rate
-            if rate is None or not isinstance(request, Detailed) or not request.wanted:
-                return None
-            if request._row.tally is not self._tally:
-                return None
-            bill = self._bill_of(request)
-            if bill is None:
-                return None
-            more_v = 0 if bill.settled else bill.overlap_v(rate.until_v, _fine(self._tally.v_ns()))
-            energy_uj = rate.energy_uj * more_v // rate.busy_v
-            jsce_ng = rate.jsce_ng * more_v // rate.busy_v
-            asce_ng = rate.asce_ng * more_v // rate.busy_v
-            known = bill.amounts
-            if known is not None:
-                energy_uj += known[0]
-                jsce_ng += sum(known[place] for place in JSCE)
-                asce_ng += sum(known[1:])
-            return Estimate(energy_uj, jsce_ng / _NG_PER_G, asce_ng / _NG_PER_G)
+        """Of a request with a receipt; None before the first window with any work. Waits for no settlement."""
+        rate = self._bills.rate
+        if rate is None or not isinstance(request, Detailed) or not request.wanted:
+            return None
+        if request._row.tally is not self._tally:
+            return None
+        now_v = _fine(self._tally.v_ns())
+        bill = self._bills.find(request.number)
+        if bill is None and request.v_end is not None:
+            with self._lock:
+                self._hear_ended()
+                bill = self._bills.find(request.number)
+        known: list[int] | None = None
+        if bill is not None:
+            known, since_v = bill.so_far()
+            more_v = 0 if bill.settled else bill.overlap_v(since_v, now_v)
+        elif request._row.over:  # the parent process's, or no more kept
+            return None
+        else:
+            more_v = round(request.weight * max(0, now_v - _fine(request.v_begin)))
+        energy_uj = rate.energy_uj * more_v // rate.busy_v
+        jsce_ng = rate.jsce_ng * more_v // rate.busy_v
+        asce_ng = rate.asce_ng * more_v // rate.busy_v
+        if known is not None:
+            energy_uj += known[0]
+            jsce_ng += sum(known[place] for place in JSCE)
+            asce_ng += sum(known[1:])
+        return Estimate(energy_uj, jsce_ng / _NG_PER_G, asce_ng / _NG_PER_G)
 
     def _hear(self) -> None:
         """Requests that began or ended since."""
@@ -157,18 +164,8 @@ class Billing:
             self._bills.add(bill)
         return bill
 
-    def _bill_of(self, request: Detailed) -> Bill | None:
-        """That of one request, without a look at the others in flight; None where it isn't kept any more, or it is the
-        parent process's.
-        """
-        if request.v_end is not None:
-            self._hear_ended()
-        elif not request._row.over:
-            return self._bill(request)
-        return self._bills.find(request.number)
-
     def _find(self, request_id: str) -> Bill | None:
-        """As `_bill_of`, by its name."""
+        """That of one request, without a look at the others in flight."""
         self._hear_ended()
         number = _number(request_id)
         bill = self._bills.find(number)
@@ -269,6 +266,11 @@ def _number(request_id: str) -> int:
     """A request's number in its process, as its name has it; 0: none."""
     _, _, number = request_id.rpartition("-")
     return int(number) if number.isascii() and number.isdigit() and len(number) < 20 else 0
+
+
+def _breathe() -> None:
+    """Others have their turn at the interpreter."""
+    time.sleep(_BREATH_S)
 
 
 def _fine(v_ns: float) -> int:

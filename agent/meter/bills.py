@@ -6,12 +6,14 @@ their sum is the row, exactly, where every request has a receipt. V is in whole 
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
 from wattribute.agent.receipts import TERMS
 
 PLACES = 1 + len(TERMS)
+AT_ONCE = 1000
+"""So many requests are looked at without a pause: one or two milliseconds of work."""
 KEPT = 10_000
 """So many receipts of ended requests can be asked for."""
 V_PER_NS = 1 << 20
@@ -20,6 +22,9 @@ _SLACK_V = V_PER_NS * 1000
 _SLACK_EACH_V = V_PER_NS * 8
 """What rounding may make of a row, and of each request in it, in ns: more than that is of requests not known here."""
 JSCE = tuple(1 + TERMS.index(term) for term in ("operation", "cooling", "platform", "retraining"))
+
+
+_T = TypeVar("_T")
 
 
 class Row(NamedTuple):
@@ -57,6 +62,7 @@ class Bill:
     __slots__ = (
         "_part",
         "_sums",
+        "_until_v",
         "aborted",
         "began_ns",
         "ended_ns",
@@ -90,6 +96,7 @@ class Bill:
         self.retraining_open = False
         self._sums: list[int] | None = None
         self._part: Part | None = None
+        self._until_v = v_begin
 
     @property
     def id(self) -> str:
@@ -100,15 +107,19 @@ class Bill:
         """It is over; what it took is known once the next window is settled."""
         self.v_end, self.ended_ns, self.units, self.aborted = v_end, ended_ns, units, aborted
 
-    def take(self, part: Part) -> None:
-        """One more window's part."""
-        if self._part is not None:
-            self._sums = self._added(self._part)
-        self._part = part
+    def take(self, part: Part, until_v: int) -> None:
+        """One more window's part. Changed in one step, for `so_far`."""
+        sums = None if self._part is None else _added(self._sums, self._part)
+        self._sums, self._part, self._until_v = sums, part, until_v
 
     def give(self, amounts: Sequence[int]) -> None:
         """Something of a row that nobody else was there for."""
-        self.take((amounts, 0, 1, 1))
+        self.take((amounts, 0, 1, 1), self._until_v)
+
+    def so_far(self) -> tuple[list[int] | None, int]:
+        """What the windows until a moment came to, and the moment: for who doesn't wait until bills are settled."""
+        sums, part, until_v = self._sums, self._part, self._until_v
+        return None if part is None else _added(sums, part), until_v
 
     def overlap_v(self, since_v: int, until_v: int) -> int:
         """Its weight * dV between two moments."""
@@ -128,21 +139,20 @@ class Bill:
         """By place: microjoules, then nanograms by term; None as for `energy_uj`."""
         if self._part is None:
             return None if self.energy_uj is None else [0] * PLACES
-        return self._added(self._part)
+        return _added(self._sums, self._part)
 
-    def _added(self, part: Part) -> list[int]:
-        sums = self._sums or (0,) * PLACES
-        return [before + _at(part, place) for place, before in enumerate(sums)]
+
+def _added(sums: Sequence[int] | None, part: Part) -> list[int]:
+    return [before + _at(part, place) for place, before in enumerate(sums or (0,) * PLACES)]
 
 
 class Rate(NamedTuple):
-    """What the last window cost per weight * dV: so much for `busy_v` of it. Until `until_v`."""
+    """What the last window cost per weight * dV: so much for `busy_v` of it."""
 
     energy_uj: int
     jsce_ng: int
     asce_ng: int
     busy_v: int
-    until_v: int
 
 
 class Bills:
@@ -150,10 +160,11 @@ class Bills:
     next of its tenant. Of a row with more busy time than theirs, the rest is of requests without a receipt.
     """
 
-    def __init__(self, *, all_have: bool, kept: int = KEPT) -> None:
+    def __init__(self, *, all_have: bool, kept: int = KEPT, pause: Callable[[], object] = lambda: None) -> None:
         self.rate: Rate | None = None
         self._all_have = all_have
         self._kept = kept
+        self._pause = pause
         self._by_number: dict[int, Bill] = {}
         self._open: dict[str, list[Bill]] = {}  # by tenant, those whose time isn't settled
         self._ended: deque[Bill] = deque()
@@ -194,12 +205,12 @@ class Bills:
             sums = [a + b for a, b in zip(sums, row.amounts, strict=True)]
         if busy_v:
             jsce_ng = sum(sums[place] for place in JSCE)
-            self.rate = Rate(sums[0], jsce_ng, sum(sums[1:]), busy_v, until_v)
+            self.rate = Rate(sums[0], jsce_ng, sum(sums[1:]), busy_v)
         done = []
         for tenant, bills in list(self._open.items()):
             still = []
             latest, latest_ns = None, -1
-            for bill in bills:
+            for bill in self._in_turns(bills):
                 if bill.v_end is not None and bill.v_end <= until_v:
                     bill.settled = True
                     done.append(bill)
@@ -234,9 +245,16 @@ class Bills:
                 bill.give(amounts)
         self._carried = {}
 
+    def _in_turns(self, bills: Sequence[_T]) -> Iterator[_T]:
+        """All of them, with a pause now and then: a settlement of thousands isn't to keep a server waiting."""
+        for begin in range(0, len(bills), AT_ONCE):
+            if begin:
+                self._pause()
+            yield from bills[begin : begin + AT_ONCE]
+
     def _split(self, row: Row, since_v: int, until_v: int) -> None:
         members, whole = [], 0
-        for bill in self._open.get(row.tenant, ()):  # overlap_v, without a call for each
+        for bill in self._in_turns(self._open.get(row.tenant, ())):  # overlap_v, without a call for each
             begin, end = bill.v_begin, bill.v_end
             if end is None or end > until_v:
                 end = until_v
@@ -258,9 +276,9 @@ class Bills:
         elif self._all_have and row.tenant in self._carried:
             amounts = [a + b for a, b in zip(amounts, self._carried.pop(row.tenant), strict=True)]
         reached = 0
-        for bill, part in members:
-            bill.take((amounts, reached, reached + part, whole))
+        for bill, part in self._in_turns(members):
+            bill.take((amounts, reached, reached + part, whole), until_v)
             reached += part
 
 
-__all__ = ["JSCE", "KEPT", "PLACES", "V_PER_NS", "Bill", "Bills", "Price", "Rate", "Row"]
+__all__ = ["AT_ONCE", "JSCE", "KEPT", "PLACES", "V_PER_NS", "Bill", "Bills", "Price", "Rate", "Row"]

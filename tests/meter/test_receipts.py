@@ -19,7 +19,7 @@ from tests.e2e.running import IDLE_W, W_PER_CORE, RunningAgent, check_identities
 
 import wattribute
 from wattribute.agent import process
-from wattribute.agent.meter.bills import PLACES, V_PER_NS, Bill, Bills, Row
+from wattribute.agent.meter.bills import AT_ONCE, PLACES, V_PER_NS, Bill, Bills, Row
 from wattribute.agent.meter.receipts import RequestReceipt, grams_of
 from wattribute.agent.node import Node
 from wattribute.agent.process import Process, here
@@ -110,6 +110,27 @@ def test_a_window_that_nobody_tells_of_is_left_out_and_said() -> None:
     assert bills.settle(40, [Row("a", amounts(300), 0)]) == [before, after]
     assert (before.energy_uj, after.energy_uj) == (100, 200)
     assert (before.short, after.short) == (True, False)
+
+
+def test_thousands_are_settled_with_pauses_in_between() -> None:
+    pauses: list[int] = []
+    bills = Bills(all_have=True, pause=lambda: pauses.append(len(bills)))
+    made = [bill(number, end=10) for number in range(2 * AT_ONCE + 1)]
+    for one in made:
+        bills.add(one)
+    assert bills.settle(10, [Row("a", amounts(10**9 + 1), 0)]) == made
+    assert sum(one.energy_uj or 0 for one in made) == 10**9 + 1
+    assert pauses == [len(made)] * 6  # looked at twice and settled once, in three parts each
+
+
+def test_what_is_known_so_far_says_until_when() -> None:
+    bills = Bills(all_have=True)
+    one = bill(1, begin=5)
+    bills.add(one)
+    assert one.so_far() == (None, 5)
+    for until_v in (20, 30):
+        bills.settle(until_v, [Row("a", amounts(7), 0)])
+    assert one.so_far() == (amounts(14), 30)
 
 
 def test_so_many_receipts_are_kept() -> None:
