@@ -1,23 +1,23 @@
-"""What the middleware costs an ASGI application, beside one with prometheus_client's labelled counter and histogram.
+"""What the middleware costs an application, beside one with prometheus_client's labelled counter and histogram.
 
-    python -m benchmarks.middleware [--json]
+    python -m benchmarks.requests middleware [--json]
 
 CPU time of the thread that serves, per request of a trivial application that is called directly: the median of rounds
-that take turns. Ratios are the thing to rely on.
+that take turns, less that of the application alone. Ratios are the thing to rely on.
 """
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
-import tempfile
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
+ROUNDS, REQUESTS = 15, 10_000
 Message = MutableMapping[str, Any]
 App = Callable[[Message, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
 SCOPE = {  # as uvicorn makes it
@@ -71,6 +71,16 @@ class Counted:
             self._seconds.labels(scope["method"], scope["path"]).observe(time.perf_counter() - began_s)
 
 
+def wsgi_bare(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+    """The same, as WSGI has it."""
+    start_response("200 OK", [("Content-Length", "2")])
+    return [b"ok"]
+
+
+def wsgi_start(status: str, headers: Any, exc_info: Any = None) -> Any:
+    pass
+
+
 async def receive() -> Message:
     return {"type": "http.request", "body": b""}
 
@@ -87,56 +97,52 @@ async def cpu_ns(app: App, requests: int) -> float:
     return (time.thread_time_ns() - began_ns) / requests
 
 
-async def measure(apps: dict[str, App], requests: int, rounds: int) -> dict[str, float]:
-    taken: dict[str, list[float]] = {name: [] for name in apps}
-    for app in apps.values():
-        await cpu_ns(app, requests // 10)
-    for _ in range(rounds):
+def wsgi_cpu_ns(app: Any, requests: int) -> float:
+    """The same of a WSGI application, whose body is read and closed."""
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": "/generate", "SCRIPT_NAME": "", "HTTP_X_TENANT": "acme"}
+    began_ns = time.thread_time_ns()
+    for _ in range(requests):
+        body = app(dict(environ), wsgi_start)
+        for _ in body:
+            pass
+        if hasattr(body, "close"):
+            body.close()
+    return (time.thread_time_ns() - began_ns) / requests
+
+
+async def measure(apps: dict[str, App], wsgi: dict[str, Any]) -> dict[str, float]:
+    taken: dict[str, list[float]] = {name: [] for name in (*apps, *wsgi)}
+    for number in range(ROUNDS + 1):
         for name, app in apps.items():
-            taken[name].append(await cpu_ns(app, requests))
+            taken[name].append(await cpu_ns(app, REQUESTS))
+        for name, app in wsgi.items():
+            taken[name].append(wsgi_cpu_ns(app, REQUESTS))
+        if number == 0:  # nothing was warm
+            taken = {name: [] for name in taken}
     return {name: statistics.median(values) for name, values in taken.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description="CPU per request of ASGI middlewares.")
-    parser.add_argument("--requests", type=int, default=20_000, help="in a round")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", action="store_true")
-    arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        # No agent is asked, and nothing is kept in the user's own folders.
-        os.environ["WATTRIBUTE_AGENT__SOCKET"] = os.path.join(folder, "nobody")
-        os.environ["XDG_STATE_HOME"] = folder
-        import wattribute
-        from wattribute.asgi import MeterMiddleware
+def middleware_costs(options: argparse.Namespace, folder: Path) -> dict[str, float]:
+    """ns of CPU per request beyond the application's own."""
+    # No agent is asked, and nothing is kept in the user's own folders.
+    os.environ["WATTRIBUTE_AGENT__SOCKET"] = str(folder / "nobody")
+    os.environ["XDG_STATE_HOME"] = str(folder)
+    import wattribute
+    import wattribute.wsgi
+    from wattribute.asgi import MeterMiddleware
 
-        meter = wattribute.meter("benchmark")
+    with wattribute.meter("") as meter:
         apps: dict[str, App] = {
-            "bare": bare,
-            "metered": MeterMiddleware(bare, meter=meter),
-            "metered, tenant by header": MeterMiddleware(bare, meter=meter, tenant="header:X-Tenant"),
-            "metered, receipt in the header": MeterMiddleware(bare, meter=meter, header=True),
-            "prometheus_client": Counted(bare),
+            "": bare,
+            "ASGI": MeterMiddleware(bare, meter=meter),
+            "  tenant by header": MeterMiddleware(bare, meter=meter, tenant="header:X-Tenant"),
+            "  receipt in the header": MeterMiddleware(bare, meter=meter, header=True),
+            "  prometheus_client": Counted(bare),
         }
-        ns = asyncio.run(measure(apps, arguments.requests, arguments.rounds))
-        meter.stop()
-    beyond = {name: value - ns["bare"] for name, value in ns.items()}
-    rows = {
-        name: {
-            "cpu_ns": round(value),
-            "beyond_bare_ns": round(beyond[name]),
-            "beyond_bare_over_prometheus_client": round(beyond[name] / beyond["prometheus_client"], 3),
+        wsgi = {
+            " ": wsgi_bare,
+            "WSGI": wattribute.wsgi.MeterMiddleware(wsgi_bare, meter=meter),
+            "  its tenant by header": wattribute.wsgi.MeterMiddleware(wsgi_bare, meter=meter, tenant="header:X-Tenant"),
         }
-        for name, value in ns.items()
-    }
-    if arguments.json:
-        print(json.dumps(rows, indent=1))
-        return
-    print(f"{'':32}{'CPU per request':>18}{'beyond bare':>14}{'of prometheus_client':>22}")
-    for name, row in rows.items():
-        share = row["beyond_bare_over_prometheus_client"]
-        print(f"{name:32}{row['cpu_ns']:>15} ns{row['beyond_bare_ns']:>11} ns{share:>22.2f}")
-
-
-if __name__ == "__main__":
-    main()
+        ns = asyncio.run(measure(apps, wsgi))
+    return {name: value - ns[" " if name in wsgi else ""] for name, value in ns.items() if name.strip()}

@@ -3,8 +3,8 @@
     python -m benchmarks.requests [--json] [--seconds 2] [SECTION ...]
 
 Path: ns of CPU per begin + end in a loop, the loop subtracted, least of rounds that take turns (the others have what
-else the machine did in them). Flat out: two processes that share an account, counted against what each did. Memory:
-the peak before and after a million requests. Ratios are the thing to rely on.
+else the machine did in them). Middleware and reporting: see there. Flat out: two processes that share an account,
+counted against what each did. Memory: the peak before and after a million requests. Ratios are the thing to rely on.
 """
 
 import argparse
@@ -17,6 +17,8 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from benchmarks.middleware import middleware_costs
+from benchmarks.reporting import reporting_costs
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from wattribute.agent.meter.account_file import AccountFile
@@ -24,6 +26,7 @@ from wattribute.agent.meter.tally import Tally
 
 ROUNDS, TIMES = 60, 5000
 REQUESTS = 1_000_000
+THEIRS = "prometheus_client, counter + histogram"
 Loop = Callable[[int], object]
 
 
@@ -101,7 +104,7 @@ def their_loops() -> dict[str, Loop]:
             kept_histogram.observe(clock() - began)
 
     return {
-        "prometheus_client, counter + histogram": labelled,
+        THEIRS: labelled,
         "  and a counter of tokens": labelled_unit,
         "  with kept children": kept,
     }
@@ -193,11 +196,18 @@ def peak_memory(options: argparse.Namespace, folder: Path) -> dict[str, float]:
 
 
 Section = Callable[[argparse.Namespace, Path], Mapping[str, float]]
-SECTIONS: dict[str, tuple[str, Section]] = {
-    "path": ("ns of CPU per request", path_costs),
-    "flat-out": ("two processes, one account", flat_out),
-    "memory": ("peak memory", peak_memory),
+SECTIONS: dict[str, tuple[str, Section, str]] = {
+    "path": ("ns of CPU per request, and of prometheus_client's", path_costs, THEIRS),
+    "middleware": (
+        "ns of CPU per request beyond the application, and of prometheus_client's",
+        middleware_costs,
+        "  prometheus_client",
+    ),
+    "flat-out": ("two processes, one account", flat_out, ""),
+    "memory": ("peak memory", peak_memory, ""),
+    "reporting": ("the meter's thread and the agent", reporting_costs, ""),
 }
+"""Title, function, and what the others are shown in parts of."""
 
 
 def main() -> None:
@@ -220,7 +230,9 @@ def main() -> None:
     for section, figures in found.items():
         print(f"{SECTIONS[section][0]}:")
         for what, value in figures.items():
-            print(f"  {what:44}{value:14,.2f}" if value < 100 else f"  {what:44}{value:14,.0f}")
+            base = figures.get(SECTIONS[section][2])
+            part = f"{value / base:8.2f}" if base else ""
+            print(f"  {what:52}{value:14,.2f}" if value < 100 else f"  {what:52}{value:14,.0f}{part}")
 
 
 if __name__ == "__main__":
