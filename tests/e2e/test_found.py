@@ -16,6 +16,8 @@ from tests.e2e.running import W_PER_CORE, RunningAgent, check_identities
 
 BURNERS = [sys.executable, "-S", str(Path(__file__).with_name("burners.py"))]
 Start = Callable[..., RunningAgent]
+INTERVAL_S = 0.25
+TICK_S = INTERVAL_S + 0.2  # so that one has come with the counter at rest
 TOPS = (Path("/sys/fs/cgroup/cpuacct"), Path("/sys/fs/cgroup/cpu,cpuacct"), Path("/sys/fs/cgroup"))
 
 
@@ -102,11 +104,11 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def test_a_cgroup_of_short_processes_is_billed_to_the_last_millisecond(start_agent: Start, cgroups: Cgroups) -> None:
-    agent = start_agent(more=rule(f"{cgroups.path}/*", job="nightly", product="reports", phase="data"))
-    time.sleep(0.5)
-    child = launch(cgroups.make("a"), *BURNERS, "children", "5")
+    agent = start_agent(interval_s=INTERVAL_S, more=rule(f"{cgroups.path}/*", job="nightly", product="reports", phase="data"))
+    time.sleep(0.2)
+    child = launch(cgroups.make("a"), *BURNERS, "children", "3")
     assert child.communicate(timeout=60)[0]
-    time.sleep(1.2)  # a tick with the counter at rest
+    time.sleep(TICK_S)  # a tick with the counter at rest
     cpu_s = cgroups.cpu_s("a")
     cgroups.remove("a")
     wait_until(lambda: agent.receipt("nightly")["settled"])
@@ -122,11 +124,11 @@ def test_a_cgroup_of_short_processes_is_billed_to_the_last_millisecond(start_age
 
 def test_the_last_moments_of_a_removed_cgroup_are_its_jobs(start_agent: Start, cgroups: Cgroups) -> None:
     """The kernel takes the counter away with the cgroup; the one above it still has what was used."""
-    agent = start_agent(more=rule(f"{cgroups.path}/*", product="reports"))
-    time.sleep(0.5)
-    first = launch(cgroups.make("first"), *BURNERS, "steady", "5", "0.2")
-    time.sleep(4)
-    child = launch(cgroups.make("b"), *BURNERS, "steady", "2.7", "0.8")
+    agent = start_agent(interval_s=INTERVAL_S, more=rule(f"{cgroups.path}/*", product="reports"))
+    time.sleep(0.2)
+    first = launch(cgroups.make("first"), *BURNERS, "steady", "2", "0.2")
+    time.sleep(2)
+    child = launch(cgroups.make("b"), *BURNERS, "steady", "1.7", "0.8")
     used_s = float(child.communicate(timeout=60)[0])
     cpu_s = cgroups.cpu_s("b")
     cgroups.remove("b")
@@ -139,16 +141,16 @@ def test_the_last_moments_of_a_removed_cgroup_are_its_jobs(start_agent: Start, c
 
 
 def test_a_job_inside_a_found_one_is_its_child(start_agent: Start, cgroups: Cgroups) -> None:
-    agent = start_agent(more=rule(f"{cgroups.path}/*", product="outer"))
+    agent = start_agent(interval_s=INTERVAL_S, more=rule(f"{cgroups.path}/*", product="outer"))
     folder = cgroups.make("shell")
     job_id = f"{cgroups.path[1:]}/shell"
-    beside = launch(folder, *BURNERS, "steady", "4", "0.3")
+    beside = launch(folder, *BURNERS, "steady", "2.5", "0.3")
     wait_until(lambda: found(agent, job_id))
-    inner = agent.command("run", "--job-id", "inner", "--", *BURNERS, "steady", "3", "0.6")
+    inner = agent.command("run", "--job-id", "inner", "--", *BURNERS, "steady", "1.8", "0.6")
     inside = launch(folder, *inner, environment=agent.environment)
     used_s = float(inside.communicate(timeout=60)[0])
     beside.communicate(timeout=60)
-    time.sleep(1.2)
+    time.sleep(TICK_S)
     cpu_s = cgroups.cpu_s("shell")
     own, child = agent.receipt(job_id), agent.receipt("inner")
     assert child["parent_job_id"] == job_id
@@ -159,31 +161,31 @@ def test_a_job_inside_a_found_one_is_its_child(start_agent: Start, cgroups: Cgro
 
 def test_a_process_that_moves_to_another_jobs_cgroup_follows_it(start_agent: Start, cgroups: Cgroups) -> None:
     """It leaves the tree that it was registered with: what it uses from then on is the cgroup's, once."""
-    agent = start_agent(more=rule(f"{cgroups.path}/*", product="scope"))
+    agent = start_agent(interval_s=INTERVAL_S, more=rule(f"{cgroups.path}/*", product="scope"))
     folder = cgroups.make("scope")
     job_id = f"{cgroups.path[1:]}/scope"
     wait_until(lambda: found(agent, job_id))
-    script = f"(echo 0 > {folder}/cgroup.procs; exec {' '.join(BURNERS)} steady 4 0.5) & sleep 0.2; wait"
+    script = f"(echo 0 > {folder}/cgroup.procs; exec {' '.join(BURNERS)} steady 2 0.5) & sleep 0.2; wait"
     command = agent.command(
         "run", "--job-id", "launcher", "--", "sh", "-c", script.replace("echo 0", "sh -c 'echo $PPID'")
     )
     subprocess.run(command, env=agent.environment, check=True, timeout=60, stdout=subprocess.DEVNULL)
-    time.sleep(1.2)
+    time.sleep(TICK_S)
     moved, launcher = agent.receipt(job_id), agent.receipt("launcher")
     truth_s = cgroups.cpu_s("scope")
     # Until the agent sees the move, within a tick, the tree is billed; after it, the cgroup.
-    assert moved["cpu_s"] >= truth_s - 1.1
+    assert moved["cpu_s"] >= truth_s - INTERVAL_S - 0.1
     assert moved["cpu_s"] + launcher["cpu_s"] == pytest.approx(truth_s, abs=0.4)
     check_identities(agent.samples())
 
 
 def test_what_no_rule_names_stays_unregistered(start_agent: Start, cgroups: Cgroups) -> None:
-    agent = start_agent(more=rule(f"{cgroups.path}/mine", product="mine"))
-    mine = launch(cgroups.make("mine"), *BURNERS, "steady", "3", "0.2")
-    other = launch(cgroups.make("other"), *BURNERS, "steady", "3", "0.9")
+    agent = start_agent(interval_s=INTERVAL_S, more=rule(f"{cgroups.path}/mine", product="mine"))
+    mine = launch(cgroups.make("mine"), *BURNERS, "steady", "2", "0.2")
+    other = launch(cgroups.make("other"), *BURNERS, "steady", "2", "0.9")
     for child in (mine, other):
         child.communicate(timeout=60)
-    time.sleep(1.2)
+    time.sleep(TICK_S)
     receipt = agent.receipt(f"{cgroups.path[1:]}/mine")
     assert receipt["cpu_s"] == pytest.approx(cgroups.cpu_s("mine"), rel=0.01, abs=0.01)
     assert receipt["energy_j"]["cpu"]["direct"] == pytest.approx(receipt["cpu_s"] * W_PER_CORE, rel=0.02)
@@ -197,7 +199,7 @@ def test_a_slurm_job_is_found_with_its_steps_and_a_session_inside_is_the_same_jo
     start_agent: Start, slurmd: Cgroups
 ) -> None:
     """As slurmstepd sets it up: the job's cgroup, steps below it, and its variables in each process."""
-    agent = start_agent(interval_s=0.5)
+    agent = start_agent(interval_s=INTERVAL_S)
     variables = {
         "SLURM_JOB_ID": "42",
         "SLURM_CLUSTER_NAME": "c1",
@@ -206,13 +208,13 @@ def test_a_slurm_job_is_found_with_its_steps_and_a_session_inside_is_the_same_jo
     }
     environment = {**agent.environment, **variables}
     step = slurmd.make(f"uid_{os.getuid()}/job_42/step_batch/task_0")
-    batch = launch(step, *BURNERS, "steady", "5", "0.3", environment=environment)
+    batch = launch(step, *BURNERS, "steady", "3", "0.3", environment=environment)
     wait_until(lambda: found(agent, "c1-42"))
     inner = agent.command("run", "--product", "bert", "--phase", "training", "--", *BURNERS, "children", "2")
     srun = launch(slurmd.make(f"uid_{os.getuid()}/job_42/step_0/task_0"), *inner, environment=environment)
     srun.communicate(timeout=60)
     batch.communicate(timeout=60)
-    time.sleep(1.2)
+    time.sleep(TICK_S)
     receipt = agent.receipt("c1-42")
     assert receipt["product_id"] == "bert"
     assert receipt["phase"] == "training"
@@ -270,11 +272,11 @@ def test_a_pod_is_a_job_named_by_its_owner_and_mapped_by_its_labels(
         f'[kubernetes]\nkubelet = "{kubelet}"\n[[rule]]\nmatch = {{ label = {{ app = "vllm" }} }}\nproduct = "llama"'
     )
     cgroups.make("kubepods/burstable")  # as the kubelet makes it at its start
-    agent = start_agent(more=configured)
-    time.sleep(0.5)
+    agent = start_agent(interval_s=INTERVAL_S, more=configured)
+    time.sleep(0.2)
     container = launch(cgroups.make(f"kubepods/burstable/pod{uid}/{'c' * 64}"), *BURNERS, "children", "3")
     container.communicate(timeout=60)
-    time.sleep(1.2)
+    time.sleep(TICK_S)
     cpu_s = cgroups.cpu_s(f"kubepods/burstable/pod{uid}")
     cgroups.remove(f"kubepods/burstable/pod{uid}/{'c' * 64}")
     cgroups.remove(f"kubepods/burstable/pod{uid}")
