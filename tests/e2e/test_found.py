@@ -104,7 +104,9 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def test_a_cgroup_of_short_processes_is_billed_to_the_last_millisecond(start_agent: Start, cgroups: Cgroups) -> None:
-    agent = start_agent(interval_s=INTERVAL_S, more=rule(f"{cgroups.path}/*", job="nightly", product="reports", phase="data"))
+    agent = start_agent(
+        interval_s=INTERVAL_S, more=rule(f"{cgroups.path}/*", job="nightly", product="reports", phase="data")
+    )
     time.sleep(0.2)
     child = launch(cgroups.make("a"), *BURNERS, "children", "3")
     assert child.communicate(timeout=60)[0]
