@@ -129,6 +129,7 @@ def middleware_costs(options: argparse.Namespace, folder: Path) -> dict[str, flo
     os.environ["XDG_STATE_HOME"] = str(folder)
     import wattribute
     import wattribute.wsgi
+    from wattribute.agent.process import here
     from wattribute.asgi import MeterMiddleware
 
     with wattribute.meter("") as meter:
@@ -145,4 +146,5 @@ def middleware_costs(options: argparse.Namespace, folder: Path) -> dict[str, flo
             "  its tenant by header": wattribute.wsgi.MeterMiddleware(wsgi_bare, meter=meter, tenant="header:X-Tenant"),
         }
         ns = asyncio.run(measure(apps, wsgi))
+    here().engine(os.environ).close()  # it would write into the folder at exit
     return {name: value - ns[" " if name in wsgi else ""] for name, value in ns.items() if name.strip()}
