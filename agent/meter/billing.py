@@ -49,6 +49,7 @@ class Billing:
         self._file = file
         self._tally = tally
         self._job = job
+        self._all_have = all_have
         self._bills = Bills(all_have=all_have, pause=_breathe)
         self._lock = threading.RLock()  # a signal's handler may ask while its own thread is in here
         self._strays: dict[str, Row] = {}
@@ -90,6 +91,13 @@ class Billing:
                 if window["until_ns"] > self.seen_ns:
                     self.seen_ns = window["until_ns"]
                     self._settle(window["since_ns"], window["until_ns"], window["rows"])
+
+    def begin_anew(self) -> None:
+        """The worker has another slot, whose virtual time begins at 0: nothing of before is known any more."""
+        with self._lock:
+            self.seen_ns = _boottime_ns()
+            self._bills = Bills(all_have=self._all_have, pause=_breathe)
+            self._strays = {}
 
     def finish(self) -> None:
         """No window comes any more."""

@@ -140,6 +140,7 @@ class Reporter:
             self._agent = agent
         if self._file.renew():
             self._account.forgotten()
+            self.billing.begin_anew()
         if time.monotonic() < self._quiet_until_s and not self._exiting:
             return
         self.billing.hear()

@@ -117,6 +117,27 @@ def test_an_answer_that_is_lost_counts_once(
     assert node.billed_uj[""] == meter.receipt(request.id).energy_uj  # type: ignore[union-attr]
 
 
+def test_receipts_go_on_in_another_slot(agent: AgentOnSocket, node: MeteredNode, tmp_path: Path) -> None:
+    """Where somebody closed all descriptors: with them the locks of the first slot went."""
+    with wattribute.meter("llama", receipts=True) as meter:
+        with meter.request() as request:
+            time.sleep(0.05)
+        until(lambda: meter.receipt(request.id) and meter.receipt(request.id).settled)  # type: ignore[union-attr]
+        before = meter.begin()
+        file = meter._tally.file
+        worker, log = (file.slot(), file.generation), os.open(tmp_path / "log", os.O_RDWR | os.O_CREAT)
+        for fd in file.memory._fds:
+            os.dup2(log, fd)
+        until(lambda: not meter.in_flight)
+        before.end()
+        with meter.request() as request:
+            time.sleep(0.01)
+        until(lambda: meter.receipt(request.id) and meter.receipt(request.id).settled)  # type: ignore[union-attr]
+        assert (file.slot(), file.generation) != worker
+        assert meter.receipt(request.id).energy_uj  # type: ignore[union-attr]
+        os.close(log)
+
+
 def test_an_agent_that_begins_anew_is_told_everything(agent: AgentOnSocket, node: MeteredNode, tmp_path: Path) -> None:
     with wattribute.meter("llama") as meter:
         meter.begin("a").end()
