@@ -92,12 +92,15 @@ class Billing:
                     self.seen_ns = window["until_ns"]
                     self._settle(window["since_ns"], window["until_ns"], window["rows"])
 
-    def begin_anew(self) -> None:
-        """The worker has another slot, whose virtual time begins at 0: nothing of before is known any more."""
-        with self._lock:
+    def renewed(self) -> bool:
+        """Whether the worker lost its slot: its next has a virtual time of its own, and nothing of before is known."""
+        with self._lock:  # nobody's request of the new slot is heard before that
+            if not self._file.renew():
+                return False
             self.seen_ns = _boottime_ns()
             self._bills = Bills(all_have=self._all_have, pause=_breathe)
             self._strays = {}
+            return True
 
     def finish(self) -> None:
         """No window comes any more."""

@@ -138,9 +138,8 @@ class Reporter:
             self._job.rejoin(CALL_S)
             self._account.forgotten()  # of what was told last, its state may not have all
             self._agent = agent
-        if self._file.renew():
+        if self.billing.renewed():
             self._account.forgotten()
-            self.billing.begin_anew()
         if time.monotonic() < self._quiet_until_s and not self._exiting:
             return
         self.billing.hear()
