@@ -45,14 +45,6 @@ class Locked(Protocol):
     def __call__(self, function: _F, /) -> _F: ...
 
 
-class BeginDetailed(Protocol):
-    """A request begins now, with units known before or a receipt to come."""
-
-    def __call__(
-        self, tenant: object, weight: object, units: Mapping[str, float] | None = None, receipt: bool = False
-    ) -> Detailed: ...
-
-
 class Path:
     """The functions of one tally, over variables of their own. `enter` says in which memory, and begins at nothing."""
 

@@ -153,7 +153,12 @@ REAL_TIME = 40 if sys.platform == "linux" else signal.SIGUSR2
 def test_signals_reach_the_command_once(agent: AgentOnSocket, environment: dict[str, str], number: int) -> None:
     script = f"trap 'echo got; exit 9' {number}; echo up; while :; do sleep 0.02; done"
     with subprocess.Popen(
-        [*RUN, "--", "sh", "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*RUN, "--", "sh", "-c", script],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # ignored in a shell's background job, else
     ) as process:
         started(process)
         process.send_signal(number)
