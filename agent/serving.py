@@ -192,8 +192,8 @@ class Serving:
             account = self._open(live, report, now_ns)
         units = account.report(report, now_ns)
         self._room_entries.take(live.uid, entries)
-        if units:
-            self._books.taxes.served(job, units, self._clock.time_ns())
+        # Also where nothing was served: else a metered job weighs in for retraining as one job when it ends.
+        self._books.taxes.served(job, units, self._clock.time_ns())
         return account
 
     def _open(self, live: LiveJob, report: Report, now_ns: int) -> Account:
