@@ -34,8 +34,12 @@ Fuel: TypeAlias = Literal[
 
 
 class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """The daemon itself. `socket` and `state_dir` are root's; the loader puts the user's own in their place."""
+    """The daemon itself. `socket` and `state_dir` are root's; the loader puts the user's own in their place.
 
+    `user`: who an agent that root starts becomes once its sensors are open; empty: it stays root.
+    """
+
+    user: Annotated[str, msgspec.Meta(max_length=128)] = ""
     node_id: Annotated[str, msgspec.Meta(max_length=128)] = ""
     scheduler_uids: tuple[Uid, ...] = ()
     interval_s: Annotated[float, msgspec.Meta(ge=0.05, le=60)] = 1.0
@@ -45,11 +49,14 @@ class Agent(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tru
 
 
 class Export(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How long and how many series are shown, and how fresh they may be."""
+    """How long and how many series are shown, how fresh they may be, and to how many joules energy is rounded (0: it
+    isn't; the ledger never is).
+    """
 
     hold_s: NotNegative = 900.0
     max_jobs: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] = 5000
     export_age_s: NotNegative = 0.0
+    round_j: Annotated[float, msgspec.Meta(ge=0, le=1_000_000)] = 0.0
     user_label: Literal["name", "uid", "hash", "off"] = "name"
 
 
@@ -263,6 +270,17 @@ class Engine(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     timeout_s: Annotated[float, msgspec.Meta(gt=0, le=60)] = 2.0
 
 
+class Otlp(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where metrics are pushed by OTLP over HTTP (an OpenTelemetry Collector's http://HOST:4318); empty: nowhere.
+
+    Headers, with a key or a tenant in them, come from OTEL_EXPORTER_OTLP_HEADERS, never from this file.
+    """
+
+    endpoint: str = ""
+    interval_s: Annotated[float, msgspec.Meta(ge=1, le=3600)] = 15.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=120)] = 10.0
+
+
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Everything that can be configured."""
 
@@ -282,4 +300,5 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     ledger: Ledger = Ledger()
     serving: Serving = Serving()
     engine: tuple[Engine, ...] = ()
+    otlp: Otlp = Otlp()
     product: tuple[Product, ...] = ()
