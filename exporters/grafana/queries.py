@@ -21,7 +21,7 @@ class PanelQuery:
 
 @dataclass(frozen=True, slots=True)
 class VariableQuery:
-    """What fills a variable's list, such as `label_values(wattribute_job_info, job_id)`; it may name other variables."""
+    """What fills a variable's list: `label_values(wattribute_job_info, job_id)`. It may name other variables."""
 
     dashboard: str
     name: str
