@@ -305,6 +305,8 @@ class Node:
         unix_ns = self._clock.time_ns()
         return Snapshot(
             taken_at_unix_ns=unix_ns,
+            booked_ns=view.at_ns,
+            booked_unix_ns=view.unix_ns,
             version=self._version,
             node_id=self.node_id,
             jobs=view.jobs(),
@@ -497,7 +499,9 @@ class Node:
         if self.views.has_room:
             self._viewed = self._seq
             corrections_ng = self.record.corrections.sums_ng
-            self.views.put(now_ns, take(self._seq, self.books, self.serving, rows, self._folds, corrections_ng))
+            self.views.put(
+                take(self._seq, now_ns, unix_ns, self.books, self.serving, rows, self._folds, corrections_ng)
+            )
         self._taken_ns = now_ns
         self.record.about = self._about()
         roots_ns: list[tuple[Root, int]] = [*self._cpu.trees_ns().items()]

@@ -53,9 +53,11 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """Totals at one tick. `rows`: by job id."""
+    """Totals at one tick, whose time is `at_ns` (CLOCK_BOOTTIME) and `unix_ns`. `rows`: by job id."""
 
     seq: int = 0
+    at_ns: int = 0
+    unix_ns: int = 0
     rows: Mapping[str, Row] = field(default_factory=dict)
     folds: Mapping[FoldKey, list[int]] = field(default_factory=dict)
     products: list[ProductTotals] = field(default_factory=list)
@@ -94,15 +96,19 @@ class View:
 
 def take(
     seq: int,
+    at_ns: int,
+    unix_ns: int,
     books: Books,
     serving: Serving,
     rows: Mapping[str, Row],
     folds: Folds,
     corrections_ng: Mapping[tuple[str, str], int],
 ) -> View:
-    """Copy the books' totals as they are now."""
+    """Copy the books' totals as they are now, at a tick."""
     return View(
         seq=seq,
+        at_ns=at_ns,
+        unix_ns=unix_ns,
         rows=rows,
         folds={key: list(values) for key, values in folds.values.items()},
         products=books.taxes.totals(),
@@ -132,8 +138,8 @@ class ShowWindow:
     def __init__(self, age_ns: int) -> None:
         self.shown = View()
         self._age_ns = age_ns
-        self._taken: deque[tuple[int, View]] = deque()
-        self._aging: deque[tuple[int, View]] = deque()
+        self._taken: deque[View] = deque()
+        self._aging: deque[View] = deque()
 
     @property
     def aging(self) -> int:
@@ -145,19 +151,19 @@ class ShowWindow:
         """Whether one more view may wait for the record."""
         return len(self._taken) < UNCOMMITTED_VIEWS
 
-    def put(self, at_ns: int, view: View) -> None:
+    def put(self, view: View) -> None:
         """A view that was handed to the record."""
-        self._taken.append((at_ns, view))
+        self._taken.append(view)
 
     def show(self, committed: int, now_ns: int) -> bool:
         """Put up what the record has by now and is old enough; True where the record has something new."""
         news = False
-        while self._taken and self._taken[0][1].seq <= committed:
+        while self._taken and self._taken[0].seq <= committed:
             taken = self._taken.popleft()
             # A long wait has room for a few: those in between are left out.
-            if not self._aging or taken[0] - self._aging[-1][0] >= self._age_ns // AGING_VIEWS:
+            if not self._aging or taken.at_ns - self._aging[-1].at_ns >= self._age_ns // AGING_VIEWS:
                 self._aging.append(taken)
             news = True
-        while self._aging and now_ns - self._aging[0][0] >= self._age_ns:
-            self.shown = self._aging.popleft()[1]
+        while self._aging and now_ns - self._aging[0].at_ns >= self._age_ns:
+            self.shown = self._aging.popleft()
         return news

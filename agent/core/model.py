@@ -324,7 +324,11 @@ class CarbonIntensity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One consistent view of everything, as committed to the ledger: the only thing an exporter sees."""
+    """One consistent view of everything, as committed to the ledger: the only thing an exporter sees.
+
+    Totals are those of an earlier moment, `booked_ns` (CLOCK_BOOTTIME) and `booked_unix_ns`: a power is the difference
+    of two totals over that of two such moments.
+    """
 
     taken_at_unix_ns: int
     version: str
@@ -340,6 +344,8 @@ class Snapshot:
     intensity: CarbonIntensity
     ledger_created_unix_ns: int
     registry_hash: str
+    booked_ns: int = 0
+    booked_unix_ns: int = 0
     corrections_ng: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (product, term), signed
     served: Sequence[ServedTotals] = ()
     agent_tick_ns: int = 0
