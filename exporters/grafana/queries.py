@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_NAME = re.compile(r"\$(?:(\w+)|\{(\w+)(?::\w+)?\})")
+_NAME = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::\w+)?\})")
 
 
 @dataclass(frozen=True, slots=True)
