@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from wattribute.agent.control import Deferred
 from wattribute.agent.core.errors import Refused
+from wattribute.agent.gpu_release import GpuHold
 from wattribute.agent.requests import (
     PROTOCOL,
     Basis,
+    GpuRelease,
     Health,
     Hello,
     JobEnd,
@@ -29,6 +31,8 @@ class NodeLike(Protocol):
     def basis(self) -> Basis: ...
     @property
     def node_id(self) -> str: ...
+    @property
+    def gpu_hold(self) -> GpuHold: ...
     def start(self, request: JobStart, peer: Peer) -> dict[str, Any]: ...
     def end(self, request: JobEnd, peer: Peer) -> dict[str, Any]: ...
     def update(self, request: JobUpdate, peer: Peer) -> dict[str, Any]: ...
@@ -37,6 +41,19 @@ class NodeLike(Protocol):
     def jobs(self) -> list[dict[str, Any]]: ...
     def health(self) -> dict[str, Any]: ...
     def units(self, request: Units, peer: Peer) -> dict[str, Any]: ...
+
+
+LET_GO_S = 10.0
+"""So long is waited for the driver's call that the sensor is in; then the answer says that it hangs."""
+
+
+class _Waiting(NamedTuple):
+    """An answer that comes when `done`, or at `until_s`."""
+
+    done: Callable[[], bool]
+    until_s: float
+    answer: Callable[[], Mapping[str, object]]
+    deferred: Deferred
 
 
 class Dispatch:
@@ -49,7 +66,7 @@ class Dispatch:
         self._interval_s = interval_s
         self._version = version
         self._clock = clock
-        self._waiting: list[tuple[str, float, Deferred]] = []
+        self._waiting: list[_Waiting] = []
 
     def __call__(self, request: Request, peer: Peer) -> Mapping[str, object] | Deferred:
         """Carries one request out. Raises Refused."""
@@ -74,29 +91,45 @@ class Dispatch:
                 return {"jobs": self._node.jobs()}
             case Health():
                 return self._node.health()
+            case GpuRelease():
+                hold = self._node.gpu_hold
+                hold.ask(request, peer)
+                return self._when(lambda: hold.done, LET_GO_S, hold.state)
             case Units():
                 return {**self._node.units(request, peer), "interval_s": self._interval_s}
 
     def settle(self) -> None:
-        """Answers those whose closing read is in, or who have waited for two intervals."""
+        """Answers those whose closing read is in, or who have waited long enough (for it: two intervals)."""
         now_s, still = self._clock(), []
-        for job_id, until_s, deferred in self._waiting:
-            if now_s >= until_s or self._node.settled(job_id):
-                deferred.resolve({"receipt": self._node.receipt(job_id)})
+        for waiting in self._waiting:
+            if now_s >= waiting.until_s or waiting.done():
+                waiting.deferred.resolve(waiting.answer())
             else:
-                still.append((job_id, until_s, deferred))
+                still.append(waiting)
         self._waiting = still
+
+    def _when(
+        self, done: Callable[[], bool], patience_s: float, answer: Callable[[], Mapping[str, object]]
+    ) -> Mapping[str, object] | Deferred:
+        if done():
+            return answer()
+        waiting = _Waiting(done, self._clock() + patience_s, answer, Deferred())
+        self._waiting.append(waiting)
+        return waiting.deferred
 
     def _receipt(self, request: JobReceipt) -> Mapping[str, object] | Deferred:
         receipt = self._node.receipt(request.job_id)
         if receipt is None:
             raise Refused(f"no job {request.job_id!r} is known here")
         # While other members go on there is no closing read to wait for: the receipt is of what was used so far.
-        if not request.wait or receipt["ended_at"] is None or self._node.settled(request.job_id):
+        if not request.wait or receipt["ended_at"] is None:
             return {"receipt": receipt}
-        deferred = Deferred()
-        self._waiting.append((request.job_id, self._clock() + 2 * self._interval_s, deferred))
-        return deferred
+        job_id = request.job_id
+        return self._when(
+            lambda: self._node.settled(job_id),
+            2 * self._interval_s,
+            lambda: {"receipt": self._node.receipt(job_id)},
+        )
 
 
 __all__ = ["Dispatch", "NodeLike"]

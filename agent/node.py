@@ -32,8 +32,10 @@ from wattribute.agent.core.model import (
     SourceHealth,
     UsageReading,
 )
+from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.dues import Dues
+from wattribute.agent.gpu_release import GpuHold
 from wattribute.agent.gpus import GpuProcesses
 from wattribute.agent.idle_words import idle_notes, idle_powers, idle_words
 from wattribute.agent.ledger.batch import dump, pack
@@ -96,6 +98,7 @@ class Node:
         self.serving = serving
         self.record = record
         self.refused = 0
+        self.gpu_hold = GpuHold(sensors.sources, clock, config.agent.scheduler_uids)
         self._config = config
         self._version = version
         self._clock = clock
@@ -294,9 +297,8 @@ class Node:
 
     def problem(self) -> str:
         """Why the node isn't healthy, in words; "" where it is."""
-        down = [
-            h for h in self._health() if not h.up and (h.name in self._config.collectors.require or h.name == "ledger")
-        ]
+        needed = {*self._config.collectors.require, "ledger"}
+        down = [h for h in self._health() if not h.up and h.name in needed and not h.released]
         return "; ".join(f"{h.name}: {h.why}" for h in down)
 
     def snapshot(self) -> Snapshot:
@@ -415,6 +417,8 @@ class Node:
             owner[outcome.domain].note(outcome)
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
                 self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
+                if outcome.cause == "released":
+                    self._tell_holders(outcome, unix_ns - now_ns)
         late = self._dues.collect(self.registry.jobs, self.record)
         done = self.books.forget_settled()
         self.serving.tick(now_ns, done)
@@ -432,6 +436,19 @@ class Node:
         for live in self.registry.jobs.values():
             if live.running:
                 live.gaps.append(dict(gap))
+                live.known_meta = False
+
+    def _tell_holders(self, gap: Gap, offset_ns: int) -> None:
+        """Nobody looked at a GPU for a while: what its jobs used of it then isn't in their receipts."""
+        for live in self.registry.jobs.values():
+            if live.running and gap.domain.id in live.entry.gpus:
+                live.gaps.append(
+                    {
+                        "start": rfc3339(gap.start_ns + offset_ns),
+                        "end": rfc3339(gap.end_ns + offset_ns),
+                        "cause": f"GPU {gap.domain.id} was released: its energy isn't split over jobs",
+                    }
+                )
                 live.known_meta = False
 
     def _read_cpu(self) -> list[UsageReading]:

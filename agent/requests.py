@@ -86,6 +86,15 @@ class Health(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="healt
     id: int | str
 
 
+class GpuRelease(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="gpu.release", tag_field="op", kw_only=True
+):
+    """Let go of the GPUs for `for_s` seconds; 0: take them up again."""
+
+    id: int | str
+    for_s: Annotated[float, msgspec.Meta(ge=0, le=86400)] = 600.0
+
+
 class Served(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What was served on behalf of one tenant ("": nobody in particular), cumulative since the account began.
 
@@ -132,7 +141,7 @@ class Units(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="units"
     slot: int = 0
 
 
-Request = Hello | JobStart | JobEnd | JobUpdate | JobReceipt | Jobs | Health | Units
+Request = Hello | JobStart | JobEnd | JobUpdate | JobReceipt | Jobs | Health | GpuRelease | Units
 
 PROTOCOL = "wattribute.control/1"
 Basis = Literal["daemon", "in-process"]
@@ -140,6 +149,7 @@ Basis = Literal["daemon", "in-process"]
 __all__ = [
     "PROTOCOL",
     "Basis",
+    "GpuRelease",
     "Health",
     "Hello",
     "JobEnd",

@@ -8,7 +8,8 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Generic, Protocol, TypeVar, runtime_checkable
 
 from wattribute.agent.core.errors import SensorGone, SensorUnavailable
 from wattribute.agent.core.model import Clock, Fault, FreshCollector, Gap, Interval, SourceHealth
@@ -30,6 +31,22 @@ class Readable(Protocol[T_co]):
     def name(self) -> str: ...
     def read(self) -> Sequence[T_co]: ...
     def close(self) -> None: ...
+
+
+@runtime_checkable
+class Releasable(Protocol):
+    """A collector that can let go of what it reads, until it is read again."""
+
+    def release(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Release:
+    """A sensor that is given out of hand until `until_ns`: by `done` the collector has let go of it."""
+
+    until_ns: int
+    why: str
+    done: threading.Event = field(default_factory=threading.Event)
 
 
 class Source(Generic[T]):
@@ -60,7 +77,8 @@ class Source(Generic[T]):
         self.fresh = threaded and isinstance(collector, FreshCollector)
         self._at_step: Callable[[], None] = lambda: None
         self._wake: Callable[[], None] = lambda: None
-        self._requests: queue.SimpleQueue[str] | None = None
+        self._release: Release | None = None
+        self._requests: queue.SimpleQueue[str | Release] | None = None
         if threaded:
             self._requests = queue.SimpleQueue()
             threading.Thread(target=self._work, name=f"wattribute-{self.name}", daemon=True).start()
@@ -72,6 +90,27 @@ class Source(Generic[T]):
         self._at_step, self._wake = at_step, wake
         self.request("fresh")
 
+    def release(self, until_ns: int, why: str) -> Release:
+        """Let go of the sensor until `until_ns` (by the clock), or until `resume`. Returns at once: `done` of the
+        answer tells when it has happened, which a call that hangs holds up. A last read comes before it.
+        """
+        if self._release is None:
+            self.request()
+        release = self._release = Release(until_ns, why)
+        log.info("%s: %s", self.name, why)
+        if self._requests is not None:
+            self._requests.put(release)
+        else:
+            self._let_go(release)
+        return release
+
+    def resume(self) -> None:
+        """Read the sensor again from the next request on."""
+        if self._release is not None:
+            log.info("%s: taken up again", self.name)
+            self._release = None
+            self._retry_at_ns = 0
+
     @property
     def answered(self) -> bool:
         """Whether nothing asked for is outstanding."""
@@ -80,6 +119,10 @@ class Source(Generic[T]):
     def request(self, how: str = "now") -> None:
         """Ask for a read, unless one is under way or the source is backing off. Never blocks."""
         now_ns = self._clock.monotonic_ns()
+        if self._release is not None:
+            if now_ns < self._release.until_ns:
+                return
+            self.resume()
         if self._gone or now_ns < self._retry_at_ns:
             return
         if self._asked_at_ns is not None:
@@ -124,17 +167,19 @@ class Source(Generic[T]):
 
     def health(self) -> SourceHealth:
         """The source's state now."""
+        release = self._release
         return SourceHealth(
             name=self.name,
-            up=self.up,
+            up=self.up and release is None,
             read_ns=self._read_ns,
             last_read_unix_ns=self._last_read_unix_ns,
             failures=dict(self._failures),
             gap_ns=self._gap_ns,
             wraps=self._wraps,
             resets=self._resets,
-            why=self.why,
-            fix=self.fix,
+            why=self.why if release is None else release.why,
+            fix=self.fix if release is None else "",
+            released=release is not None,
         )
 
     def close(self) -> None:
@@ -149,12 +194,23 @@ class Source(Generic[T]):
         requests = self._requests
         assert requests is not None
         while how := requests.get():
-            if how == "fresh" and isinstance(self._collector, FreshCollector):
+            if isinstance(how, Release):
+                self._let_go(how)
+            elif how == "fresh" and isinstance(self._collector, FreshCollector):
                 self._answers.put(self._read(self._step))
                 self._wake()
             else:
                 self._answers.put(self._read(self._collector.read))
         self._collector.close()
+
+    def _let_go(self, release: Release) -> None:
+        if isinstance(self._collector, Releasable):
+            try:
+                self._collector.release()
+            except Exception:
+                log.exception("%s: a bug in letting go of it", self.name)
+                return
+        release.done.set()
 
     def _step(self) -> Sequence[T]:
         assert isinstance(self._collector, FreshCollector)

@@ -54,7 +54,7 @@ STORED: Mapping[str, Sequence[Column]] = {
         Column("id", "text", "what was measured: package, GPU UUID"),
         Column("start_unix_ns", "integer", "start of the gap, Unix nanoseconds"),
         Column("end_unix_ns", "integer", "end of the gap, Unix nanoseconds"),
-        Column("cause", "text", "first, wrapped, reset, stale, implausible or absent"),
+        Column("cause", "text", "first, wrapped, reset, stale, implausible, absent or released"),
         Column("lower_uj", "integer", "at least this was used, microjoules"),
         Column("upper_uj", "maybe", "at most this was used, microjoules; nothing: no bound"),
         Column("booked_uj", "integer", "what was booked for it, microjoules"),

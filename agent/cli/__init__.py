@@ -26,6 +26,7 @@ COMMANDS = (
     "report",
     "ledger",
     "intensity",
+    "gpu",
     "config",
 )
 

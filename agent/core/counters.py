@@ -30,6 +30,8 @@ def between(before: EnergyReading | None, now: EnergyReading, asleep_ns: int = 0
     awake_ns = max(0, duration_ns - asleep_ns)
     ceiling_uj = None if now.ceiling_uw is None else energy_over(now.ceiling_uw, awake_ns + STEP_NS)
     energy_uj = now.energy_uj - before.energy_uj
+    if now.resumed and energy_uj >= 0:
+        return _released(before, now, ceiling_uj)
     wrapped = energy_uj < 0
     if wrapped:
         if now.wraps_at_uj is None or energy_uj + now.wraps_at_uj < 0:
@@ -65,6 +67,19 @@ def integrate(before: PowerReading | None, now: PowerReading) -> Interval | Gap:
     return Interval(
         domain=now.domain, start_ns=before.at_ns, end_ns=now.at_ns, energy_uj=energy_uj, quality=now.quality
     )
+
+
+def _released(before: EnergyReading, now: EnergyReading, ceiling_uj: int | None) -> Gap:
+    """Nobody looked meanwhile. A counter that starts over can't have come to more than the ceiling: one that is above
+    it has gone on, and its difference is exact; else it may have been reset and have passed its old value again.
+    """
+    energy_uj = now.energy_uj - before.energy_uj
+    if ceiling_uj is None:
+        return _gap(now, before.at_ns, "released", energy_uj, None)
+    if energy_uj > ceiling_uj:
+        return _gap(now, before.at_ns, "implausible", 0, ceiling_uj)
+    went_on = now.energy_uj > ceiling_uj
+    return _gap(now, before.at_ns, "released", energy_uj, energy_uj if went_on else ceiling_uj)
 
 
 def _reset(before: EnergyReading, now: EnergyReading, ceiling_uj: int | None) -> Gap:

@@ -73,6 +73,7 @@ class EnergyReading:
 
     `wraps_at_uj` is the value at which the counter starts over (powercap: max_energy_range_uj), None for one that
     never wraps. `ceiling_uw` is the most that the domain can plausibly draw: it tells a wrap from a reset.
+    `resumed`: the sensor was given out of hand since the reading before, and may have been reset meanwhile.
     """
 
     domain: Domain
@@ -81,6 +82,7 @@ class EnergyReading:
     wraps_at_uj: int | None = None
     ceiling_uw: int | None = None
     quality: Quality = "measured"
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +153,7 @@ class Interval:
     wrapped: bool = False
 
 
-GapCause: TypeAlias = Literal["first", "wrapped", "reset", "stale", "implausible", "absent"]
+GapCause: TypeAlias = Literal["first", "wrapped", "reset", "stale", "implausible", "absent", "released"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,6 +297,7 @@ class SourceHealth:
     resets: int
     why: str = ""
     fix: str = ""
+    released: bool = False  # down because somebody asked for it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

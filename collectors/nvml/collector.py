@@ -87,13 +87,13 @@ class NvmlCollector:
         try:
             return self._read()
         except self._nvml.NVMLError as error:
-            self.release()
+            self._end_session()
             if not had_session or error.value == self._nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
                 raise SensorUnavailable(*why(self._nvml, error.value)) from None
         try:  # the driver ended our session: once more with a new one
             return self._read()
         except self._nvml.NVMLError as error:
-            self.release()
+            self._end_session()
             raise SensorUnavailable(*why(self._nvml, error.value)) from None
 
     def methods(self) -> dict[str, str]:
@@ -102,6 +102,16 @@ class NvmlCollector:
 
     def release(self) -> None:
         """Lets go of NVML, so that GPUs can be reset, repartitioned or unbound. The next `read` takes it up again."""
+        self._end_session()
+        self._troubles.clear()  # what was the matter may be mended
+        for gpu in self._gpus.values():
+            gpu.give_up()
+
+    def close(self) -> None:
+        """Gives the NVML session back; may be called twice."""
+        self._end_session()
+
+    def _end_session(self) -> None:
         if self._listed_ns is None:
             return
         self._listed_ns = None
@@ -109,10 +119,6 @@ class NvmlCollector:
             gpu.drop_handle(driver_changed=True)
         with suppress(self._nvml.NVMLError):  # a driver that is gone has no session to end
             self._nvml.nvmlShutdown()
-
-    def close(self) -> None:
-        """Gives the NVML session back; may be called twice."""
-        self.release()
 
     def _read(self) -> list[Reading]:
         now_ns = self._clock()
@@ -163,7 +169,7 @@ class NvmlCollector:
         nvml = self._nvml
         count = nvml.nvmlDeviceGetCount()
         if count == 0:
-            self.release()
+            self._end_session()
             raise SensorUnavailable("the NVIDIA driver shows no GPU here", "in a container: docker run --gpus all")
         faults: list[Reading] = []
         indices: dict[int, str] = {}

@@ -83,6 +83,7 @@ class Gpu:
         self._mode_ns = 0
         self._ceiling_uw = CEILING_FLOOR_UW
         self._has_counter = False
+        self._resumed = False
         self._told: set[str] = set()
 
     @property
@@ -104,6 +105,11 @@ class Gpu:
         if driver_changed:
             self._has_counter = False
             self._sm_time.rebase()
+            self._slice_time.rebase()
+
+    def give_up(self) -> None:
+        """Somebody else has the GPU from now on: its next reading says that nobody looked meanwhile."""
+        self._resumed = True
 
     def read(self) -> list[Reading]:
         """Energy or averaged power, then who holds a context; raises NVMLError for whatever isn't a lack of support.
@@ -139,6 +145,7 @@ class Gpu:
         readings: list[Reading] = self._lacks(at_ns) if self.missing.keys() - self._told else []
         readings += energy
         readings += usage
+        self._resumed = False
         return readings
 
     def _open(self, now_ns: int) -> None:
@@ -254,7 +261,9 @@ class Gpu:
         if self.method == "counter":
             energy_uj = nvml.nvmlDeviceGetTotalEnergyConsumption(handle) * 1000
             at_ns = self._clock()
-            counted = EnergyReading(domain=self.domain, at_ns=at_ns, energy_uj=energy_uj, ceiling_uw=self._ceiling_uw)
+            counted = EnergyReading(
+                domain=self.domain, at_ns=at_ns, energy_uj=energy_uj, ceiling_uw=self._ceiling_uw, resumed=self._resumed
+            )
             return [counted], at_ns
         if self.method == "none":
             return [], self._clock()

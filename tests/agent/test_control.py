@@ -135,7 +135,7 @@ def test_hundreds_of_requests_in_one_packet_are_all_answered(loop: Loop, link: s
         (b'{"op":5,"id":7}\n', "bad-request", "$.op"),
         (b'{"op":"health"}\n', "bad-request", "`id`"),
         (line(op="job.strat", id=7), "unknown-op", "'job.start'"),
-        (line(op="xyzzy", id=7), "unknown-op", "known are health"),
+        (line(op="xyzzy", id=7), "unknown-op", "known are gpu.release"),
         (line(**START, prodct_id="p"), "bad-request", "'product_id'"),
         (line(op="health", id=1, zzzzz=1), "bad-request", "known are id, op"),
         (line(**{**START, "weight": 0}), "bad-request", "$.weight"),

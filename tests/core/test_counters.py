@@ -102,3 +102,24 @@ def test_power_is_not_bridged_over_a_gap() -> None:
     outcome = integrate(power(0, 100), power(10, 100))
     assert isinstance(outcome, Gap)
     assert (outcome.cause, outcome.upper_uj) == ("absent", None)
+
+
+def resumed(before_uj: int, now_uj: int, seconds: int = 10) -> Gap:
+    domain = Domain(kind="gpu", id="g")
+    now = EnergyReading(domain=domain, at_ns=seconds * S, energy_uj=now_uj, ceiling_uw=100_000_000, resumed=True)
+    outcome = between(EnergyReading(domain=domain, at_ns=0, energy_uj=before_uj), now)
+    assert isinstance(outcome, Gap)
+    return outcome
+
+
+def test_nobody_looked_at_a_sensor_that_was_released() -> None:
+    went_on = resumed(2_000_000_000, 2_500_000_000)
+    assert (went_on.cause, went_on.lower_uj, went_on.upper_uj) == ("released", 500_000_000, 500_000_000)
+    perhaps_reset = resumed(100_000_000, 600_000_000)
+    assert (perhaps_reset.cause, perhaps_reset.lower_uj, perhaps_reset.upper_uj) == (
+        "released",
+        500_000_000,
+        1_025_000_000,
+    )
+    assert resumed(0, 2_000_000_000).cause == "implausible"
+    assert resumed(600_000_000, 500_000_000).cause == "reset"

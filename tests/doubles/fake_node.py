@@ -4,6 +4,8 @@ from typing import Any
 
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.model import ProcessId
+from wattribute.agent.gpu_release import GpuHold
+from wattribute.agent.opening import SystemClock
 from wattribute.agent.receipts import blank
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer, Units
 
@@ -14,6 +16,7 @@ class FakeNode:
     def __init__(self, basis: Basis = "daemon") -> None:
         self.basis: Basis = basis
         self.node_id = "node-1"
+        self.gpu_hold = GpuHold([], SystemClock(), ())
         self.slow = False
         self.ticks = 0
         self.closed = False

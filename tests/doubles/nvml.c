@@ -31,16 +31,20 @@ struct field {
 static struct page *page;
 static int sessions;
 static uint32_t session_generation;
+static int device = -1; /* open while there is a session, as /dev/nvidiactl is: a file "nvidiactl" beside the library */
 
-static struct page *map_page(void) {
+static int open_beside(const char *name, int flags) {
     Dl_info self;
     char path[4096];
-    if (!dladdr((void *)map_page, &self)) return NULL;
+    if (!dladdr((void *)open_beside, &self)) return -1;
     const char *slash = strrchr(self.dli_fname, '/');
-    int length = slash ? (int)(slash - self.dli_fname) : 0;
-    if (slash) snprintf(path, sizeof path, "%.*s/state", length, self.dli_fname);
-    else snprintf(path, sizeof path, "state");
-    int fd = open(path, O_RDWR | O_CLOEXEC);
+    int length = slash ? (int)(slash - self.dli_fname) : 1;
+    snprintf(path, sizeof path, "%.*s/%s", length, slash ? self.dli_fname : ".", name);
+    return open(path, flags | O_CLOEXEC, 0600);
+}
+
+static struct page *map_page(void) {
+    int fd = open_beside("state", O_RDWR);
     if (fd < 0) return NULL;
     void *mapped = mmap(NULL, sizeof(struct page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
@@ -124,6 +128,7 @@ int nvmlInitWithFlags(unsigned flags) {
     if (error) return error;
     if (session_generation != page->generation) sessions = 0;
     session_generation = page->generation;
+    if (device < 0) device = open_beside("nvidiactl", O_RDWR | O_CREAT);
     sessions++;
     return SUCCESS;
 }
@@ -133,7 +138,10 @@ int nvmlInit_v2(void) { return nvmlInitWithFlags(0); }
 int nvmlShutdown(void) {
     int error = entered(F_SHUTDOWN);
     if (error) return error;
-    sessions--;
+    if (--sessions == 0 && device >= 0) {
+        close(device);
+        device = -1;
+    }
     return SUCCESS;
 }
 
