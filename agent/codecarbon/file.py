@@ -1,0 +1,69 @@
+"""emissions.csv as CodeCarbon keeps it: rows are appended, or the run's own row is replaced (`on_csv_write`)."""
+
+import csv
+import io
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+
+def write_row(path: Path, row: Mapping[str, Any], *, update: bool) -> None:
+    """Adds one run. A file with other columns is moved to `NAME.bak` first, a second one to `NAME_0.bak`, and so on.
+
+    With `update` the run's row, if there is one, is replaced. Raises OSError.
+    """
+    header = _header(path)
+    if header is not None and sorted(header) != sorted(row):
+        path.rename(_free_backup(path))
+        header = None
+    if header is None:
+        _write(path, list(row), [row])
+    elif update:
+        with path.open(newline="", encoding="utf-8") as lines:
+            kept = [old for old in csv.DictReader(lines) if old["run_id"] != row["run_id"]]
+        _write(path, header, [*kept, row])
+    else:
+        with path.open("a", newline="", encoding="utf-8") as out:  # one write: two runs may append at once
+            out.write(_text(header, [row], head=False))
+
+
+def write_tasks(path: Path, rows: list[dict[str, Any]]) -> None:
+    """The tasks of one run, a row each. Raises OSError."""
+    _write(path, list(rows[0]), rows)
+
+
+def _header(path: Path) -> list[str] | None:
+    if not path.exists():
+        return None
+    with path.open(newline="", encoding="utf-8") as lines:
+        return next(csv.reader(lines), None)
+
+
+def _free_backup(path: Path) -> Path:
+    free, number = path.with_name(f"{path.name}.bak"), 0
+    while free.exists():
+        free, number = path.with_name(f"{path.name}_{number}.bak"), number + 1
+    return free
+
+
+def _write(path: Path, header: list[str], rows: Iterable[Mapping[str, Any]]) -> None:
+    """All of it or nothing: whoever reads never sees half a file."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    part.write_text(_text(header, rows, head=True), encoding="utf-8")
+    part.replace(path)
+
+
+def _text(header: list[str], rows: Iterable[Mapping[str, Any]], *, head: bool) -> str:
+    out = io.StringIO()
+    writer = csv.DictWriter(out, header, lineterminator="\n")
+    if head:
+        writer.writeheader()
+    for row in rows:
+        writer.writerow({name: _guarded(value) for name, value in row.items()})
+    return out.getvalue()
+
+
+def _guarded(value: Any) -> Any:
+    """A name that a spreadsheet would take for a formula is shown as text."""
+    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
