@@ -10,13 +10,17 @@ _NAME = re.compile(r"\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?::\w+)?\})")
 
 @dataclass(frozen=True, slots=True)
 class PanelQuery:
-    """One target of one panel; `expr` still has its macros ($__rate_interval, $product_id). `legend` may be empty."""
+    """One target of one panel; `expr` still has its macros ($__rate_interval, $product_id). `legend` may be empty.
+
+    `may_be_empty`: the panel has words for having no series, such as "none"; elsewhere that is a defect.
+    """
 
     dashboard: str
     panel: str
     expr: str
     instant: bool
     legend: str
+    may_be_empty: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ def panel_queries(dashboard: Mapping[str, Any]) -> list[PanelQuery]:
             expr=target["expr"],
             instant=bool(target.get("instant", False)),
             legend=target.get("legendFormat", ""),
+            may_be_empty="noValue" in panel.get("fieldConfig", {}).get("defaults", {}),
         )
         for panel in panels(dashboard)
         for target in panel.get("targets", ())

@@ -1,0 +1,81 @@
+"""The part of the fleet's dashboard about what needs a look: incomplete jobs, nodes that differ, lost agents."""
+
+from wattribute.exporters.grafana.panels import Column, Query, Row, graph, listing
+from wattribute.exporters.grafana.promql import rate, series
+
+AT_NODE = {"instance": "node"}
+
+
+def health_row() -> Row:
+    """Tables that are empty where all is well."""
+    incomplete = "on (job_id) (job:wattribute_job_complete:bool == 0)"
+    late, ticks = (rate(f"wattribute_agent_{name}_total", by="instance") for name in ("ticks_late", "ticks"))
+    return Row(
+        "What needs a look",
+        [
+            listing(
+                "Incomplete jobs",
+                "Jobs whose totals are too small: fewer nodes have reported than the job says it runs on, or one that "
+                "it ran on went silent (lost).",
+                Column(f"job:wattribute_job_nodes:count and {incomplete}", "reported"),
+                Column(f"job:wattribute_job_expected_nodes:max and {incomplete}", "expected"),
+                Column(f"job:wattribute_job_nodes_lost:count and {incomplete}", "lost"),
+                opens={"job_id": "job"},
+                empty="none: every job is complete",
+            ),
+            listing(
+                "Agents that went silent",
+                "Nodes that were there in the time shown and aren't now.",
+                Column(
+                    "last_over_time(wattribute_build_info[$__range]) unless on (job, instance) wattribute_build_info",
+                ),
+                opens=AT_NODE,
+                empty="none",
+            ),
+            listing(
+                "Nodes whose registry differs",
+                "From that of most nodes: they know other products, or other versions of them, and bill differently.",
+                Column(_unlike_most("wattribute_registry_info", "hash")),
+                opens=AT_NODE,
+                empty="none: all nodes agree",
+            ),
+            listing(
+                "Nodes whose version differs",
+                "From that of most nodes.",
+                Column(_unlike_most("wattribute_build_info", "version")),
+                opens=AT_NODE,
+                empty="none: all nodes agree",
+            ),
+            listing(
+                "Sources that are down",
+                "What couldn't be read last time, by node.",
+                Column(f"{series('wattribute_source_up')} == 0"),
+                opens=AT_NODE,
+                empty="none",
+            ),
+            listing(
+                "Products whose EPC is missing",
+                "Declared products whose embodied cost isn't known: ASC^e of those who use them is a lower bound.",
+                Column("product:wattribute_product_epc_missing:max == 1"),
+                opens={"product_id": "product"},
+                empty="none",
+            ),
+            graph(
+                "Late agents",
+                "The part of the ticks that began more than 5 ms and a tenth of an interval late; the 20 worst nodes.",
+                "percentunit",
+                Query(f"topk(20, {late} / {ticks})", "{{instance}}"),
+            ),
+            graph(
+                "What doesn't add up",
+                "By how much what must be equal differs, relative to the whole; the 20 largest. 1e-12 is floating "
+                "point, 1e-9 and more is a defect: please report it.",
+                "none",
+                Query("topk(20, instance:wattribute_conservation_error:ratio)", "{{instance}} {{identity}}"),
+            ),
+        ],
+    )
+
+
+def _unlike_most(info: str, label: str) -> str:
+    return f"{series(info)} unless on ({label}) topk(1, count by ({label}) ({series(info)}))"

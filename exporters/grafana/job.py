@@ -1,0 +1,209 @@
+"""The dashboard of a job, over all its nodes: what it used, what it costs up to ASC^e, and what to join it with."""
+
+from typing import Any
+
+from wattribute.agent.core.model import TERMS
+from wattribute.exporters.grafana.panels import (
+    BAD,
+    GOOD,
+    Column,
+    Panel,
+    Query,
+    Row,
+    Variable,
+    figure,
+    graph,
+    listing,
+    made,
+    note,
+)
+from wattribute.exporters.grafana.promql import JOB, PRICE, now, rate, seen, series, total
+
+ENERGY = "wattribute_job_energy_joules_total"
+GRAMS = "wattribute_job_co2e_grams_total"
+LAST = "As it stood last in the time shown, over all nodes. Choose a time that the job ran in, or its last minutes."
+
+
+def dashboard() -> dict[str, Any]:
+    """The dashboard `wattribute-job`."""
+    return made(
+        "job",
+        "What a job used and costs, over all nodes that it runs on.",
+        [Variable("job_id", "Job", "wattribute_job_info", "job_id")],
+        [
+            Row("What it costs", _costs()),
+            Row("Energy", _energy()),
+            Row("Work and nodes", _work()),
+            Row("What it is, and what to join it with", _joins()),
+        ],
+    )
+
+
+def _costs() -> list[Panel]:
+    def stat(title: str, says: str, name: str) -> Panel:
+        return figure(title, f"{says} {LAST}", "massg", Query(total(name, JOB, by="job_id"), f"{{{{job_id}}}} {title}"))
+
+    return [
+        figure("Energy", f"Own energy and the job's part of idle and overhead. {LAST}", "joule", _total_energy()),
+        figure("Power", "What the job is billed for now.", "watt", Query(rate(ENERGY, JOB, by="job_id"), "{{job_id}}")),
+        stat("JSC", "Job-specific cost: operation + cooling.", "wattribute_job_jsc_grams_total"),
+        stat("JSC^e", "JSC + platform + retraining.", "wattribute_job_jsce_grams_total"),
+        stat("ASC", "JSC + hardware.", "wattribute_job_asc_grams_total"),
+        stat("ASC^e", f"JSC^e + hardware + overhead_hardware + product. {PRICE}", "wattribute_job_asce_grams_total"),
+        graph(
+            "The seven terms of ASC^e",
+            "How they grew: operation + cooling = JSC; + platform + retraining = JSC^e; then the rest of ASC^e. "
+            f"{PRICE}",
+            "massg",
+            *[Query(now(GRAMS, JOB, f'term="{term}"', by="job_id"), f"{{{{job_id}}}} {term}") for term in TERMS],
+            width=16,
+            stacked=True,
+        ),
+        listing(
+            "Terms",
+            f"Grams of CO2 equivalent by term. {LAST}",
+            Column(total(GRAMS, JOB, by="job_id, term"), "grams", "massg"),
+            width=8,
+            sort="grams",
+        ),
+        note(
+            "Bounds",
+            "Where to find how sure these figures are.",
+            "Series carry no bounds. `wattribute receipt JOB`, on a node that the job ran on, prints each figure with "
+            "its lower and upper bound, what was modelled, and the gaps. What was booked otherwise later (retraining, "
+            "corrections) is in receipts and in the ledger; series keep what was booked first.",
+            height=3,
+        ),
+    ]
+
+
+def _total_energy() -> Query:
+    return Query(total(ENERGY, JOB, by="job_id"), "{{job_id}}")
+
+
+def _energy() -> list[Panel]:
+    return [
+        graph(
+            "Power by domain",
+            "What the job is billed for, by what was measured.",
+            "watt",
+            Query(rate(ENERGY, JOB, by="job_id, domain"), "{{job_id}} {{domain}}"),
+            stacked=True,
+        ),
+        graph(
+            "Power by share",
+            "The job's own (direct), and its part of idle and overhead.",
+            "watt",
+            Query(rate(ENERGY, JOB, by="job_id, share"), "{{job_id}} {{share}}"),
+            stacked=True,
+        ),
+        listing(
+            "Energy by domain and share",
+            LAST,
+            Column(total(ENERGY, JOB, by="job_id, domain, share"), "energy", "joule"),
+            sort="energy",
+        ),
+        listing(
+            "Energy by quality",
+            f"How well it is known: measured, integrated (from power samples) or modelled (without a sensor). {LAST}",
+            Column(total(ENERGY, JOB, by="job_id, domain, quality"), "energy", "joule"),
+            sort="energy",
+        ),
+    ]
+
+
+def _work() -> list[Panel]:
+    cpu, sm = "wattribute_job_cpu_seconds_total", "wattribute_job_gpu_sm_seconds_total"
+    reporting = f"count by (job_id) ({seen('wattribute_job_info', JOB, by='job_id, instance')})"
+    started = series("wattribute_job_start_time_seconds", JOB)
+    expected = seen("wattribute_job_expected_nodes", JOB, by="job_id")
+    return [
+        figure("CPU time", LAST, "dtdurations", Query(total(cpu, JOB, by="job_id"), "{{job_id}}")),
+        figure(
+            "GPU SM time",
+            f"Time that the job kept GPU multiprocessors busy, over all GPUs. {LAST}",
+            "dtdurations",
+            Query(total(sm, JOB, by="job_id"), "{{job_id}}"),
+        ),
+        figure("Nodes that reported", "In the time shown.", "none", Query(reporting, "{{job_id}}")),
+        figure("Nodes expected", "On how many nodes the job says it runs.", "none", Query(expected, "{{job_id}}")),
+        figure(
+            "Complete?",
+            "Whether all nodes of the job have reported. While some are missing every total here is too small.",
+            "none",
+            Query(f"{reporting} >= bool {expected}", "{{job_id}}"),
+            steps=((None, BAD), (1, GOOD)),
+            words={"0": "incomplete: nodes are missing", "1": "complete"},
+            width=8,
+        ),
+        graph(
+            "Cores and GPUs kept busy",
+            "CPU seconds and GPU SM seconds a second: how many cores, and how many GPUs' multiprocessors, worth.",
+            "none",
+            Query(rate(cpu, JOB, by="job_id"), "{{job_id}} cores"),
+            Query(rate(sm, JOB, by="job_id"), "{{job_id}} GPU SMs"),
+        ),
+        listing(
+            "Nodes",
+            f"What the job used on each of its nodes, and its JSC there. {LAST}",
+            Column(total(ENERGY, JOB, by="job_id, instance"), "energy", "joule"),
+            Column(total("wattribute_job_jsc_grams_total", JOB, by="job_id, instance"), "JSC", "massg"),
+            sort="energy",
+            opens={"instance": "node"},
+        ),
+        listing(
+            "Start, end, running",
+            "When the job began and ended, over its nodes, and on how many nodes it runs now. No end: it runs, or "
+            "ended out of the time shown.",
+            Column(
+                f"1000 * min by (job_id) (last_over_time({started}[$__range]))",
+                "started",
+                "dateTimeAsIso",
+            ),
+            Column(f"1000 * {seen('wattribute_job_end_time_seconds', JOB, by='job_id')}", "ended", "dateTimeAsIso"),
+            Column(now("wattribute_job_running", JOB, by="job_id"), "nodes it runs on now"),
+            width=24,
+        ),
+    ]
+
+
+def _joins() -> list[Panel]:
+    info = "job_id, product_id, role, phase, user, origin, parent_job_id"
+    return [
+        listing(
+            "The job",
+            "What it is, as it was registered.",
+            Column(seen("wattribute_job_info", JOB, by=info)),
+            opens={"product_id": "product"},
+        ),
+        listing(
+            "GPUs",
+            "GPUs that the job held. gpu_uuid is what dcgm-exporter calls UUID: join its series on it.",
+            Column(seen("wattribute_job_gpu_info", JOB, by="job_id, instance, gpu_uuid")),
+            empty="none",
+        ),
+        listing(
+            "Slurm",
+            "The Slurm job that it is: join sacct and Slurm exporters on slurm_job_id and slurm_cluster.",
+            Column(
+                seen(
+                    "wattribute_job_slurm_info",
+                    JOB,
+                    by="job_id, slurm_cluster, slurm_job_id, array_task_id, partition, account",
+                )
+            ),
+            empty="none",
+        ),
+        listing(
+            "Kubernetes",
+            "Containers of the job's pods: join kube-state-metrics on pod_uid (its uid).",
+            Column(
+                seen(
+                    "wattribute_job_kubernetes_info",
+                    JOB,
+                    by="job_id, pod_namespace, pod_name, container_name, owner_kind, owner_name, pod_uid",
+                )
+            ),
+            empty="none",
+        ),
+    ]

@@ -1,0 +1,289 @@
+"""The dashboard of a node, or of several: its power, who pays for it, its sources, and what the agent itself takes."""
+
+from typing import Any
+
+from wattribute.exporters.grafana.panels import (
+    BAD,
+    GOOD,
+    NEUTRAL,
+    WARNING,
+    Column,
+    Panel,
+    Query,
+    Row,
+    Variable,
+    figure,
+    graph,
+    link,
+    listing,
+    made,
+)
+from wattribute.exporters.grafana.promql import NODE, NOT_RETIRED, grown, now, per_hour, rate, series
+
+INSTANCE = Variable("instance", "Node", "wattribute_build_info", "instance", ".+")
+
+_BY_NODE = "instance, source"
+
+
+def dashboard() -> dict[str, Any]:
+    """The dashboard `wattribute-node`."""
+    return made(
+        "node",
+        "What a node uses, who pays for it, and whether it is measured well.",
+        [INSTANCE],
+        [
+            Row("Power", _power()),
+            Row("Idle, and what nobody is billed for", _unattributed()),
+            Row("Carbon", _carbon()),
+            Row("Sources: what it is measured with", _sources()),
+            Row("The agent itself", _agent()),
+        ],
+    )
+
+
+def _power() -> list[Panel]:
+    node, free = "wattribute_node_energy_joules_total", "wattribute_node_unattributed_joules_total"
+    return [
+        figure("Power", "What the nodes use, all domains together.", "watt", Query(rate(node, NODE))),
+        figure("Billed to jobs", "The part of the power that jobs pay for.", "watt", Query(_billed(node, free))),
+        figure("Billed to nobody", "Idle, overhead and gaps that no job pays for.", "watt", Query(rate(free, NODE))),
+        figure(
+            "Billed to nobody, share",
+            "The part of the power that no job pays for.",
+            "percentunit",
+            Query(f"{rate(free, NODE)} / {rate(node, NODE)}"),
+        ),
+        figure(
+            "Energy in the time shown",
+            "By how much the nodes' counters grew, from the first scrape in the time shown to the last.",
+            "joule",
+            Query(grown(node, NODE)),
+        ),
+        figure("Nodes", "Agents that are scraped now.", "none", Query(now("wattribute_build_info", NODE))),
+        graph(
+            "Power by domain",
+            "What the nodes use, by what was measured: cpu, dram, gpu, rest. The domains don't overlap.",
+            "watt",
+            Query(rate(node, NODE, by="instance, domain"), "{{instance}} {{domain}}"),
+            stacked=True,
+        ),
+        graph(
+            "Power by quality",
+            "How well it is known: read from an energy counter (measured), summed from power samples (integrated), or "
+            "computed without a sensor (modelled).",
+            "watt",
+            Query(rate(node, NODE, by="quality"), "{{quality}}"),
+            stacked=True,
+        ),
+        graph(
+            "Who pays: power by job",
+            "The 20 largest at each moment, and what no job pays for. _overflow is all jobs past max_jobs. Jobs that "
+            "were folded away after their end use nothing.",
+            "watt",
+            Query(
+                f"topk(20, {rate('wattribute_job_energy_joules_total', NODE, NOT_RETIRED, by='job_id')})",
+                "{{job_id}}",
+            ),
+            Query(rate(free, NODE, by="reason"), "nobody: {{reason}}"),
+            stacked=True,
+            opens=link("job", "job_id"),
+        ),
+        graph(
+            "Who pays: power by product",
+            "The power of each product's jobs, and what no job pays for. Together it is all that the nodes use.",
+            "watt",
+            Query(rate("wattribute_product_energy_joules_total", NODE, by="product_id"), "{{product_id}}"),
+            Query(rate(free, NODE, by="reason"), "nobody: {{reason}}"),
+            stacked=True,
+            opens=link("product", "product_id"),
+        ),
+    ]
+
+
+def _billed(node: str, free: str) -> str:
+    return f"{rate(node, NODE)} - {rate(free, NODE)}"
+
+
+def _unattributed() -> list[Panel]:
+    free = "wattribute_node_unattributed_joules_total"
+    return [
+        graph(
+            "Power that nobody is billed for, by reason",
+            "idle: nobody was there to pay for it. overhead: what no job caused. unregistered: processes outside of "
+            "jobs. unreserved and unallocated: what was reserved or partitioned by nobody. gap: not known whose.",
+            "watt",
+            Query(rate(free, NODE, by="domain, reason"), "{{domain}} {{reason}}"),
+            stacked=True,
+        ),
+        graph(
+            "Idle power",
+            "The idle power that energy is split by, and where it is known from. No line: not known yet, and counted "
+            "as 0.",
+            "watt",
+            Query(
+                series("wattribute_idle_power_watts", NODE),
+                "{{instance}} {{domain}} {{device}} idle power ({{method}})",
+            ),
+        ),
+        listing(
+            "How each domain is measured and split",
+            "The method of each domain, and who pays for idle and overhead: reserved, equal, usage or unattributed.",
+            Column(series("wattribute_attribution_info", NODE)),
+            width=16,
+        ),
+        figure(
+            "Suspended",
+            "Time since the boot that the machine spent suspended. No idle power is counted for it.",
+            "s",
+            Query(series("wattribute_node_suspended_seconds_total", NODE), "{{instance}}"),
+            width=8,
+        ),
+    ]
+
+
+def _carbon() -> list[Panel]:
+    return [
+        graph(
+            "Carbon by term, per hour",
+            "Grams of CO2 equivalent an hour: operation (electricity), cooling (what PUE adds), hardware (embodied).",
+            "massg",
+            Query(per_hour(rate("wattribute_node_co2e_grams_total", NODE, by="term")), "{{term}}"),
+            stacked=True,
+        ),
+        graph(
+            "Carbon that nobody is billed for, per hour",
+            "Grams of CO2 equivalent an hour that no job pays for, by term and reason.",
+            "massg",
+            Query(
+                per_hour(rate("wattribute_node_unattributed_grams_total", NODE, by="term, reason")),
+                "{{term}} {{reason}}",
+            ),
+            stacked=True,
+        ),
+        graph(
+            "Carbon intensity",
+            "Grams of CO2 equivalent per kWh of electricity, in force on the nodes, and where it is from.",
+            "suffix: g/kWh",
+            Query(
+                f"3.6e6 * avg by (grid_zone, provider, method) "
+                f"({series('wattribute_grid_intensity_grams_per_joule', NODE)})",
+                "{{grid_zone}} {{provider}} {{method}}",
+            ),
+        ),
+        graph(
+            "PUE",
+            "Power usage effectiveness in force: energy of the facility over energy of its computers.",
+            "none",
+            Query(
+                f"avg by (grid_zone, provider, method) ({series('wattribute_pue_ratio', NODE)})",
+                "PUE {{grid_zone}} {{provider}} {{method}}",
+            ),
+        ),
+    ]
+
+
+def _sources() -> list[Panel]:
+    up, last = "wattribute_source_up", "wattribute_source_last_read_timestamp_seconds"
+    name = "{{instance}} {{source}}"
+    return [
+        listing(
+            "Sources",
+            "Which sources there are: whether the last read went well (1), how long ago that was, how long it took.",
+            Column(f"min by ({_BY_NODE}) ({series(up, NODE)})", "up"),
+            Column(f"time() - max by ({_BY_NODE}) ({series(last, NODE)})", "last read, ago", "s"),
+            Column(f"max by ({_BY_NODE}) ({series('wattribute_source_read_seconds', NODE)})", "read time", "s"),
+        ),
+        graph(
+            "Age of the last good read",
+            "How long ago each source was last read well. A line that climbs is a source that is stuck or gone.",
+            "s",
+            Query(f"time() - {series(last, NODE)}", name),
+        ),
+        graph(
+            "Read time",
+            "How long the last read of each source took.",
+            "s",
+            Query(series("wattribute_source_read_seconds", NODE), name),
+        ),
+        graph(
+            "Failures",
+            "Reads that failed, a second, by reason.",
+            "cps",
+            Query(rate("wattribute_source_failures_total", NODE, by=f"{_BY_NODE}, reason"), f"{name} {{{{reason}}}}"),
+            empty="none",
+        ),
+        graph(
+            "Gaps",
+            "The part of the time over which a source's energy isn't known exactly.",
+            "percentunit",
+            Query(rate("wattribute_source_gap_seconds_total", NODE, by=_BY_NODE), name),
+            empty="none",
+        ),
+        graph(
+            "Wraps and resets of hardware counters",
+            "Since the ledger was begun. A wrap is the end of a counter's range and is accounted for; a reset is a "
+            "driver reload or a suspend, and leaves a gap.",
+            "none",
+            Query(now("wattribute_counter_wraps_total", NODE, by=_BY_NODE), f"{name} wraps"),
+            Query(now("wattribute_counter_resets_total", NODE, by=_BY_NODE), f"{name} resets"),
+            empty="none",
+        ),
+    ]
+
+
+def _agent() -> list[Panel]:
+    late, ticks = "wattribute_agent_ticks_late_total", "wattribute_agent_ticks_total"
+    return [
+        graph(
+            "CPU of the agent",
+            "CPU time a second of one core.",
+            "percentunit",
+            Query(rate("wattribute_agent_cpu_seconds_total", NODE, by="instance"), "{{instance}}"),
+        ),
+        graph(
+            "Memory of the agent",
+            "Resident memory.",
+            "bytes",
+            Query(series("wattribute_agent_resident_memory_bytes", NODE), "{{instance}}"),
+        ),
+        graph(
+            "Tick",
+            "How long the last tick took, and by how much the last 600 ticks began late.",
+            "s",
+            Query(series("wattribute_agent_tick_seconds", NODE), "{{instance}} tick"),
+            Query(series("wattribute_agent_tick_lateness_seconds", NODE), "{{instance}} late, {{statistic}}"),
+        ),
+        graph(
+            "Power of the agent",
+            "Energy of the agent itself, a second. It is contained in overhead: don't add it.",
+            "watt",
+            Query(rate("wattribute_agent_energy_joules_total", NODE, by="instance"), "{{instance}}"),
+        ),
+        figure(
+            "Late ticks",
+            "The part of the ticks that began more than 5 ms and a tenth of an interval late.",
+            "percentunit",
+            Query(f"{rate(late, NODE)} / {rate(ticks, NODE)}"),
+            steps=((None, GOOD), (0.01, WARNING), (0.1, BAD)),
+            width=8,
+        ),
+        figure("Ticks", "Ticks a second, all nodes together.", "cps", Query(rate(ticks, NODE)), width=8),
+        figure(
+            "Ledger begun",
+            "When the node's ledger was created: its counters started at 0 then.",
+            "dateTimeAsIso",
+            Query(f"1000 * {series('wattribute_ledger_created_timestamp_seconds', NODE)}", "{{instance}}"),
+            steps=((None, NEUTRAL),),
+            width=8,
+        ),
+        listing(
+            "Versions",
+            "What runs on each node.",
+            Column(series("wattribute_build_info", NODE)),
+        ),
+        listing(
+            "Registry",
+            "Fingerprint of the declared products. Nodes that differ bill differently.",
+            Column(series("wattribute_registry_info", NODE)),
+        ),
+    ]
