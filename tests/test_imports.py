@@ -19,8 +19,10 @@ FOLDERS = {
 }
 IMPURE = {"os", "io", "time", "socket", "subprocess", "threading", "logging", "pathlib", "random"}
 HEAVY = {"codecarbon", "matplotlib", "numpy", "pyRAPL", "sqlalchemy"}
-WIRING = tuple(f"wattribute.agent.{name}" for name in ("daemon", "cli", "meter", "middleware", "session", "track"))
-PUBLIC = {"wattribute", *(f"wattribute.{name}" for name in ("__main__", "asgi", "grpc", "wsgi"))}
+WIRING = tuple(
+    f"wattribute.agent.{name}" for name in ("daemon", "cli", "codecarbon", "meter", "middleware", "session", "track")
+)
+PUBLIC = {"wattribute", *(f"wattribute.{name}" for name in ("__main__", "asgi", "codecarbon", "grpc", "wsgi"))}
 # Third-party packages that are the grammar of a whole folder rather than one file's tool; msgspec reads answers too.
 FOLDER_WIDE = {
     "click": ("wattribute.agent.cli",),

@@ -173,7 +173,7 @@ def test_a_script_runs_as_it_did(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stderr
     task, flushed, stopped, again, told, answer, kwh, run_id = json.loads(run.stdout)
     assert 0 < task < flushed <= stopped == again and answer == "done"
-    assert stopped == pytest.approx(kwh * 300 / 1000, rel=1e-6)
+    assert stopped == pytest.approx(kwh * 300 / 1000, abs=5e-12)  # grams are exact to a nanogram
     assert [total for total, _ in told] == [flushed, stopped]
     assert sum(delta for _, delta in told) == pytest.approx(stopped)
     for said in ("newer_than_we isn't known", "Handler failed: a handler that fails", "writing the file failed"):
