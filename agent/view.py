@@ -60,6 +60,7 @@ class View:
     unix_ns: int = 0
     rows: Mapping[str, Row] = field(default_factory=dict)
     folds: Mapping[FoldKey, list[int]] = field(default_factory=dict)
+    payees: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     products: list[ProductTotals] = field(default_factory=list)
     node_energy_uj: Mapping[tuple[DomainKind, str, Quality], int] = field(default_factory=dict)
     unattributed_uj: Mapping[tuple[DomainKind, Reason], int] = field(default_factory=dict)
@@ -88,6 +89,7 @@ class View:
                     running=row.running,
                     slurm=row.slurm,
                     kubernetes=row.kubernetes,
+                    payees=self.payees.get(row.job.id, ()),
                 )
             )
         rows += [folded(name, product_id, role, values) for (name, product_id, role), values in folds.values.items()]
@@ -111,6 +113,7 @@ def take(
         unix_ns=unix_ns,
         rows=rows,
         folds={key: list(values) for key, values in folds.values.items()},
+        payees=books.taxes.paid(),
         products=books.taxes.totals(),
         node_energy_uj=dict(books.node_energy_uj),
         unattributed_uj=dict(books.unattributed_uj),

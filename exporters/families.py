@@ -43,6 +43,7 @@ JOB_STATE = (
     METRIC["wattribute_job_gpu_info"],
     METRIC["wattribute_job_slurm_info"],
     METRIC["wattribute_job_kubernetes_info"],
+    METRIC["wattribute_job_weight"],
 )
 
 
@@ -53,6 +54,7 @@ class JobState(NamedTuple):
     gpus: tuple[str, ...]
     slurm: tuple[Labels, ...]
     kubernetes: tuple[Labels, ...]
+    payees: tuple[str, ...]
     ended: bool
 
     def series(self) -> Series:
@@ -60,7 +62,8 @@ class JobState(NamedTuple):
         job = [(job_id,)]
         joins = ([(job_id, *labels) for labels in rows] for rows in (self.slurm, self.kubernetes))
         gpus = [(job_id, gpu) for gpu in self.gpus]
-        return [self.info], job, job, job, job if self.ended else [], gpus, *joins
+        weights = [(job_id, payee) for payee in self.payees]
+        return [self.info], job, job, job, job if self.ended else [], gpus, *joins, weights
 
 
 JOB_COUNTERS = (
@@ -133,6 +136,7 @@ def _job_states(jobs: Sequence[JobTotals]) -> Batch:
     started_ns: list[int] = []
     nodes: list[int] = []
     ended_ns: list[int] = []
+    weights_ppm: list[int] = []
     for totals in jobs:
         if not totals.info:
             continue
@@ -145,11 +149,13 @@ def _job_states(jobs: Sequence[JobTotals]) -> Batch:
             tuple(dict.fromkeys(cleaned(totals.gpus))),
             _joins(totals.slurm, SLURM_LABELS),
             _joins(totals.kubernetes, KUBERNETES_LABELS),
+            payees := tuple(dict.fromkeys(cleaned(totals.payees))) if totals.payees else (),
             job.ended_unix_ns is not None,
         )
         running.append(int(totals.running))
         started_ns.append(job.started_unix_ns)
         nodes.append(job.nodes)
+        weights_ppm += [job.weight_ppm] * len(payees)
         if job.ended_unix_ns is not None:
             ended_ns.append(job.ended_unix_ns)
     owners = list(states.values())
@@ -161,7 +167,9 @@ def _job_states(jobs: Sequence[JobTotals]) -> Batch:
         if owners
         else ([], [], [])
     )
-    return Batch(JOB_STATE, owners, ([1] * len(owners), running, started_ns, nodes, ended_ns, gpus, slurm, kubernetes))
+    ones = [1] * len(owners)
+    columns = (ones, running, started_ns, nodes, ended_ns, gpus, slurm, kubernetes, weights_ppm)
+    return Batch(JOB_STATE, owners, columns)
 
 
 def _joins(rows: Sequence[Mapping[str, str]], names: Labels) -> tuple[Labels, ...]:

@@ -1,6 +1,6 @@
 """Metrics of jobs: what each is, used and costs."""
 
-from wattribute.exporters.metric import NG, NS, UJ, Metric
+from wattribute.exporters.metric import MICRO_UNITS, NG, NS, UJ, Metric
 
 _ID = ("job_id",)
 _JOB = ("job_id", "product_id", "role")
@@ -47,6 +47,14 @@ JOBS: tuple[Metric, ...] = (
         "A container of the job's pods; always 1.",
         ("job_id", *KUBERNETES_LABELS),
         note="To join with kube-state-metrics.",
+    ),
+    Metric(
+        "wattribute_job_weight",
+        "Jobs",
+        "Tax weight with which the job uses a product, whose taxes it pays by it; absent once it has ended.",
+        ("job_id", "product_id"),
+        exponent=MICRO_UNITS,
+        note="Of declared products, also those that others run on. A job on N nodes weighs an Nth on each.",
     ),
     Metric("wattribute_job_cpu_seconds_total", "Jobs", "CPU time of the job.", _JOB, "seconds", NS),
     Metric(

@@ -226,6 +226,7 @@ class JobTotals:
     info: bool = True
     slurm: tuple[Mapping[str, str], ...] = ()  # what joins it to series of others: one mapping per series
     kubernetes: tuple[Mapping[str, str], ...] = ()
+    payees: tuple[str, ...] = ()  # the products whose taxes it pays now
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

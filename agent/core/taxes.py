@@ -247,9 +247,12 @@ class Taxes:
         """Whether a job that ended may still be billed for retraining, when the interval that it ended in is over, or
         for what a fleet has metered.
         """
-        if self._retraining.open(job.id) or self.fleet.open(job.id) or self._by_units.open(job.id):
-            return True
-        return any(present.job.id == job.id and self._servers(present.payees) for present, _ in self._ended)
+        waits = self._retraining.open(job.id) or self.fleet.open(job.id) or self._by_units.open(job.id)
+        return waits or any(present.job.id == job.id and self._servers(present.payees) for present, _ in self._ended)
+
+    def paid(self) -> dict[str, tuple[str, ...]]:
+        """The products whose taxes each job that is present pays, by job id."""
+        return {job_id: present.payees for job_id, present in self._present.items() if present.payees}
 
     def totals(self) -> list[ProductTotals]:
         """Every product seen so far, declared or merely named by a job."""

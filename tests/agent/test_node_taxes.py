@@ -1,5 +1,6 @@
 """Taxes on a node with a real ledger: those that fall due late, and those of jobs that a reboot ended."""
 
+from decimal import Decimal
 from unittest.mock import patch
 
 import pytest
@@ -114,3 +115,31 @@ def test_an_absurd_rate_stops_nobody(bench: Bench, workers: list[Worker]) -> Non
     for seconds in (20, 20, 300):
         bench.tick(seconds)
     bench.page()
+
+
+PLATFORM_OF_MODEL = """
+[[product]]
+id = "iks"
+kind = "platform"
+scope = "node"
+[[product]]
+id = "model"
+scope = "node"
+runs_on = ["iks"]
+"""
+
+
+def test_a_page_says_by_what_weight_each_job_pays_whom_while_it_runs(bench: Bench, workers: list[Worker]) -> None:
+    bench.open(PLATFORM_OF_MODEL)
+    bench.start("serve", workers[0].pid, product_id="model", nodes=4)
+    bench.start("plat", workers[1].pid, product_id="iks", role="platform")
+    bench.start("tag", workers[2].pid, product_id="undeclared")
+    bench.tick()
+    weights = [sample for sample in bench.page() if sample.name == "wattribute_job_weight"]
+    assert {(one.labels["job_id"], one.labels["product_id"]): one.value for one in weights} == {
+        ("serve", "model"): Decimal("0.25"),
+        ("serve", "iks"): Decimal("0.25"),
+    }
+    bench.end("serve", workers[0].pid)
+    bench.tick()
+    assert "wattribute_job_weight" not in {sample.name for sample in bench.page()}

@@ -56,6 +56,7 @@ def totals(job: Job, *, seed: int = 1, info: bool = True, scale: int = 10**9) ->
         info=info,
         slurm=({"slurm_cluster": "c1", "slurm_job_id": "42", "partition": "gpu", "account": "physics"},),
         kubernetes=({"pod_uid": "u-1", "pod_name": "a"}, {"pod_uid": "u-1", "pod_name": "a", "container_name": "b"}),
+        payees=("iks", job.product_id) if info and job.ended_unix_ns is None else (),
     )
 
 
