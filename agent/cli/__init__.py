@@ -24,6 +24,7 @@ COMMANDS = (
     "product",
     "estimate",
     "report",
+    "dashboards",
     "ledger",
     "intensity",
     "gpu",
