@@ -58,8 +58,10 @@ def job_sources(
     sources: list[JobSource] = []
     if config.jobs.slurm == "auto":
         from wattribute.collectors.slurm import SlurmJobs
+        from wattribute.collectors.slurm_prolog import PrologFacts
 
-        sources.append(SlurmJobs(tree, facts.environment, uid_of=facts.owner, title=facts.title, fit=fit))
+        told = PrologFacts(config.jobs.slurm_dir).told
+        sources.append(SlurmJobs(tree, facts.environment, uid_of=facts.owner, title=facts.title, fit=fit, prolog=told))
     if config.jobs.kubernetes == "auto":
         from wattribute.collectors.kubernetes import KubernetesJobs, PodLabels
 

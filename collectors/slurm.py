@@ -7,10 +7,10 @@ Where Slurm puts them (slurm.schedmd.com/cgroups.html and cgroup_v2.html; `node_
 None of these places can be written to by users: `/user.slice` and pods aren't looked into.
 
 What a user can forge. The number is the path's, or that in the title of root's slurmstepd in a place that is root's.
-The uid is the path's or the process's. The rest is the user's to write (he runs the process): cluster name, array
-ids, partition, account and node count of his own job, and its allocation as far as the kernel doesn't limit it. An
-array's id that a job of another user has already is not believed. The job of another source may still have an id
-that he makes up: whoever joins jobs by id compares the uid.
+The uid is the path's, the prolog's or the process's. What Slurm's prolog told is root's word. The rest is the user's to
+write (he runs the process): cluster name, array ids, partition, account and node count of his own job, and its
+allocation as far as the kernel doesn't limit it. An array's id that a job of another user has already is not believed.
+The job of another source may still have an id that he makes up: whoever joins jobs by id compares the uid.
 """
 
 import re
@@ -24,6 +24,7 @@ PATIENCE = 5  # calls, about a second each, that a job may go without a process 
 PROCESSES = 32  # looked at in search of one with the job's environment
 NODES_MAX = 1_000_000
 TEXT_CHARS = 256
+PHASE_CHARS = 128
 MIB = 2**20
 
 _V1 = r"/slurm(?:_[^/]+)?"
@@ -37,7 +38,8 @@ _STEPD = re.compile(r"slurmstepd: \[(?:StepId=)?(\d+)\.")
 
 
 class SlurmJobs:
-    """Finds them. `uid_of` and `title` tell of a process by pid, `fit` makes a job's id a valid one.
+    """Finds them. `uid_of` and `title` tell of a process by pid, `fit` makes a job's id a valid one; `prolog` is what
+    Slurm's prolog told of a job, by number ({}: nothing), and counts before the environment of its processes.
 
     Ids are those that a session inside would take: `CLUSTER-JOB`, of arrays `CLUSTER-ARRAY_TASK`, cluster "slurm"
     where none is known. WATTRIBUTE_JOB_ID is left to sessions: in a found job it could name anybody's.
@@ -53,8 +55,10 @@ class SlurmJobs:
         uid_of: Callable[[int], int | None],
         title: Callable[[int], str],
         fit: Callable[[str], str],
+        prolog: Callable[[str], Mapping[str, str]] = lambda number: {},
     ) -> None:
         self._tree = tree
+        self._prolog = prolog
         self._environ = environ
         self._uid_of = uid_of
         self._title = title
@@ -92,11 +96,15 @@ class SlurmJobs:
         match = _JOB.fullmatch(group.path)
         assert match is not None
         number = match["number"] or self._number(group.path)
-        uid = int(match["uid"]) if match["uid"] else None
-        variables, uid = self._environment(group.path, number, uid, hurry) if number else ({}, uid)
-        if not variables and not hurry:
+        told = self._prolog(number) if number else {}
+        uid_text = match["uid"] or told.get("SLURM_JOB_UID", "")
+        uid = int(uid_text) if _is_number(uid_text) else None
+        variables, uid, closed = self._environment(group.path, number, uid, hurry) if number else ({}, uid, False)
+        # What the prolog told isn't all (of an array not its ids): a process that can be read is worth some patience.
+        # One of a heterogeneous job says the number of its first part, and has nothing to add.
+        if not variables and not hurry and not (told and (closed or "SLURM_HET_JOB_ID" in told)):
             return None
-        return self._told(group, number or match["sluid"], uid or 0, variables)
+        return self._told(group, number or match["sluid"], uid or 0, variables, told)
 
     def _number(self, path: str) -> str:
         """The job that root's slurmstepd of one of the steps is there for; "" where none says."""
@@ -109,13 +117,14 @@ class SlurmJobs:
 
     def _environment(
         self, path: str, number: str, uid: int | None, hurry: bool
-    ) -> tuple[Mapping[str, str], int | None]:
-        """The environment of one of the job's processes and whose it is.
+    ) -> tuple[Mapping[str, str], int | None, bool]:
+        """The environment of one of the job's processes, whose it is, and whether its user's are closed to us.
 
         Root's processes in a job (slurmstepd, an extern step's sleep, a prolog) count last: the job is seldom root's.
         """
         seen = uid
         roots: Mapping[str, str] = {}
+        closed = False
         for pid in self._tree.pids(path, PROCESSES):
             owner = self._uid_of(pid)
             if owner is None or (uid is not None and owner not in (uid, 0)):
@@ -124,15 +133,19 @@ class SlurmJobs:
             believed = variables.get("SLURM_JOB_ID") == number
             if owner:
                 if believed:
-                    return variables, owner
+                    return variables, owner, False
+                closed = closed or not variables
                 seen = seen or owner
             elif believed:
                 roots = variables
         if seen is None and _is_number(roots.get("SLURM_JOB_UID", "")):
             seen = int(roots["SLURM_JOB_UID"])  # a process of root's says so, which slurmstepd started
-        return (roots if hurry or uid == 0 else {}), seen
+        return (roots if hurry or uid == 0 else {}), seen, closed
 
-    def _told(self, group: GroupId, number: str, uid: int, variables: Mapping[str, str]) -> FoundJob:
+    def _told(
+        self, group: GroupId, number: str, uid: int, environment: Mapping[str, str], prolog: Mapping[str, str]
+    ) -> FoundJob:
+        variables = {**environment, **prolog}
         cluster = variables.get("SLURM_CLUSTER_NAME", "")
         array, task = variables.get("SLURM_ARRAY_JOB_ID", ""), variables.get("SLURM_ARRAY_TASK_ID", "")
         job_id = self._fit(f"{cluster or 'slurm'}-{number}")
@@ -156,6 +169,8 @@ class SlurmJobs:
             group=group,
             origin="slurm",
             uid=uid,
+            product_id=self._fit(product) if (product := prolog.get("product", "")) else "",
+            phase=_text(prolog.get("phase", ""))[:PHASE_CHARS],
             nodes=_nodes(variables),
             unit=unit_of(group.path),
             labels={label: value for label, value in info.items() if value},

@@ -104,9 +104,12 @@ class Attribution(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
 
 
 class Jobs(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Which jobs are found without being told; `gpu_map_dir` is dcgm-exporter's --hpc-job-mapping-dir."""
+    """Which jobs are found without being told; `gpu_map_dir` is dcgm-exporter's --hpc-job-mapping-dir, `slurm_dir` is
+    where Slurm's prolog tells of its jobs.
+    """
 
     slurm: Literal["auto", "off"] = "auto"
+    slurm_dir: Filled = "/run/wattribute-slurm"
     kubernetes: Literal["auto", "off"] = "auto"
     containers: Literal["auto", "off"] = "auto"
     gpu_map_dir: str = ""

@@ -449,4 +449,5 @@ def test_the_contract_example_is_toml() -> None:
         "provider",
         "serving",
         "engine",
+        "otlp",
     }

@@ -26,12 +26,14 @@ class Node:
         self.owners: dict[int, int] = {}
         self.titles: dict[int, str] = {}
         self.read: list[int] = []
+        self.prolog: dict[str, Mapping[str, str]] = {}
         self.source = SlurmJobs(
             self.tree,
             self.environ,
             uid_of=lambda pid: self.owners.get(pid, 0),
             title=lambda pid: self.titles.get(pid, ""),
             fit=fit,
+            prolog=lambda number: self.prolog.get(number, {}),
         )
 
     def environ(self, pid: int) -> Mapping[str, str]:
@@ -184,6 +186,47 @@ def test_a_job_with_roots_processes_alone_is_its_users_by_what_slurmstepd_gave_t
     node = Node("slurm_v2.txt")
     node.process(4101, 0, 42, SLURM_JOB_UID="1000")
     assert node.jobs(PATIENCE + 1)[f"{V2}/job_42"].uid == 1000
+
+
+def test_what_the_prolog_told_is_enough_where_environments_are_closed() -> None:
+    """An agent without root: whose the processes are is to be seen, not what they were started with."""
+    node = Node()
+    node.tree.add(f"{V2}/job_42", 4200, 4201)
+    node.owners[4201] = 1000
+    node.prolog["42"] = {
+        "SLURM_JOB_ID": "42",
+        "SLURM_JOB_UID": "1000",
+        "SLURM_CLUSTER_NAME": "jean",
+        "SLURM_JOB_PARTITION": "gpu",
+        "SLURM_JOB_ACCOUNT": "nlp",
+        "SLURM_JOB_NUM_NODES": "4",
+        "product": "bert",
+        "phase": "training",
+    }
+    (job,) = node.jobs().values()
+    assert (job.job_id, job.uid, job.nodes, job.product_id, job.phase) == ("jean-42", 1000, 4, "bert", "training")
+    assert job.labels == {"slurm_cluster": "jean", "slurm_job_id": "42", "partition": "gpu", "account": "nlp"}
+
+
+def test_the_prolog_counts_before_the_environment_which_adds_an_arrays_ids() -> None:
+    node = Node()
+    node.prolog["42"] = {"SLURM_JOB_ID": "42", "SLURM_CLUSTER_NAME": "jean", "SLURM_JOB_ACCOUNT": "nlp"}
+    node.tree.add(f"{V2}/job_42", 4200)
+    assert node.jobs() == {}, "no process of the user's yet"
+    node.tree.add(f"{V2}/job_42", 4201)
+    node.process(4201, 1000, 42, SLURM_JOB_ACCOUNT="others", SLURM_ARRAY_JOB_ID="40", SLURM_ARRAY_TASK_ID="7")
+    (job,) = node.jobs().values()
+    assert (job.job_id, job.uid, job.labels["account"]) == ("jean-40_7", 1000, "nlp")
+
+
+def test_a_part_of_a_heterogeneous_job_has_the_number_of_its_cgroup() -> None:
+    """Its processes have the first part's in their environment."""
+    node = Node()
+    node.tree.add(f"{V2}/job_43", 4200, 4201)
+    node.process(4201, 1000, 42)
+    node.prolog["43"] = {"SLURM_JOB_UID": "1000", "SLURM_CLUSTER_NAME": "jean", "SLURM_HET_JOB_ID": "42"}
+    (job,) = node.jobs().values()
+    assert (job.job_id, job.uid) == ("jean-43", 1000)
 
 
 def test_an_arrays_id_is_not_taken_from_another_user() -> None:
