@@ -23,6 +23,7 @@ from wattribute.agent.control import ControlServer
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.dispatch import Dispatch
 from wattribute.agent.node import Node
+from wattribute.agent.notify import Notifier
 from wattribute.agent.opening import open_daemon_node
 from wattribute.agent.site import Site
 from wattribute.exporters.web import WebServer
@@ -41,11 +42,13 @@ def serve(loaded: Loaded, *, once: bool) -> int:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="wattribute: %(levelname)s: %(message)s")
     for warning in loaded.warnings:
         log.warning("%s", warning)
-    node = open_daemon_node(loaded)
-    try:
-        return _measure_once(node, loaded) if once else _serve(node, loaded)
-    finally:
-        node.close()
+    # Before anything else is started: its variables aren't for children.
+    with contextlib.closing(Notifier(os.environ, interval_s=loaded.config.agent.interval_s)) as notifier:
+        node = open_daemon_node(loaded)
+        try:
+            return _measure_once(node, loaded) if once else _serve(node, loaded, notifier)
+        finally:
+            node.close()
 
 
 def _measure_once(node: Node, loaded: Loaded) -> int:
@@ -57,7 +60,7 @@ def _measure_once(node: Node, loaded: Loaded) -> int:
     return 0
 
 
-def _serve(node: Node, loaded: Loaded) -> int:
+def _serve(node: Node, loaded: Loaded, notifier: Notifier) -> int:
     config = loaded.config
     host, _, port = config.agent.listen.rpartition(":")
     interval_s = min(config.agent.interval_s, 1.0) if node.wants_power_samples else config.agent.interval_s
@@ -78,7 +81,9 @@ def _serve(node: Node, loaded: Loaded) -> int:
         gc.collect()
         gc.freeze()  # what start-up made lives for good: never walk it again
         gc.set_threshold(GC_OBJECTS)
-        _loop(node, dispatch, control, web, selector, stopping, wake, interval_s)
+        _tell(notifier, node)
+        _loop(node, dispatch, control, web, selector, stopping, wake, interval_s, notifier)
+        notifier.stopping()
         node.tick()
         node.flush()
     log.info("stopped")
@@ -94,6 +99,7 @@ def _loop(
     stopping: list[int],
     wake: Callable[[], None],
     interval_s: float,
+    notifier: Notifier,
 ) -> None:
     next_tick_s = _now_s()
     next_expiry_s = next_tick_s + 1.0
@@ -107,6 +113,7 @@ def _loop(
             node.tick(late=late_s > max(LATE_S, 0.1 * interval_s), late_ns=round(late_s * NS_PER_S))
             # Ticks that were missed altogether aren't made up for: the next window is simply longer.
             next_tick_s += interval_s * max(1, math.ceil((_now_s() - next_tick_s) / interval_s))
+            _tell(notifier, node)
         else:
             node.edge(wake)
         if node.show():
@@ -117,6 +124,14 @@ def _loop(
             control.expire(time.monotonic())
             web.expire(time.monotonic())
             node.refused = control.refused
+
+
+def _tell(notifier: Notifier, node: Node) -> None:
+    """After a tick that came to its end, and only then."""
+    if notifier.listens:
+        running = sum(live.running for live in node.registry.jobs.values())
+        down = [source["source"] for source in node.health()["sources"] if not source["up"]]
+        notifier.ticked(f"{running} jobs run; " + (f"not read: {', '.join(down)}" if down else "all sources are read"))
 
 
 def _now_s() -> float:

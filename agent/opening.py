@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from wattribute import __version__
 from wattribute.agent.climate import Climate
@@ -60,21 +60,42 @@ class SystemClock:
 
 
 def open_daemon_node(loaded: Loaded) -> Node:
-    """The daemon's node, gone on from where its ledger ends. Raises SensorUnavailable, LedgerError."""
+    """The daemon's node, gone on from where its ledger ends, as the user that it is to be.
+
+    Raises SensorUnavailable, LedgerError, ConfigError; WattributeError where it can't become that user.
+    """
     from wattribute.agent.record import Record
 
-    clock = SystemClock()
-    identity = node_id(loaded.config)
-    boot = boot_id(Path(loaded.config.paths.proc))
-    # The ledger first: its lock is what keeps a second agent from counting the same node.
-    record = Record.open(Path(loaded.config.agent.state_dir), node_id=identity, boot=boot, clock=clock)
+    config, clock = loaded.config, SystemClock()
+    sensing = None
+    if config.agent.user:
+        from wattribute.agent.unprivileged import sense_and_become
+
+        sensing = sense_and_become(config, lambda: sense(config, clock, "daemon"))
+    identity = node_id(config)
+    boot = boot_id(Path(config.paths.proc))
+    # The ledger before all that isn't root's alone: its lock keeps a second agent from counting the same node.
+    record = Record.open(Path(config.agent.state_dir), node_id=identity, boot=boot, clock=clock)
     try:
-        return open_node(
-            loaded, "daemon", identity, clock, record, courier=open_courier(loaded.config, identity, clock)
-        )
+        courier = open_courier(config, identity, clock)
+        return open_node(loaded, "daemon", identity, clock, record, courier=courier, sensing=sensing)
     except BaseException:
         record.close()
         raise
+
+
+class Sensing(NamedTuple):
+    """What measures: who uses the CPU, and what draws power."""
+
+    cpu: CpuTime
+    accounts_ns: dict[Account, int]
+    sensors: Sensors
+
+
+def sense(config: Config, clock: Clock, basis: Basis, kernel: "Processes | None" = None) -> Sensing:
+    """Open what measures. Raises SensorUnavailable for what is named or required."""
+    cpu = _cpu_time(config, clock, basis, kernel)
+    return Sensing(cpu, _accounts(cpu.read()), open_sensors(config, clock, cpu))
 
 
 def open_courier(config: Config, identity: str, clock: Clock) -> "Courier":
@@ -106,14 +127,16 @@ def open_node(
     courier: "Courier | None" = None,
     kernel: "Processes | None" = None,
     inline: bool = False,
+    sensing: Sensing | None = None,
 ) -> Node:
-    """A node over its record. `kernel` stands in for /proc; `inline`: jobs are looked for in the tick's own thread."""
+    """A node over its record. `kernel` stands in for /proc; `inline`: jobs are looked for in the tick's own thread.
+
+    `sensing`: what measures, where it had to be opened before.
+    """
     from wattribute.collectors.host import host_facts, resident_bytes
 
     config = loaded.config
-    cpu = _cpu_time(config, clock, basis, kernel)
-    accounts = _accounts(cpu.read())
-    sensors = open_sensors(config, clock, cpu)
+    cpu, accounts, sensors = sensing or sense(config, clock, basis, kernel)
     facts = host_facts()
     hardware, hardware_note = components(config, sensors.names_of_gpus())
     notes = [hardware_note] if hardware_note else []

@@ -10,7 +10,7 @@ from typing import Any
 
 from wattribute.agent.archive.database import NOTHING, Params, Unreachable
 from wattribute.agent.core.errors import LedgerError
-from wattribute.agent.ledger.files import sync_dir
+from wattribute.agent.ledger.files import leave_to_owner, sync_dir
 
 BUSY_S = 15.0
 APPLICATION_ID = 0x77617461  # "wata"
@@ -129,6 +129,7 @@ def _make_sure_of(path: Path) -> None:
         header = os.pread(fd, 72, 0)
         if not header or header[68:] == APPLICATION_ID.to_bytes(4, "big"):  # sqlite.org/fileformat.html, 1.3
             os.fchmod(fd, 0o600)
+            leave_to_owner(fd, path.parent)
     finally:
         os.close(fd)
     sync_dir(path.parent)

@@ -16,6 +16,7 @@ FILE = click.Path(path_type=Path)
 @click.option("--config", "file", type=FILE, help="Configuration file  [default: /etc/wattribute/wattribute.toml]")
 @click.option("--listen", metavar="HOST:PORT", help="Where to serve /metrics  [default: 127.0.0.1:19917]")
 @click.option("--allow-insecure", is_flag=True, help="Serve the network without encryption or login.")
+@click.option("--user", metavar="NAME", help="Whom to become, for good, once the sensors are open.")
 @click.option("--socket", metavar="PATH", help="The control socket that jobs talk to.")
 @click.option("--state-dir", metavar="DIR", help="Where the ledger is kept.")
 @click.option("--proc", metavar="DIR", help="Where the host's /proc is mounted.")
@@ -26,6 +27,7 @@ def command(
     file: Path | None,
     listen: str | None,
     allow_insecure: bool,
+    user: str | None,
     socket: str | None,
     state_dir: str | None,
     proc: str | None,
@@ -45,6 +47,7 @@ def command(
         raise WattributeError("the agent runs on Linux only; here, `wattribute run` and job() measure in-process")
     flags = {
         "agent.listen": listen,
+        "agent.user": user,
         "agent.socket": socket,
         "agent.state_dir": state_dir,
         "paths.proc": proc,

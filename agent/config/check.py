@@ -119,8 +119,6 @@ def _unavailable(config: Config) -> Iterator[Problem]:
         yield _not_yet(f'collectors.wall = "{config.collectors.wall}"', '"off"', key="collectors.wall")
     if config.web.config_file:
         yield _not_yet("web.config_file", "a loopback agent.listen behind a reverse proxy")
-    if config.agent.user:
-        yield _not_yet("agent.user", "the user who starts the agent")
     if config.export.round_j:
         yield _not_yet("export.round_j", "0")
     if config.otlp.endpoint:

@@ -33,6 +33,7 @@ class StateLock:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd = os.open(state_dir / LOCK, flags, 0o600)
+            leave_to_owner(self._fd, state_dir)
         except OSError as error:
             raise LedgerError(
                 f"the ledger can't be kept in {state_dir}: {error.strerror}. "
@@ -83,9 +84,18 @@ def create_private(path: Path) -> None:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         os.fchmod(fd, 0o600)
+        leave_to_owner(fd, path.parent)
     finally:
         os.close(fd)
     sync_dir(path.parent)
+
+
+def leave_to_owner(fd: int, folder: Path) -> None:
+    """A file that root made belongs to whose folder it is in: an agent that root started may have become that user."""
+    made, around = os.fstat(fd), folder.stat()
+    if os.geteuid() == 0 and made.st_uid == 0 and around.st_uid != 0 and made.st_nlink == 1:
+        with contextlib.suppress(OSError):  # without CAP_CHOWN
+            os.fchown(fd, around.st_uid, around.st_gid)
 
 
 def move_aside(path: Path, unix_s: int) -> Path:

@@ -21,6 +21,8 @@ small limit, which would turn every wrap into a reset. The most guards against "
 which a whole wrap would fit into any minute. AMD's zones have no limits and dram zones often say 0: then the unknown.
 """
 
+RESTART = "restart the agent: it opens its sensors at its start"
+
 _LIMIT = re.compile(r"constraint_\d+_(max_power|power_limit)_uw")
 
 
@@ -30,6 +32,7 @@ class Counter:
     __slots__ = (
         "_fd",
         "_inode",
+        "_opener",
         "ceiling_uw",
         "domain",
         "failure",
@@ -42,6 +45,7 @@ class Counter:
     )
 
     def __init__(self, domain: Domain, zone: Zone) -> None:
+        self._opener = os.geteuid()
         self.domain = domain
         self.zone = zone
         self.lost = True
@@ -83,7 +87,13 @@ class Counter:
         The old descriptor goes only once there is a new one: rights may have been dropped since, and a counter that
         failed for a while (EIO while its CPU is off) answers the old one again.
         """
-        fd = open_regular(self.zone.path)
+        try:
+            fd = open_regular(self.zone.path)
+        except SensorUnavailable as error:
+            if os.geteuid() == self._opener or not isinstance(error.__cause__, PermissionError):
+                raise
+            cause = f"{error.cause}; it was opened by uid {self._opener}, whose rights the agent has given up"
+            raise SensorUnavailable(cause, RESTART) from error
         self.close()
         self._fd = fd
         status = os.fstat(fd)
