@@ -1,7 +1,7 @@
 """HTTP/1.1 messages as far as a page server needs them: a request's head in, a response out (RFC 9112)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -35,8 +35,12 @@ class BadRequest(Exception):
         self.response = Response(status=status, body=f"{why}\n".encode())
 
 
+BODY_BYTES = 64 * 1024
+"""No page takes a body; one of up to this size is swallowed, so that who sends it gets to read the answer."""
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9])\.([0-9])")
+_ALWAYS = (("X-Content-Type-Options", "nosniff"),)
 _ABSOLUTE = re.compile(r"https?://[^/?]*", re.IGNORECASE)
 
 
@@ -71,8 +75,7 @@ def read_head(buffer: bytearray, max_bytes: int) -> tuple[RequestHead | None, in
     path, _, query = _ABSOLUTE.sub("", target, count=1).partition("?")
     options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
     keep = "keep-alive" in options if minor == "0" else "close" not in options
-    # No page takes a body, and where one ends isn't looked for: what came after it could be anything.
-    has_body = "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
+    has_body = _has_body(headers)
     return RequestHead(method, path or "/", query, headers, keep and not has_body), end + 4
 
 
@@ -87,15 +90,35 @@ def _headers(fields: list[str]) -> dict[str, str]:
     return headers
 
 
+def _has_body(headers: Mapping[str, str]) -> bool:
+    """Whether a body follows, which ends the connection: where it ends isn't looked for. Raises BadRequest."""
+    if "transfer-encoding" in headers:
+        raise BadRequest(413, "no page here takes a body")
+    length = headers.get("content-length", "0")
+    if not (length.isascii() and length.isdigit()):
+        raise BadRequest(400, "malformed Content-Length")
+    if len(length) > 18 or int(length) > BODY_BYTES:
+        raise BadRequest(413, "no page here takes a body")
+    return int(length) > 0
+
+
 def encoded(response: Response, *, keep: bool, body: bool = True) -> bytes:
     """A response as bytes; without the body for HEAD."""
+    head = encoded_head(response, keep=keep)
+    return head + response.body if body else head
+
+
+def encoded_head(response: Response, *, keep: bool, more: Iterable[tuple[str, str]] = ()) -> bytes:
+    """A response up to its body, with those headers of `more` that it doesn't have itself."""
+    # A 304 has neither: they would be said of what the client has already (RFC 9110, 15.4.5).
+    content = [f"Content-Type: {response.content_type}", f"Content-Length: {len(response.body)}"]
+    headers = (*_ALWAYS, *response.headers)
+    own = {name.lower() for name, _ in headers}
     lines = [
         f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}",
-        f"Content-Type: {response.content_type}",
-        f"Content-Length: {len(response.body)}",
-        "X-Content-Type-Options: nosniff",
-        *(f"{name}: {value}" for name, value in response.headers),
+        *(content if response.status != HTTPStatus.NOT_MODIFIED else ()),
+        *(f"{name}: {value}" for name, value in headers),
+        *(f"{name}: {value}" for name, value in more if name.lower() not in own),
         f"Connection: {'keep-alive' if keep else 'close'}",
     ]
-    head = "\r\n".join([*lines, "\r\n"]).encode("latin-1")
-    return head + response.body if body else head
+    return "\r\n".join([*lines, "\r\n"]).encode("latin-1")

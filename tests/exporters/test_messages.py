@@ -28,7 +28,6 @@ def test_a_scrape() -> None:
         (b"GET / HTTP/1.0\r\n\r\n", False),
         (b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n", True),
         (b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", False),
-        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", False),
         (b"\r\nGET http://node:1/ HTTP/1.1\r\nHost: x\r\n\r\n", True),
     ],
 )
@@ -51,6 +50,9 @@ def test_which_connections_go_on(data: bytes, keep: bool) -> None:
         (b"GET / HTTP/1.0\n\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505),
         (b"GET /" + b"a" * LIMIT, 431),
+        (b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 104857600\r\n\r\n", 413),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5, 5\r\n\r\nhello", 400),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 413),
         (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * LIMIT + b"\r\n\r\n", 431),
     ],
 )

@@ -14,7 +14,9 @@ import pytest
 
 from wattribute.agent.core.errors import WattributeError
 from wattribute.exporters.messages import RequestHead, Response
-from wattribute.exporters.web import LIMIT_S, MAX_CONNECTIONS, MAX_HEAD_BYTES, WebServer
+from wattribute.exporters.web import WebServer
+from wattribute.exporters.web.connection import LIMIT_S, MAX_HEAD_BYTES
+from wattribute.exporters.web.server import MAX_CONNECTIONS, MAX_SCRAPES
 
 BIG = b"0123456789abcdef" * (1 << 18)  # 4 MiB: more than socket buffers hold
 PATIENCE_S = 10.0
@@ -274,13 +276,31 @@ def test_of_too_many_the_oldest_idle_one_gives_way(loop: Loop) -> None:
     assert not loop.is_closed(clients[1])
 
 
-def test_where_none_is_idle_the_newcomer_is_turned_away(loop: Loop) -> None:
+def test_who_has_not_asked_for_anything_gives_way_to_who_does(loop: Loop) -> None:
+    slow = [loop.connect() for _ in range(MAX_CONNECTIONS)]
+    for client in slow:
+        client.sendall(b"GET / HTTP/1.1\r\n")
+    loop.until(lambda: len(loop.selector.get_map()) > MAX_CONNECTIONS)
+    late = loop.connect()
+    assert status(loop.ask(late, get("/"))) == 200
+    assert loop.is_closed(slow[0])
+    assert not loop.is_closed(slow[1])
+    assert loop.server.refused["busy"] == 1
+
+
+def test_where_all_are_being_answered_the_newcomer_is_turned_away(loop: Loop) -> None:
     for _ in range(MAX_CONNECTIONS):
-        loop.connect().sendall(b"GET / HTTP/1.1\r\n")
-    for _ in range(20):
-        loop.turn(0.01)
+        assert status(loop.ask(loop.connect(), get("/nowhere", "Connection: close"))) == 404  # and is waited for
     late = loop.connect()
     assert status(loop.read(late, lambda got: False)) == 503
+
+
+def test_so_many_pages_are_written_at_once_and_no_more(loop: Loop) -> None:
+    for _ in range(MAX_SCRAPES):
+        loop.connect().sendall(get("/big"))
+    loop.until(lambda: loop.server.busy)
+    assert status(loop.ask(loop.connect(), get("/big"))) == 503
+    assert loop.server.refused["busy"] == 1
 
 
 def test_without_descriptors_the_server_waits_and_comes_back(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
