@@ -196,6 +196,11 @@ class Node:
         about = self._about()
         return [self._receipt(live, about) for live in self.registry.jobs.values()]
 
+    @property
+    def booked_ns(self) -> int:
+        """Until when receipts have what was used, by CLOCK_BOOTTIME."""
+        return self._last_tick_ns
+
     def health(self) -> dict[str, Any]:
         """The state of each source and of the record."""
         sources = [

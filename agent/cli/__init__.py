@@ -20,6 +20,7 @@ COMMANDS = (
     "run",
     "jobs",
     "receipt",
+    "top",
     "doctor",
     "product",
     "estimate",

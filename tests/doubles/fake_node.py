@@ -66,6 +66,10 @@ class FakeNode:
     def jobs(self) -> list[dict[str, Any]]:
         return list(self._receipts.values())
 
+    @property
+    def booked_ns(self) -> int:
+        return 1_000_000_000
+
     def health(self) -> dict[str, Any]:
         return {"sources": []}
 
