@@ -75,3 +75,7 @@ def test_the_wheel_runs_beside_a_foreign_agent_module(built: tuple[Path, Path], 
     where = run(sys.executable, "-c", "import wattribute; print(wattribute.__file__)", cwd=elsewhere, env=env)
     assert where.strip() == str(target / "wattribute" / "__init__.py")
     assert run(sys.executable, "-m", "wattribute", "--version", cwd=elsewhere, env=env).startswith("wattribute ")
+    # What the source tree has as links is there as files.
+    run(sys.executable, "-m", "wattribute", "dashboards", "export", "boards", cwd=elsewhere, env=env)
+    boards = {path.name: path.read_bytes() for path in (elsewhere / "boards").iterdir()}
+    assert boards == {path.name: path.read_bytes() for path in (ROOT / "deploy" / "grafana").glob("*.json")}

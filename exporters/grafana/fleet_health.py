@@ -14,7 +14,7 @@ def health_row() -> Row:
         "What needs a look",
         [
             listing(
-                "Incomplete jobs",
+                "Which jobs are incomplete",
                 "Jobs whose totals are too small: fewer nodes have reported than the job says it runs on, or one that "
                 "it ran on went silent (lost).",
                 Column(f"job:wattribute_job_nodes:count and {incomplete}", "reported"),
