@@ -5,7 +5,7 @@ Rows come from nodes of any version: what a row doesn't say, or says in another 
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 from wattribute.agent.core.model import ROLES, Role
@@ -28,6 +28,7 @@ class Facts:
     started_unix_ns: int = 0
     ended_unix_ns: int | None = None
     source: Source = "agent"
+    slurm: Mapping[str, str] = field(default_factory=dict)
 
 
 NOTHING_SAID = Facts()
@@ -46,6 +47,7 @@ def facts_of(said: Mapping[str, Any]) -> Facts:
     """The facts in it."""
     role, uses = said.get("role"), said.get("uses")
     ended = said.get("ended_unix_ns")
+    slurm = said.get("slurm")
     return Facts(
         product_id=_text(said, "product_id") or "default",
         uses=tuple(use for use in uses if isinstance(use, str)) if isinstance(uses, list) else (),
@@ -57,6 +59,7 @@ def facts_of(said: Mapping[str, Any]) -> Facts:
         started_unix_ns=_number(said, "started_unix_ns", 0),
         ended_unix_ns=_number(said, "ended_unix_ns", 0) if ended is not None else None,
         source=cast(Source, said.get("source")) if said.get("source") in SOURCES else "agent",
+        slurm={name: text for name, text in slurm.items() if isinstance(text, str)} if isinstance(slurm, dict) else {},
     )
 
 
@@ -87,6 +90,7 @@ def joined(found: Iterable[tuple[int, Facts]]) -> Facts:
         started_unix_ns=min(starts, default=0),
         ended_unix_ns=None if None in ends else max((end for end in ends if end is not None), default=None),
         source=latest.source,
+        slurm=latest.slurm,
     )
 
 

@@ -53,13 +53,20 @@ class Known:
         self.provisional = False
 
 
-def jobs(database: Database, product_id: str | None, role: Role | None) -> Iterator[JobRecord]:
-    """Every job over all time, by id; in pieces, so that memory stays flat. Raises LedgerError."""
+def jobs(
+    database: Database, product_id: str | None, role: Role | None, since_unix_ns: int | None = None
+) -> Iterator[JobRecord]:
+    """Every job over all time, by id; in pieces, so that memory stays flat. Since a time: those with a row that ends
+    later, still with all that they used. Raises LedgerError.
+    """
     of_product = _IS_A_JOB
     params: dict[str, Value] = {"limit": JOBS_AT_ONCE}
     if product_id is not None:
         of_product += " AND job_id IN (SELECT job_id FROM job_facts WHERE product_id = :product_id)"
         params["product_id"] = product_id
+    if since_unix_ns is not None:
+        of_product += " AND job_id IN (SELECT job_id FROM job_facts WHERE until_unix_ns > :since)"
+        params["since"] = since_unix_ns
     after = ""
     while True:
         with database.transaction(writing=False):
@@ -168,6 +175,7 @@ def record(
         revision=revision,
         provisional=provisional,
         source=told.source,
+        slurm=told.slurm,
     )
 
 

@@ -19,7 +19,7 @@ class JobRecord:
 
     `energy_uj`: (domain, share, quality) -> uJ. `taxes_ng`: (payee product, term) -> ng. `corrections_ng` is what of
     the terms was booked after the fact; `revision` is 1 plus how many times that happened. `provisional`: some of the
-    carbon intensity isn't final yet.
+    carbon intensity isn't final yet. `slurm` is what joins a job of Slurm's to sacct, by label.
     """
 
     id: str
@@ -42,6 +42,7 @@ class JobRecord:
     revision: int = 1
     provisional: bool = False
     source: Source = "agent"
+    slurm: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

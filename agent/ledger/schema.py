@@ -212,9 +212,13 @@ def statement(prices: str, meta: Mapping[str, Any]) -> str:
         return prices
     known = json.loads(prices) if prices else {}
     known |= {name: job.get(name) for name in _STATED}
+    labels = job.get("labels") or {}
+    if SLURM_LABELS[0] in labels:  # who sums a job over nodes, or by account, has these rows alone
+        known["slurm"] = {name: labels[name] for name in SLURM_LABELS if name in labels}
     return _canonical(known)
 
 
+SLURM_LABELS = ("slurm_job_id", "slurm_cluster", "array_task_id", "partition", "account")
 _STATED = (
     "product_id",
     "uses",

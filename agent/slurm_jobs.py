@@ -1,0 +1,174 @@
+"""Slurm's jobs as the ledgers and the agent know them: one value per job, whoever told it.
+
+Microjoules and grams CO2e. `slurm_job_id` is sacct's JobIDRaw; an array's task and a part of a heterogeneous job have
+one of their own.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from wattribute.agent.client import AgentRefused, Client
+from wattribute.agent.core.accounting import sums_ng
+from wattribute.agent.core.model import ENERGY_SLOTS, TERM_SLOT, TERMS, Term
+from wattribute.agent.core.records import JobRecord
+from wattribute.agent.core.units import NS_PER_S, g_of
+
+if TYPE_CHECKING:
+    from wattribute.agent.archive import Archive
+    from wattribute.agent.live import LiveJob
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmJob:
+    """What a job of Slurm's used and cost. `nodes` have told of it, of the `expected_nodes` that it has.
+
+    `user` is "" where who told it doesn't say. Energy and grams are None where nothing could be measured.
+    """
+
+    job_id: str
+    slurm_job_id: str
+    cluster: str = ""
+    user: str = ""
+    account: str = ""
+    partition: str = ""
+    nodes: int = 1
+    expected_nodes: int = 1
+    started_unix_ns: int = 0
+    ended_unix_ns: int | None = None
+    energy_uj: int | None = None
+    jsce_gco2e: float | None = None
+    asce_gco2e: float | None = None
+    basis: str = "daemon"
+
+    @property
+    def shown_id(self) -> str:
+        """As sacct has it: `42`, of an array `40_7`."""
+        return self.job_id.removeprefix(f"{self.cluster or 'slurm'}-")
+
+    def is_named(self, name: str) -> bool:
+        """Whether somebody means it by a number, an array's id, or its id here."""
+        return name in (self.slurm_job_id, self.shown_id, self.job_id) or self.shown_id.startswith(f"{name}_")
+
+    def elapsed_s(self, now_unix_ns: int) -> float:
+        """From its start to its end, or until now."""
+        return max(0, (self.ended_unix_ns or now_unix_ns) - self.started_unix_ns) / NS_PER_S
+
+
+def of_archive(archive: "Archive", *, since_unix_ns: int | None = None) -> Iterator[SlurmJob]:
+    """Those of all nodes, by id, with what nodes have closed by now; those of which there is news since then.
+
+    Raises LedgerError.
+    """
+    for record in archive.jobs(since_unix_ns=since_unix_ns):
+        if "slurm_job_id" in record.slurm:
+            yield _of_record(record)
+
+
+def of_ledger(state_dir: Path) -> list[SlurmJob]:
+    """Those of this node, as they were at the agent's last commit. Raises LedgerError."""
+    from wattribute.agent.ledger.reader import read_only
+    from wattribute.agent.saved import revive
+
+    with read_only(state_dir) as ledger:
+        saved = {**ledger.finished_jobs(), **ledger.jobs()}
+    found = (revive(job) for key, job in saved.items() if not key.startswith("_"))
+    return [_of_live(live) for live in found if "slurm_job_id" in live.entry.job.labels]
+
+
+def of_receipts(receipts: Iterable[Mapping[str, Any]]) -> list[SlurmJob]:
+    """Those among some receipts."""
+    return [of_receipt(receipt) for receipt in receipts if "slurm_job_id" in receipt["labels"]]
+
+
+def of_receipt(receipt: Mapping[str, Any]) -> SlurmJob:
+    """The job that a receipt is of; its labels name Slurm's number."""
+    return SlurmJob(
+        job_id=receipt["job_id"],
+        **_labels(receipt["labels"]),
+        expected_nodes=receipt["expected_nodes"],
+        started_unix_ns=_unix_ns(receipt["started_at"]) or 0,
+        ended_unix_ns=_unix_ns(receipt["ended_at"]),
+        energy_uj=receipt["energy_uj"],
+        jsce_gco2e=receipt["gco2e"]["jsce"],
+        asce_gco2e=receipt["gco2e"]["asce"],
+        basis=receipt["basis"],
+    )
+
+
+def receipt_of_number(client: Client, number: str, cluster: str, timeout_s: float) -> dict[str, Any] | None:
+    """The agent's receipt of a job by Slurm's number, after the closing read where it has ended; None: not known.
+
+    Raises AgentUnreachable.
+    """
+    for job_id in dict.fromkeys((f"{cluster or 'slurm'}-{number}", f"slurm-{number}")):
+        try:
+            found: dict[str, Any] = client.call("job.receipt", timeout_s, job_id=job_id, wait=True)["receipt"]
+        except AgentRefused:
+            continue
+        if found["labels"].get("slurm_job_id") == number:
+            return found
+    # An array's task, or one that a rule has named.
+    for found in client.call("jobs", timeout_s)["jobs"]:
+        labels = found["labels"]
+        if labels.get("slurm_job_id") == number and labels.get("slurm_cluster", cluster) in ("", cluster):
+            if found["ended_at"]:
+                found = client.call("job.receipt", timeout_s, job_id=found["job_id"], wait=True)["receipt"]
+            return dict(found)
+    return None
+
+
+def _of_record(record: JobRecord) -> SlurmJob:
+    sums = sums_ng({term: record.terms_ng.get(term, 0) for term in TERMS})
+    return SlurmJob(
+        job_id=record.id,
+        **_labels(record.slurm),
+        user=record.user,
+        nodes=len(record.nodes),
+        expected_nodes=record.expected_nodes,
+        started_unix_ns=record.started_unix_ns,
+        ended_unix_ns=record.ended_unix_ns,
+        energy_uj=sum(record.energy_uj.values()),
+        jsce_gco2e=g_of(sums["jsce"]),
+        asce_gco2e=g_of(sums["asce"]),
+        basis="ledger",
+    )
+
+
+def _of_live(live: "LiveJob") -> SlurmJob:
+    job, values = live.entry.job, live.entry.values
+    terms: dict[Term, int] = {term: values[slot] for term, slot in TERM_SLOT.items()}
+    for (_, name), delta_ng in live.corrections_ng.items():
+        for term in terms:
+            if term == name:
+                terms[term] += delta_ng
+    sums = sums_ng(terms)
+    return SlurmJob(
+        job_id=job.id,
+        **_labels(job.labels),
+        user=job.user,
+        expected_nodes=job.nodes,
+        started_unix_ns=job.started_unix_ns,
+        ended_unix_ns=job.ended_unix_ns,
+        energy_uj=sum(values[:ENERGY_SLOTS]),
+        jsce_gco2e=g_of(sums["jsce"]),
+        asce_gco2e=g_of(sums["asce"]),
+    )
+
+
+def _labels(labels: Mapping[str, str]) -> dict[str, str]:
+    return {
+        "slurm_job_id": labels["slurm_job_id"],
+        "cluster": labels.get("slurm_cluster", ""),
+        "account": labels.get("account", ""),
+        "partition": labels.get("partition", ""),
+    }
+
+
+def _unix_ns(text: str | None) -> int | None:
+    return None if text is None else round(datetime.fromisoformat(text).timestamp() * 1e6) * 1000
+
+
+__all__ = ["SlurmJob", "of_archive", "of_ledger", "of_receipt", "of_receipts", "receipt_of_number"]
