@@ -162,7 +162,17 @@ def _work() -> list[Panel]:
             ),
             Column(f"1000 * {seen('wattribute_job_end_time_seconds', JOB, by='job_id')}", "ended", "dateTimeAsIso"),
             Column(now("wattribute_job_running", JOB, by="job_id"), "nodes it runs on now"),
-            width=24,
+        ),
+        listing(
+            "Whose taxes it pays",
+            "The products that the job uses, with the weight that it pays their taxes by, over its nodes.",
+            Column(
+                f"sum by (job_id, product_id) (last_over_time({series('wattribute_job_weight', JOB)}[$__range]))",
+                "weight",
+            ),
+            sort="weight",
+            opens={"product_id": "product"},
+            empty="no declared product",
         ),
     ]
 

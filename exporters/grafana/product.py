@@ -12,11 +12,23 @@ from wattribute.exporters.grafana.panels import (
     Variable,
     figure,
     graph,
+    link,
     listing,
     made,
 )
 from wattribute.exporters.grafana.product_requests import request_rows
-from wattribute.exporters.grafana.promql import JSCE_TERMS, PRICE, PRODUCT, grown, now, per_hour, rate, seen, series
+from wattribute.exporters.grafana.promql import (
+    JSCE_TERMS,
+    PRICE,
+    PRODUCT,
+    UNFOLDED,
+    grown,
+    now,
+    per_hour,
+    rate,
+    seen,
+    series,
+)
 
 JOULES = "wattribute_product_energy_joules_total"
 GRAMS = "wattribute_product_co2e_grams_total"
@@ -199,6 +211,20 @@ def _taxes() -> list[Panel]:
             "Tax weights of the jobs that use the product now, added up: weight seconds a second.",
             "none",
             Query(rate("wattribute_product_weight_seconds_total", PRODUCT, by="product_id"), "{{product_id}}"),
+            width=8,
+        ),
+        graph(
+            "Who uses it, by weight",
+            "The tax weight of each job that uses the product, over its nodes; the 20 largest at each moment.",
+            "none",
+            Query(
+                f"topk(20, {now('wattribute_job_weight', PRODUCT, UNFOLDED, by='job_id, product_id')})",
+                "{{job_id}} uses {{product_id}}",
+            ),
+            width=8,
+            stacked=True,
+            opens=link("job", "job_id"),
+            empty="nobody",
         ),
         graph(
             "Corrections",
@@ -206,6 +232,7 @@ def _taxes() -> list[Panel]:
             "first booked: receipts and the ledger have the truth. Without a product: what nobody paid.",
             "massg",
             Query(now("wattribute_product_correction_grams", PRODUCT, by="product_id, term"), term),
+            width=8,
             empty="none",
         ),
     ]
