@@ -11,16 +11,19 @@ Route = Callable[[RequestHead], Response]
 
 
 class Site:
-    """The pages of one node; with `exemplars`, /metrics names single requests."""
+    """The pages of one node, measured every `interval_s`; with `exemplars`, /metrics names single requests."""
 
-    def __init__(self, node: Node, *, exemplars: bool = False) -> None:
+    def __init__(self, node: Node, *, exemplars: bool = False, interval_s: float = 1.0) -> None:
         self._node = node
+        self._interval_s = interval_s
         self._page = PrometheusPage(exemplars=exemplars)
         self._shown = (-1, -1)
 
     def routes(self) -> Mapping[str, Route]:
         """Path -> page."""
-        return {path: self._current(route) for path, route in pages(self._page, self._problem).items()}
+        routes = pages(self._page, self._problem, self._interval_s)
+        # Files of the page are the same whatever is measured.
+        return {p: route if p.startswith("/page/") else self._current(route) for p, route in routes.items()}
 
     def metrics_text(self) -> bytes:
         """The metrics page as it is now, in text format 0.0.4."""

@@ -1,45 +1,43 @@
-"""What the agent's web server shows: `/metrics`, `/healthz`, and `/` for a person with a browser or a phone."""
+"""What the agent's web server shows: `/metrics`, `/healthz`, and `/` for a person with a browser or a phone.
 
-import base64
-import hashlib
+The page at `/` draws `/live.json` with the files under `/page/`; what it needs no script for is in it as plain tables.
+"""
+
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from html import escape
 
 from wattribute.agent.core.model import ENERGY_SLOTS, TERM_SLOT, TERMS, JobTotals, Snapshot, SourceHealth
 from wattribute.agent.core.units import NS_PER_S, g_of, j_of
+from wattribute.exporters.assets import SERVED, asset, show_asset
+from wattribute.exporters.live import LivePage
 from wattribute.exporters.messages import RequestHead, Response
 from wattribute.exporters.negotiation import accepts_gzip, choose_format
 from wattribute.exporters.prometheus import CONTENT_TYPE, PrometheusPage
 
 JOBS_SHOWN = 100
 
-_STYLE = """
-body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:0 auto;padding:1rem;color:#1b1f24;background:#fff}
-h1{font-size:1.4rem;margin:0}h2{font-size:1.1rem;margin:1.5rem 0 .5rem}
-a{color:#0b57d0}nav a{margin-right:1rem}p{margin:.5rem 0}
-.wide{overflow-x:auto}table{border-collapse:collapse;width:100%}
-th,td{text-align:left;padding:.3rem .6rem .3rem 0;border-bottom:1px solid #d0d7de;vertical-align:top}
-td{overflow-wrap:anywhere;min-width:4rem}.id{min-width:7rem}.n{text-align:right;white-space:nowrap;font-variant-numeric:tabular-nums}th.n{white-space:normal}
-.down{color:#b3261e;font-weight:600}.dim{color:#57606a}
-@media(max-width:40rem){.more{display:none}}
-@media(prefers-color-scheme:dark){body{color:#e6edf3;background:#0d1117}a{color:#79b8ff}
-th,td{border-color:#30363d}.down{color:#ff7b72}.dim{color:#9198a1}}
-"""
-_STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _HTML_HEADERS = (
     (
         "Content-Security-Policy",
-        f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'",
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ),
     ("Referrer-Policy", "no-referrer"),
     ("Cache-Control", "no-store"),
 )
+_PLAIN = "<!-- plain -->"
 _ASCE_TERMS = [TERM_SLOT[term] for term in TERMS]  # ASC^e is the sum of all seven
 
 
-def pages(metrics: PrometheusPage, problem: Callable[[], str]) -> Mapping[str, Callable[[RequestHead], Response]]:
-    """The routes of the agent. `problem` says in words why the agent isn't healthy; "" where it is."""
+def pages(
+    metrics: PrometheusPage, problem: Callable[[], str], interval_s: float = 1.0
+) -> Mapping[str, Callable[[RequestHead], Response]]:
+    """The routes of the agent. `problem` says in words why the agent isn't healthy; "" where it is.
+
+    `interval_s`: how often the agent measures, which the page is told.
+    """
+    live = LivePage(interval_s)
 
     def show_metrics(request: RequestHead) -> Response:
         if metrics.snapshot is None:
@@ -59,24 +57,30 @@ def pages(metrics: PrometheusPage, problem: Callable[[], str]) -> Mapping[str, C
         return Response(status=503, body=f"{why}\n".encode(errors="replace")) if why else Response(body=b"ok\n")
 
     def show_index(_request: RequestHead) -> Response:
-        body = "".join(_index(metrics.snapshot, problem())).encode(errors="replace")
+        plain = "".join(_plain(metrics.snapshot, problem()))
+        body = asset("index.html").plain.decode().replace(_PLAIN, plain).encode(errors="replace")
         return Response(content_type="text/html; charset=utf-8", body=body, headers=_HTML_HEADERS)
 
-    return {"/metrics": show_metrics, "/healthz": show_health, "/": show_index}
+    def show_live(request: RequestHead) -> Response:
+        return live.answer(request, metrics.snapshot, problem())
+
+    return {
+        "/metrics": show_metrics,
+        "/healthz": show_health,
+        "/": show_index,
+        "/live.json": show_live,
+        **{f"/page/{name}": partial(show_asset, name) for name in SERVED},
+    }
 
 
-def _index(snapshot: Snapshot | None, why: str) -> Iterator[str]:
-    yield '<!doctype html><html lang="en"><meta charset="utf-8">'
-    yield '<meta name="viewport" content="width=device-width,initial-scale=1"><title>wattribute</title>'
-    yield f"<style>{_STYLE}</style><h1>wattribute</h1>"
-    if snapshot is not None:
-        yield f'<p class="dim">version {escape(snapshot.version)} on node {escape(snapshot.node_id)}</p>'
-    yield '<nav><a href="/metrics">/metrics</a><a href="/healthz">/healthz</a></nav>'
+def _plain(snapshot: Snapshot | None, why: str) -> Iterator[str]:
+    """The tables for who runs no script: curl, a text browser, a browser that was told so."""
     if why:
         yield f'<p class="down">{escape(why)}</p>'
     if snapshot is None:
         yield "<p>Nothing measured yet.</p>"
         return
+    yield f'<p class="dim">version {escape(snapshot.version)} on node {escape(snapshot.node_id)}</p>'
     yield '<h2>Sources</h2><div class="wide"><table><tr><th>source<th>state<th class="n">last read'
     yield '<th class="n">failures' + ("<th>why<th>fix" if any(source.why for source in snapshot.sources) else "")
     for source in snapshot.sources:
@@ -101,7 +105,7 @@ def _jobs_table(jobs: list[JobTotals]) -> Iterator[str]:
     yield f"<h2>Jobs</h2><p>{running} running, {len(jobs) - running} ended a short while ago.</p>"
     if not jobs:
         return
-    yield '<div class="wide"><table><tr><th>job<th class="more">product<th class="more">role<th>state<th class="n">J'
+    yield '<div class="wide"><table><tr><th>job<th>product<th>role<th>state<th class="n">J'
     yield '<th class="n">gCO<sub>2</sub>e (ASC<sup>e</sup>)'
     used_first = sorted(jobs, key=lambda totals: (not totals.running, -sum(totals.values[:ENERGY_SLOTS])))
     for totals in used_first[:JOBS_SHOWN]:
@@ -109,8 +113,8 @@ def _jobs_table(jobs: list[JobTotals]) -> Iterator[str]:
         energy_j = j_of(sum(totals.values[:ENERGY_SLOTS]))
         asce_g = g_of(sum([totals.values[slot] for slot in _ASCE_TERMS]))
         # bdi: an id in a right-to-left script, or with an override in it, stays in its own cell.
-        yield f'<tr><td class="id"><bdi>{escape(job.id)}</bdi>'
-        yield f'<td class="more"><bdi>{escape(job.product_id)}</bdi><td class="more">{escape(job.role)}'
+        yield f"<tr><td><bdi>{escape(job.id)}</bdi>"
+        yield f"<td><bdi>{escape(job.product_id)}</bdi><td>{escape(job.role)}"
         yield f'<td>{"running" if totals.running else "ended"}<td class="n">{energy_j:,.3f}<td class="n">{asce_g:,.6f}'
     yield "</table></div>"
     if len(jobs) > JOBS_SHOWN:

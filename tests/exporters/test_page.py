@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.exporters.snapshots import jobs, snapshot, source, totals
 
 from wattribute.agent.core.model import Job
+from wattribute.exporters.assets import FOLDER, SERVED
 from wattribute.exporters.messages import RequestHead, Response
 from wattribute.exporters.page import JOBS_SHOWN, pages
 from wattribute.exporters.prometheus import PrometheusPage
@@ -83,14 +84,42 @@ def test_the_index_tells_sources_and_jobs() -> None:
     assert {"job-0", "job-1", "product-2"} <= set(re.findall(r"[\w-]+", tags.text))
 
 
-def test_the_index_is_self_contained_and_locked_down() -> None:
+def test_the_index_runs_its_own_files_alone() -> None:
     response = ask(shown(), "/")
     policy = dict(response.headers)["Content-Security-Policy"]
-    assert "default-src 'none'" in policy
+    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self';")
     assert "unsafe" not in policy
-    assert {"script", "img", "link", "iframe"}.isdisjoint(parsed(response).tags)
-    assert b"http://" not in response.body
-    assert b"https://" not in response.body
+    tags = parsed(response)
+    assert {"style", "img", "iframe", "form", "base"}.isdisjoint(tags.tags)
+    assert {name for name in tags.attributes if name.startswith("on")} | {"style"} & tags.attributes == set()
+    places = re.findall(r'(?:src|href)="([^"#]+)"', response.body.decode())
+    # Relative, so that the page works behind a path of a proxy.
+    assert set(places) <= {f"page/{name}" for name in SERVED} | {"metrics", "healthz", "live.json"}
+    assert b"//" not in response.body.replace(b"<!--", b"")
+
+
+def test_every_file_of_the_page_is_served_and_asked_for_once() -> None:
+    assert {path.name for path in FOLDER.iterdir()} == {*SERVED, "index.html", "uplot.LICENSE"}
+    for name in SERVED:
+        whole = ask(shown(), f"/page/{name}")
+        assert whole.body == (FOLDER / name).read_bytes()
+        packed = ask(shown(), f"/page/{name}", accept_encoding="gzip")
+        assert ("Content-Encoding", "gzip") in packed.headers
+        assert gzip.decompress(packed.body) == whole.body
+        headers = dict(whole.headers)
+        assert headers["ETag"] == dict(packed.headers)["ETag"]
+        assert "Accept-Encoding" in headers["Vary"]
+        known = ask(shown(), f"/page/{name}", if_none_match=headers["ETag"])
+        assert (known.status, known.body) == (304, b"")
+        assert ask(shown(), f"/page/{name}", if_none_match='"another"').status == 200
+
+
+def test_a_module_imports_what_is_served() -> None:
+    for name in SERVED:
+        if name.endswith(".js"):
+            source = (FOLDER / name).read_text()
+            assert set(re.findall(r'from "\./([^"]+)"', source)) <= set(SERVED)
+            assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", source)
 
 
 def test_what_others_named_is_text_and_nothing_else() -> None:
