@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from wattribute.agent.client import AgentRefused, Client
 from wattribute.agent.core.accounting import sums_ng
@@ -98,26 +98,65 @@ def of_receipt(receipt: Mapping[str, Any]) -> SlurmJob:
     )
 
 
-def receipt_of_number(client: Client, number: str, cluster: str, timeout_s: float) -> dict[str, Any] | None:
-    """The agent's receipt of a job by Slurm's number, after the closing read where it has ended; None: not known.
+class Asked(NamedTuple):
+    """Which job a script of Slurm's means: its number, the cluster, and its name in an array (`40_7`; "": none)."""
+
+    number: str
+    cluster: str = ""
+    array: str = ""
+
+    def ids(self) -> list[str]:
+        """What it is probably called here, the likeliest first; a rule may have named it otherwise."""
+        names = [name for name in (self.array, self.number) if name]
+        clusters = dict.fromkeys((self.cluster or "slurm", "slurm"))
+        return [f"{cluster}-{name}" for name in names for cluster in clusters]
+
+    def fits(self, labels: Mapping[str, str]) -> bool:
+        """Whether a job with these labels is the one."""
+        cluster = labels.get("slurm_cluster", "")
+        return labels.get("slurm_job_id") == self.number and (not cluster or cluster == (self.cluster or cluster))
+
+
+def asked_by(environment: Mapping[str, str], number: str) -> Asked:
+    """The job with a number, as the environment of one of Slurm's scripts names it."""
+    array, task = environment.get("SLURM_ARRAY_JOB_ID", ""), environment.get("SLURM_ARRAY_TASK_ID", "")
+    named = number == environment.get("SLURM_JOB_ID", "") and array and task
+    return Asked(number, environment.get("SLURM_CLUSTER_NAME", ""), f"{array}_{task}" if named else "")
+
+
+def receipt_of(client: Client, asked: Asked, timeout_s: float) -> dict[str, Any] | None:
+    """The agent's receipt of a job, after the closing read where it has ended; None: it isn't known.
 
     Raises AgentUnreachable.
     """
-    for job_id in dict.fromkeys((f"{cluster or 'slurm'}-{number}", f"slurm-{number}")):
+    for job_id in asked.ids():
         try:
             found: dict[str, Any] = client.call("job.receipt", timeout_s, job_id=job_id, wait=True)["receipt"]
         except AgentRefused:
             continue
-        if found["labels"].get("slurm_job_id") == number:
+        if asked.fits(found["labels"]):
             return found
-    # An array's task, or one that a rule has named.
     for found in client.call("jobs", timeout_s)["jobs"]:
-        labels = found["labels"]
-        if labels.get("slurm_job_id") == number and labels.get("slurm_cluster", cluster) in ("", cluster):
+        if asked.fits(found["labels"]):
             if found["ended_at"]:
                 found = client.call("job.receipt", timeout_s, job_id=found["job_id"], wait=True)["receipt"]
             return dict(found)
     return None
+
+
+def record_of(archive: "Archive", asked: Asked, *, since_unix_ns: int | None) -> SlurmJob | None:
+    """A job's sum over all nodes; by its labels only among those of which there is news since then, None: nowhere.
+
+    Raises LedgerError.
+    """
+    for job_id in asked.ids():
+        record = archive.job(job_id)
+        if record is not None and asked.fits(record.slurm):
+            return _of_record(record)
+    if since_unix_ns is None:
+        return None
+    found = archive.jobs(since_unix_ns=since_unix_ns)
+    return next((_of_record(record) for record in found if asked.fits(record.slurm)), None)
 
 
 def _of_record(record: JobRecord) -> SlurmJob:
@@ -158,7 +197,7 @@ def _of_live(live: "LiveJob") -> SlurmJob:
     )
 
 
-def _labels(labels: Mapping[str, str]) -> dict[str, str]:
+def _labels(labels: Mapping[str, str]) -> dict[str, Any]:
     return {
         "slurm_job_id": labels["slurm_job_id"],
         "cluster": labels.get("slurm_cluster", ""),
@@ -171,4 +210,14 @@ def _unix_ns(text: str | None) -> int | None:
     return None if text is None else round(datetime.fromisoformat(text).timestamp() * 1e6) * 1000
 
 
-__all__ = ["SlurmJob", "of_archive", "of_ledger", "of_receipt", "of_receipts", "receipt_of_number"]
+__all__ = [
+    "Asked",
+    "SlurmJob",
+    "asked_by",
+    "of_archive",
+    "of_ledger",
+    "of_receipt",
+    "of_receipts",
+    "receipt_of",
+    "record_of",
+]

@@ -25,6 +25,7 @@ COMMANDS = (
     "product",
     "estimate",
     "report",
+    "slurm",
     "dashboards",
     "ledger",
     "intensity",
