@@ -22,7 +22,7 @@ Panel: TypeAlias = timeseries.Panel | stat.Panel | table.Panel | text.Panel | he
 _Drawn: TypeAlias = timeseries.Panel | stat.Panel | table.Panel | heatmap.Panel
 
 SCHEMA_VERSION = 39
-"""Of the dashboard's JSON: Grafana 11's. Later ones bring it up to theirs when they load it."""
+"""Of the classic JSON, as Grafana 10.4 and 11.0 write it. Later ones bring it up to theirs when they load it."""
 
 DATASOURCE = shapes.DataSourceRef(type_val="prometheus", uid="${datasource}")
 DASHBOARDS = {"fleet": "Fleet", "node": "Node", "job": "Job", "product": "Product"}
