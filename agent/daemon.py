@@ -16,9 +16,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wattribute import __version__
-from wattribute.agent.config import Loaded
+from wattribute.agent.config import Config, Loaded
 from wattribute.agent.control import ControlServer
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.dispatch import Dispatch
@@ -27,6 +28,9 @@ from wattribute.agent.notify import Notifier
 from wattribute.agent.opening import open_daemon_node
 from wattribute.agent.site import Site
 from wattribute.exporters.web import WebServer
+
+if TYPE_CHECKING:
+    from wattribute.exporters.web.door import Door
 
 log = logging.getLogger("wattribute")
 
@@ -70,14 +74,17 @@ def _serve(node: Node, loaded: Loaded, notifier: Notifier) -> int:
         dispatch = Dispatch(node, interval_s=interval_s, version=__version__)
         control = ControlServer(selector, Path(config.agent.socket), dispatch)
         stack.callback(control.close)
-        web = WebServer(selector, host.strip("[]"), int(port), Site(node, exemplars=config.serving.exemplars).routes())
+        site = Site(node, exemplars=config.serving.exemplars, interval_s=interval_s)
+        web = WebServer(selector, host.strip("[]"), int(port), site.routes(), _door(config, selector))
         stack.callback(web.close)
+        node.web = web
         wakeup_fd = node.record.wakeup_fd
         if wakeup_fd is not None:
             selector.register(wakeup_fd, selectors.EVENT_READ, lambda mask: _drain(wakeup_fd))
         node.tick(patience_ns=NS_PER_S)
         node.flush()
-        log.info("listening on http://%s and %s", config.agent.listen, config.agent.socket)
+        scheme = "http" if web.door is None or web.door.tls is None else "https"
+        log.info("listening on %s://%s and %s", scheme, config.agent.listen, config.agent.socket)
         gc.collect()
         gc.freeze()  # what start-up made lives for good: never walk it again
         gc.set_threshold(GC_OBJECTS)
@@ -107,6 +114,8 @@ def _loop(
         wait_s = min(next_tick_s, _edge_s(node), next_expiry_s) - _now_s()
         for key, mask in selector.select(max(0.0, wait_s)):
             key.data(mask)
+            if _now_s() >= next_tick_s:
+                break  # what is left is still ready after the tick: no flood of requests makes that late
         now_s = _now_s()
         if now_s >= next_tick_s:
             late_s = now_s - next_tick_s
@@ -124,6 +133,15 @@ def _loop(
             control.expire(time.monotonic())
             web.expire(time.monotonic())
             node.refused = control.refused
+
+
+def _door(config: Config, selector: selectors.BaseSelector) -> "Door | None":
+    """What the web file asks of who scrapes. Raises ConfigError where it doesn't hold."""
+    if not config.web.config_file:
+        return None
+    from wattribute.exporters.web.door import Door
+
+    return Door(selector, Path(config.web.config_file))
 
 
 def _tell(notifier: Notifier, node: Node) -> None:

@@ -36,12 +36,12 @@ class NodeLike(Protocol):
     def start(self, request: JobStart, peer: Peer) -> dict[str, Any]: ...
     def end(self, request: JobEnd, peer: Peer) -> dict[str, Any]: ...
     def update(self, request: JobUpdate, peer: Peer) -> dict[str, Any]: ...
-    def receipt(self, job_id: str) -> dict[str, Any] | None: ...
+    def receipt(self, job_id: str, peer: Peer | None = None) -> dict[str, Any] | None: ...
     def settled(self, job_id: str) -> bool: ...
-    def jobs(self) -> list[dict[str, Any]]: ...
-    @property
-    def booked_ns(self) -> int: ...
-    def health(self) -> dict[str, Any]: ...
+    def jobs(self, peer: Peer | None = None) -> list[dict[str, Any]]: ...
+    def sees_all(self, peer: Peer | None) -> bool: ...
+    def booked_ns(self, peer: Peer | None = None) -> int: ...
+    def health(self, peer: Peer | None = None) -> dict[str, Any]: ...
     def units(self, request: Units, peer: Peer) -> dict[str, Any]: ...
 
 
@@ -88,11 +88,15 @@ class Dispatch:
             case JobUpdate():
                 return self._node.update(request, peer)
             case JobReceipt():
-                return self._receipt(request)
+                return self._receipt(request, peer)
             case Jobs():
-                return {"at_ns": self._node.booked_ns, "jobs": self._node.jobs()}
+                return {
+                    "at_ns": self._node.booked_ns(peer),
+                    "seen": "all" if self._node.sees_all(peer) else "own",
+                    "jobs": self._node.jobs(peer),
+                }
             case Health():
-                return self._node.health()
+                return self._node.health(peer)
             case GpuRelease():
                 hold = self._node.gpu_hold
                 hold.ask(request, peer)
@@ -119,9 +123,9 @@ class Dispatch:
         self._waiting.append(waiting)
         return waiting.deferred
 
-    def _receipt(self, request: JobReceipt) -> Mapping[str, object] | Deferred:
-        receipt = self._node.receipt(request.job_id)
-        if receipt is None:
+    def _receipt(self, request: JobReceipt, peer: Peer) -> Mapping[str, object] | Deferred:
+        receipt = self._node.receipt(request.job_id, peer)
+        if receipt is None:  # another user's job is as unknown as one that isn't there
             raise Refused(f"no job {request.job_id!r} is known here")
         # While other members go on there is no closing read to wait for: the receipt is of what was used so far.
         if not request.wait or receipt["ended_at"] is None:
@@ -130,7 +134,7 @@ class Dispatch:
         return self._when(
             lambda: self._node.settled(job_id),
             2 * self._interval_s,
-            lambda: {"receipt": self._node.receipt(job_id)},
+            lambda: {"receipt": self._node.receipt(job_id, peer)},
         )
 
 

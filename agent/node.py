@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from wattribute.agent.climate import Climate
 from wattribute.agent.config.schema import Config
@@ -33,6 +33,7 @@ from wattribute.agent.core.model import (
     UsageReading,
 )
 from wattribute.agent.core.receipt import rfc3339
+from wattribute.agent.core.rounding import rounded
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.dues import Dues
 from wattribute.agent.gpu_release import GpuHold
@@ -46,6 +47,7 @@ from wattribute.agent.registry import Registry, check_id
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer, Units
 from wattribute.agent.saved import is_described, totals_of
 from wattribute.agent.serving import Serving
+from wattribute.agent.sight import Sight
 from wattribute.agent.sources import Source
 from wattribute.agent.statement import receipt_of
 from wattribute.agent.view import Row, ShowWindow, take
@@ -64,6 +66,14 @@ PATIENCE_NS = 20_000_000
 EDGE_NS = 50_000_000
 FRESH_NS = 30_000_000
 LATE_KEPT = 600
+
+
+class Web(Protocol):
+    """What a Node needs of its web server: how often it refused to serve, by reason, and how its web file is."""
+
+    @property
+    def refused(self) -> Mapping[str, int]: ...
+    def health(self) -> Iterable[SourceHealth]: ...
 
 
 class Node:
@@ -98,6 +108,8 @@ class Node:
         self.serving = serving
         self.record = record
         self.refused = 0
+        self.web: Web | None = None
+        """What serves the page, where something does."""
         self.gpu_hold = GpuHold(sensors.sources, clock, config.agent.scheduler_uids)
         self._config = config
         self._version = version
@@ -114,6 +126,7 @@ class Node:
         self._gpus = GpuProcesses(cpu, registry, None if found is None else found.groups, allotted)
         self._folds = record.folds
         self._rows = {job_id: Row.of(live, pack(live.entry.values)) for job_id, live in registry.jobs.items()}
+        self._sight = Sight(config.export, config.agent.scheduler_uids, everybody=basis == "in-process")
         self.views = ShowWindow(round(config.export.export_age_s * NS_PER_S))
         self._seq = 0
         self._viewed = 0
@@ -179,32 +192,50 @@ class Node:
 
     def units(self, request: Units, peer: Peer) -> dict[str, Any]:
         """What a job has served. Raises Refused."""
-        return self.serving.units(request, peer)
+        answer = self.serving.units(request, peer)
+        if self._sight.age_ns and not self.sees_all(peer) and "windows" in answer:
+            until_ns = self._clock.monotonic_ns() - self._sight.age_ns
+            answer["windows"] = [window for window in answer["windows"] if window["until_ns"] <= until_ns]
+        return answer
 
-    def receipt(self, job_id: str) -> dict[str, Any] | None:
-        """What a job has used until the last tick, or None where nobody knows it."""
+    def receipt(self, job_id: str, peer: Peer | None = None) -> dict[str, Any] | None:
+        """What a job has used until the last tick, or None where there is none that the peer may know of."""
         live = self.registry.jobs.get(job_id) or self.record.finished(job_id)
-        return self._receipt(live, self._about()) if live is not None else None
+        if live is None or not self._sight.may_see(live, peer):
+            return None
+        return self._receipt(live, self._about(), peer)
 
     def settled(self, job_id: str) -> bool:
         """Whether a job has ended and its closing readings are in."""
         live = self.registry.jobs.get(job_id)
         return live is not None and not live.running and self._settled(live)
 
-    def jobs(self) -> list[dict[str, Any]]:
-        """Receipts of the jobs that run or are still held."""
-        about = self._about()
-        return [self._receipt(live, about) for live in self.registry.jobs.values()]
+    def jobs(self, peer: Peer | None = None) -> list[dict[str, Any]]:
+        """Receipts of the jobs that run or are still held, as far as the peer may know of them."""
+        about, sight = self._about(), self._sight
+        return [self._receipt(live, about, peer) for live in self.registry.jobs.values() if sight.may_see(live, peer)]
 
-    @property
-    def booked_ns(self) -> int:
-        """Until when receipts have what was used, by CLOCK_BOOTTIME."""
-        return self._last_tick_ns
+    def sees_all(self, peer: Peer | None) -> bool:
+        """Whether a peer sees every job, exactly and as it is now."""
+        return self._sight.sees_all(peer)
 
-    def health(self) -> dict[str, Any]:
-        """The state of each source and of the record."""
+    def booked_ns(self, peer: Peer | None = None) -> int:
+        """Until when the receipts of running jobs have what was used, by CLOCK_BOOTTIME."""
+        return self._last_tick_ns if self.sees_all(peer) or not self._sight.age_ns else self.views.shown.at_ns
+
+    def health(self, peer: Peer | None = None) -> dict[str, Any]:
+        """The state of each source and of the record. Why one that tells of jobs is down may name them: it isn't told
+        to everybody.
+        """
+        hushed = set() if self.sees_all(peer) else {h.name for h in self._finders_health()}
         sources = [
-            {"source": h.name, "up": h.up, "why": h.why, "fix": h.fix, "failures": dict(h.failures)}
+            {
+                "source": h.name,
+                "up": h.up,
+                "why": h.why if h.name not in hushed or not h.why else "root and the agent's own user are told why",
+                "fix": "" if h.name in hushed else h.fix,
+                "failures": dict(h.failures),
+            }
             for h in self._health()
         ]
         return {"sources": sources, "ticks": self._ticks, "late": self._late_ticks, "refused": self.refused}
@@ -310,7 +341,7 @@ class Node:
         """The last view that the ledger has, with the sources' present health."""
         view = self.views.shown
         unix_ns = self._clock.time_ns()
-        return Snapshot(
+        snapshot = Snapshot(
             taken_at_unix_ns=unix_ns,
             booked_ns=view.at_ns,
             booked_unix_ns=view.unix_ns,
@@ -340,7 +371,9 @@ class Node:
             attribution=self._methods(),
             policy={"idle": self.books.rules.idle, "overhead": self.books.rules.overhead},
             idle_uw=idle_powers(self.books),
+            web_refused={} if self.web is None else dict(self.web.refused),
         )
+        return rounded(snapshot, self._sight.quantum_uj) if self._sight.quantum_uj else snapshot
 
     def flush(self, patience_s: float = 5.0) -> None:
         """Write down what was booked, wait until it is durable, and show it."""
@@ -483,13 +516,19 @@ class Node:
             wraps=0,
             resets=0,
         )
+        found = self._finders_health()
+        web = () if self.web is None else self.web.health()
+        outside = (*self.record.health(), *self._climate.health(), *self._dues.health(), *web)
+        return [process, *(source.health() for source in self._sensors.sources), *found, *outside]
+
+    def _finders_health(self) -> list[SourceHealth]:
+        """Of what looks for jobs, and for what they serve."""
         found = [] if self._found is None else self._found.health()
         if self._allotted is not None:
             found.append(self._allotted.health())
         if self._engines is not None:
             found += self._engines.health()
-        outside = (*self.record.health(), *self._climate.health(), *self._dues.health())
-        return [process, *(source.health() for source in self._sensors.sources), *found, *outside]
+        return found
 
     def _retire(self, unix_ns: int) -> bool:
         """Fold the series of jobs that ended `hold_s` ago; True where there were any."""
@@ -534,11 +573,12 @@ class Node:
         self._gaps = []
         self._take_used_ns += time.thread_time_ns() - began_ns
 
-    def _receipt(self, live: LiveJob, about: Mapping[str, Any]) -> dict[str, Any]:
+    def _receipt(self, live: LiveJob, about: Mapping[str, Any], peer: Peer | None) -> dict[str, Any]:
         unix_ns = self._clock.time_ns()
         settled = not live.running and self._settled(live)
         settled = settled and not self._dues.open(live) and not self._climate.provisional(live, unix_ns)
-        receipt = receipt_of(live, about, now_unix_ns=unix_ns, settled=settled)
+        shown = live if self.sees_all(peer) else self._sight.shown(live, self.views.shown)
+        receipt = receipt_of(shown, about, now_unix_ns=unix_ns, settled=settled, exact=live)
         if self.basis == "in-process":
             receipt["node_unattributed_uj"] = sum(self.books.unattributed_uj.values()) - live.unattributed_uj
         return receipt

@@ -31,9 +31,11 @@ ALL = Fraction(1)
 _PRICED: tuple[Term, Term] = ("operation", "cooling")
 
 
-def receipt_of(live: LiveJob, about: Mapping[str, Any], *, now_unix_ns: int, settled: bool) -> dict[str, Any]:
+def receipt_of(
+    live: LiveJob, about: Mapping[str, Any], *, now_unix_ns: int, settled: bool, exact: LiveJob | None = None
+) -> dict[str, Any]:
     """One job's receipt. `about` is the node's: node, basis, method, policy, domains, notes, what Climate.about and
-    Dues.about tell.
+    Dues.about tell. `exact`: where `live` is a copy with rounded totals, the job itself, whose mean prices are told.
     """
     notes: Sequence[str] = [*about["notes"], *live.notes]
     if live.overlapped:
@@ -48,7 +50,7 @@ def receipt_of(live: LiveJob, about: Mapping[str, Any], *, now_unix_ns: int, set
         revision=live.revision,
         now_unix_ns=now_unix_ns,
         domains=about["domains"],
-        common={**about, **_charged(live, about), "gaps": live.gaps},
+        common={**about, **_charged(exact or live, about), "gaps": live.gaps},
         members=max(1, live.member_count),
         settled=settled,
         notes=notes,

@@ -253,6 +253,7 @@ def _agent(snapshot: Snapshot) -> Iterator[Batch]:
         ("wattribute_ledger_created_timestamp_seconds", (), snapshot.ledger_created_unix_ns),
     ):
         yield rows(name, {labels: value})
+    yield rows("wattribute_web_refused_total", {(reason,): count for reason, count in snapshot.web_refused.items()})
     late_ns = sorted(snapshot.agent_late_ns)
     if late_ns:
         last = len(late_ns) - 1

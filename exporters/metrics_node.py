@@ -159,6 +159,13 @@ INTENSITY_TO_AGENT: tuple[Metric, ...] = (
         exponent=NS,
     ),
     Metric(
+        "wattribute_web_refused_total",
+        "Agent",
+        "Connections and requests that the web server turned away, by reason.",
+        ("reason",),
+        note="Reasons: auth, bad_request, busy, rate_limit, timeout, tls, too_large. The log says who was the last.",
+    ),
+    Metric(
         "wattribute_agent_tick_lateness_seconds",
         "Agent",
         "By how much the last 600 ticks began late.",

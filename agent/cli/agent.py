@@ -55,7 +55,8 @@ def command(
         "paths.cgroup": cgroup,
     }
     loaded = load(file, os.environ, flags)
-    check_exposure(loaded.config, allow_insecure=allow_insecure)
+    for warning in check_exposure(loaded.config, allow_insecure=allow_insecure):
+        click.echo(f"wattribute: warning: {warning}", err=True)
 
     from wattribute.agent.daemon import serve  # after the checks: a wrong flag answers at once
 

@@ -40,13 +40,14 @@ def check(file: Path) -> None:
     """
     loaded = load(file, {}, {})
     config = loaded.config
-    click.echo(f"{file}: ok ({summary(config)})")
-    for warning in loaded.warnings:
-        click.echo(f"wattribute: warning: {warning}", err=True)
+    warnings = [*loaded.warnings, *check_exposure(config, allow_insecure=True)]
     try:
         check_exposure(config, allow_insecure=False)
     except ConfigError as error:  # valid, but the agent will ask for a flag
-        click.echo(f"wattribute: warning: {error}", err=True)
+        warnings.append(str(error))
+    click.echo(f"{file}: ok ({summary(config)})")
+    for warning in warnings:
+        click.echo(f"wattribute: warning: {warning}", err=True)
 
 
 @command.command()

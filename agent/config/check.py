@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from fractions import Fraction
+from pathlib import Path
 
 from wattribute.agent.config.addresses import problems_of_ledger
 from wattribute.agent.config.rules import rules_of
@@ -96,15 +97,28 @@ def listen_address(listen: str) -> tuple[str, int]:
     return host, int(port_text)
 
 
-def check_exposure(config: Config, *, allow_insecure: bool) -> None:
-    """Refuse to serve job names and power to the network without protection. Raises ConfigError (exit 2)."""
+def check_exposure(config: Config, *, allow_insecure: bool) -> list[str]:
+    """Refuse a web file that doesn't hold, and to serve job names and power to the network without protection.
+
+    Returns what is allowed and hardly what was meant. Raises ConfigError (exit 2).
+    """
     host, _ = listen_address(config.agent.listen)
-    if allow_insecure or _is_loopback(host):
-        return
-    raise ConfigError(
-        f'agent.listen "{config.agent.listen}" is reachable from the network, without encryption or login; '
-        "listen on 127.0.0.1, or add --allow-insecure if the network is trusted"
-    )
+    on_network = not _is_loopback(host)
+    reachable = f'agent.listen "{config.agent.listen}" is reachable from the network'
+    settings = None
+    if config.web.config_file:
+        from wattribute.exporters.web.door import load
+
+        settings = load(Path(config.web.config_file)).settings
+    if on_network and not allow_insecure and (settings is None or not settings.protects):
+        raise ConfigError(
+            f"{reachable}, without encryption or login; listen on 127.0.0.1, name a web file with TLS or users "
+            "([web] config_file), or add --allow-insecure if the network is trusted"
+        )
+    told = [] if settings is None else [f"{settings.path}: {text}" for text in settings.ignored]
+    if on_network and settings is not None and settings.users and settings.tls is None:
+        told.append(f"{settings.path}: {reachable}, and passwords travel in the clear: add tls_server_config")
+    return told
 
 
 def _is_loopback(host: str) -> bool:
@@ -117,10 +131,6 @@ def _is_loopback(host: str) -> bool:
 def _unavailable(config: Config) -> Iterator[Problem]:
     if config.collectors.wall != "off":
         yield _not_yet(f'collectors.wall = "{config.collectors.wall}"', '"off"', key="collectors.wall")
-    if config.web.config_file:
-        yield _not_yet("web.config_file", "a loopback agent.listen behind a reverse proxy")
-    if config.export.round_j:
-        yield _not_yet("export.round_j", "0")
     if config.otlp.endpoint:
         yield _not_yet("otlp.endpoint", "an OpenTelemetry Collector that scrapes /metrics")
 

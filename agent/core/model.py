@@ -363,6 +363,7 @@ class Snapshot:
     attribution: Mapping[tuple[DomainKind, str], str] = field(default_factory=dict)  # (kind, device) -> how it is split
     policy: Mapping[str, Policy] = field(default_factory=dict)  # idle, overhead
     idle_uw: Mapping[tuple[DomainKind, str, str], int] = field(default_factory=dict)  # (kind, device, how known)
+    web_refused: Mapping[str, int] = field(default_factory=dict)  # by reason
 
 
 class Collector(Protocol):

@@ -27,10 +27,10 @@ class Refusals:
     """Counts since the start, by reason."""
 
     def __init__(self) -> None:
-        self.counts: dict[Reason, int] = dict.fromkeys(REASONS, 0)
-        self._said: dict[Reason, int] = dict.fromkeys(REASONS, 0)
-        self._said_at_s: dict[Reason, float] = dict.fromkeys(REASONS, -math.inf)
-        self._last: dict[Reason, tuple[str, str]] = {}
+        self.counts: dict[str, int] = dict.fromkeys(REASONS, 0)
+        self._said = dict(self.counts)
+        self._said_at_s: dict[str, float] = dict.fromkeys(REASONS, -math.inf)
+        self._last: dict[str, tuple[str, str]] = {}
 
     def count(self, reason: Reason, peer: str, why: str) -> None:
         """One more. `peer`: the address it came from."""

@@ -16,7 +16,7 @@ from wattribute.agent.core.model import SourceHealth
 from wattribute.exporters.messages import Response, encoded
 from wattribute.exporters.web.connection import Connection, Route
 from wattribute.exporters.web.listen import listen
-from wattribute.exporters.web.refusals import Reason, Refusals
+from wattribute.exporters.web.refusals import Refusals
 
 if TYPE_CHECKING:
     from wattribute.exporters.web.door import Door
@@ -56,7 +56,7 @@ class WebServer:
         self._resume()
 
     @property
-    def refused(self) -> Mapping[Reason, int]:
+    def refused(self) -> Mapping[str, int]:
         """How many connections and requests were turned away, by reason."""
         return self.refusals.counts
 

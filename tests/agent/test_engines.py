@@ -280,7 +280,7 @@ def test_doctor_shows_each_engine(server: EngineServer, tmp_path: Path) -> None:
 
 def test_doctor_tells_what_keeps_a_running_agent_from_counting(server: EngineServer, tmp_path: Path) -> None:
     class Node(FakeNode):
-        def health(self) -> dict[str, Any]:
+        def health(self, peer: Peer | None = None) -> dict[str, Any]:
             return {"sources": sources}
 
     path, socket = tmp_path / "w.toml", tmp_path / "agent.sock"

@@ -354,7 +354,7 @@ def test_a_receipt_may_be_read_after_the_node_has_let_go_of_the_job(node: FakeNo
     used_uj = job.receipt.energy_uj
     again = wattribute.job("b").start()
     again.stop()
-    node.receipt = lambda job_id: None  # type: ignore[method-assign]
+    node.receipt = lambda job_id, peer=None: None  # type: ignore[method-assign]
     assert job.receipt.energy_uj == used_uj
 
 

@@ -56,21 +56,23 @@ class FakeNode:
         self._receipts[request.job_id]["labels"] = request.labels
         return {"job_id": request.job_id}
 
-    def receipt(self, job_id: str) -> dict[str, Any] | None:
+    def receipt(self, job_id: str, peer: Peer | None = None) -> dict[str, Any] | None:
         known = self._receipts.get(job_id)
         return None if known is None else {**known, "settled": self.settled(job_id)}
 
     def settled(self, job_id: str) -> bool:
         return job_id in self._settled
 
-    def jobs(self) -> list[dict[str, Any]]:
+    def jobs(self, peer: Peer | None = None) -> list[dict[str, Any]]:
         return list(self._receipts.values())
 
-    @property
-    def booked_ns(self) -> int:
+    def sees_all(self, peer: Peer | None) -> bool:
+        return True
+
+    def booked_ns(self, peer: Peer | None = None) -> int:
         return 1_000_000_000
 
-    def health(self) -> dict[str, Any]:
+    def health(self, peer: Peer | None = None) -> dict[str, Any]:
         return {"sources": []}
 
     def units(self, request: Units, peer: Peer) -> dict[str, Any]:

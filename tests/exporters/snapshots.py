@@ -124,6 +124,7 @@ def snapshot(
         "attribution": {("cpu", ""): "powercap, split by CPU time", ("gpu", "GPU-1"): "energy counter"},
         "policy": {"idle": "reserved", "overhead": "usage"},
         "idle_uw": {("cpu", "", "observed"): 37_000_001},
+        "web_refused": {"auth": 2, "busy": 0},
     }
     return Snapshot(**{**fields, **changes})  # type: ignore[arg-type]
 
