@@ -1,5 +1,6 @@
 # make run   the whole thing on this machine: installs into .venv, runs two jobs, prints their receipts and metrics
 # make test  lint, types and tests
+# make install-systemd  the unit, its user and its folder, as root (docs/systemd.md)
 # Needs git, make and Python >= 3.11; everything else comes from the package index.
 
 VENV := .venv
@@ -11,7 +12,7 @@ FIND_PYTHON = for name in python3.13 python3.12 python3.11 python3 python; do \
 	&& { command -v "$$name"; break; }; done
 PYTHON ?= $(shell $(FIND_PYTHON))
 
-.PHONY: run test venv docs clean
+.PHONY: run test venv docs install-systemd clean
 .DELETE_ON_ERROR:
 
 run: $(VENV)/.installed
@@ -27,6 +28,12 @@ venv: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-test
 	$(BIN)/python docs/write_commands.py
+
+# Below DESTDIR for a package. What the unit starts, /opt/wattribute, is installed by itself.
+install-systemd:
+	install -D -m 644 deploy/systemd/wattribute.service "$(DESTDIR)/usr/lib/systemd/system/wattribute.service"
+	install -D -m 644 deploy/systemd/sysusers.conf "$(DESTDIR)/usr/lib/sysusers.d/wattribute.conf"
+	install -D -m 644 deploy/systemd/tmpfiles.conf "$(DESTDIR)/usr/lib/tmpfiles.d/wattribute.conf"
 
 clean:
 	rm -rf $(VENV) dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .run

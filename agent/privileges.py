@@ -35,7 +35,7 @@ class Account:
 
 
 def account_of(name: str) -> Account:
-    """The user `agent.user` names. Raises ConfigError where there is none, or where we can't become it."""
+    """The user that `agent.user` names. Raises ConfigError where there is none, or it is root."""
     import pwd
 
     try:
@@ -45,25 +45,24 @@ def account_of(name: str) -> Account:
             f'agent.user "{name}": this machine has no such user. '
             f"Fix: sudo useradd --system --shell /usr/sbin/nologin {name}"
         ) from error
-    uid = os.geteuid()
     if found.pw_uid == 0:
         raise ConfigError(f'agent.user "{name}" is root: to stay root, leave agent.user empty')
-    if uid not in (0, found.pw_uid):
-        raise ConfigError(
-            f'agent.user "{name}": only root can become it, and this is uid {uid}. Fix: start the agent as root or as '
-            f"{name}, or leave agent.user empty"
-        )
     groups = tuple(sorted(set(os.getgrouplist(name, found.pw_gid))))
-    return Account(
-        name=name, uid=found.pw_uid, gid=found.pw_gid, groups=groups, home=found.pw_dir, changes=uid != found.pw_uid
-    )
+    changes = os.geteuid() != found.pw_uid
+    return Account(name=name, uid=found.pw_uid, gid=found.pw_gid, groups=groups, home=found.pw_dir, changes=changes)
 
 
 def confine(account: Account) -> None:
-    """Take from this thread, and all that it will start, each way to more than it has. Raises WattributeError.
+    """Take from this thread, and all that it will start, each way to more than it has.
 
-    Root keeps its rights until `become`; who is the account already has none from here on.
+    Root keeps its rights until `become`; who is the account already has none from here on. Raises ConfigError for
+    anybody else, WattributeError where the kernel refuses.
     """
+    if account.changes and os.geteuid() != 0:
+        raise ConfigError(
+            f'agent.user "{account.name}": only root can become it, and this is uid {os.geteuid()}. Fix: start the '
+            f"agent as root or as {account.name}, or leave agent.user empty"
+        )
     with _said(account):
         kernel = _Kernel()
         kernel.prctl(_SET_NO_NEW_PRIVS, 1)

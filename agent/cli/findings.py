@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wattribute.agent.cli.found_user import look_at_user
 from wattribute.agent.client import Client
 from wattribute.agent.config import Config, listen_address
 from wattribute.agent.config.rules import rules_of
@@ -47,6 +48,7 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from look_at_processes(config)
     if sys.platform == "linux":
         yield from look_at_jobs(config)
+        yield from look_at_user(config)
     yield from look_at_engines(config)
     yield look_at_state(Path(config.agent.state_dir))
     agent = look_at_agent(config.agent.socket)

@@ -12,7 +12,9 @@ from click.testing import CliRunner, Result
 from wattribute.agent.cli import main
 from wattribute.agent.cli.doctor import required
 from wattribute.agent.cli.findings import look_at_agent, look_at_port, look_at_processes, look_at_state
+from wattribute.agent.cli.found_user import look_at_user
 from wattribute.agent.config import Collectors, Config, Paths
+from wattribute.agent.config.schema import Agent, Provider
 from wattribute.agent.core.model import Finding
 
 
@@ -112,3 +114,21 @@ def test_a_port_in_use_names_another() -> None:
         assert found.fix == "wattribute agent --listen 127.0.0.1:19917"
         assert look_at_port(listen, agent_runs=True).ok
     assert look_at_port(listen, agent_runs=False).ok
+
+
+@pytest.mark.parametrize(
+    ("user", "words"),
+    [("nosuch", "this machine has no such user"), ("root", "is root"), ("nobody", "provider.key_file (KEY)")],
+)
+def test_the_user_that_the_agent_becomes_is_looked_up(user: str, words: str, tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    provider = Provider(key_file=str(key))
+    (found,) = look_at_user(Config(agent=Agent(user=user), provider=provider))
+    assert words.replace("KEY", str(key)) in found.why
+    assert not found.ok
+    assert found.fix
+
+
+def test_an_agent_that_stays_who_it_is_needs_no_line_of_its_own() -> None:
+    assert list(look_at_user(Config())) == []
