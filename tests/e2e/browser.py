@@ -5,12 +5,13 @@ import json
 import subprocess
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tests.tools import require
-from websockets.sync.client import connect
+from websockets.sync.client import ClientConnection, connect
 
 PATIENCE_S = 20.0
 FLAGS = (
@@ -28,35 +29,34 @@ FLAGS = (
 )
 
 
+@contextmanager
+def browsing(profile: Path) -> Iterator["Browser"]:
+    """A browser with one tab, until the end of the block."""
+    command = [require("chromium"), *FLAGS, "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"]
+    with ExitStack() as stack:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        stack.callback(process.wait)
+        stack.callback(process.kill)
+        told = profile / "DevToolsActivePort"
+        until_s = time.monotonic() + PATIENCE_S
+        while not (told.exists() and told.read_text().strip()):
+            assert process.poll() is None, "Chromium ended"
+            assert time.monotonic() < until_s, "Chromium doesn't listen"
+            time.sleep(0.02)
+        with urllib.request.urlopen(f"http://127.0.0.1:{told.read_text().split()[0]}/json/list", timeout=5) as answer:
+            tab = next(target for target in json.load(answer) if target["type"] == "page")
+        yield Browser(stack.enter_context(connect(tab["webSocketDebuggerUrl"], max_size=None)))
+
+
 class Browser:
     """One tab. `events` are what it told since it was opened: (method, parameters)."""
 
-    def __init__(self, profile: Path) -> None:
-        command = [
-            require("chromium"),
-            *FLAGS,
-            "--remote-debugging-port=0",
-            f"--user-data-dir={profile}",
-            "about:blank",
-        ]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        try:
-            port = self._port(profile / "DevToolsActivePort")
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json/list", timeout=PATIENCE_S) as answer:
-                tab = next(target for target in json.load(answer) if target["type"] == "page")
-            self._socket = connect(tab["webSocketDebuggerUrl"], max_size=None)
-        except BaseException:
-            self._end()
-            raise
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
         self._calls = 0
         self.events: list[tuple[str, dict[str, Any]]] = []
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable")
-
-    def close(self) -> None:
-        """End the browser."""
-        self._socket.close()
-        self._end()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """What a method of the protocol answers."""
@@ -89,21 +89,17 @@ class Browser:
 
     def until(self, script: str) -> Any:
         """The value of an expression as soon as it is true."""
-        return self.wait(lambda: self.eval(script), script)
-
-    def wait(self, done: Callable[[], Any], what: str) -> Any:
-        """What `done` gives as soon as that is true."""
         until_s = time.monotonic() + PATIENCE_S
-        while not (value := done()):
-            assert time.monotonic() < until_s, what
+        while not (value := self.eval(script)):
+            assert time.monotonic() < until_s, script
             time.sleep(0.02)
         return value
 
-    def picture(self, *, whole: bool = False, width: int, height: int) -> bytes:
-        """A PNG of the window, or of the whole page."""
-        height = self.eval("document.documentElement.scrollHeight") if whole else height
-        clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-        done = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
+    def picture(self, *, left: float = 0, top: float = 0, width: float, height: float) -> bytes:
+        """A WebP of a part of the page, in CSS pixels."""
+        clip = {"x": left, "y": top, "width": width, "height": height, "scale": 1}
+        shot = {"format": "webp", "quality": 80, "clip": clip, "captureBeyondViewport": True}
+        done = self.call("Page.captureScreenshot", **shot)
         return base64.b64decode(done["data"])
 
     def requested(self) -> list[str]:
@@ -115,14 +111,3 @@ class Browser:
         found = [str(told["exceptionDetails"]) for name, told in self.events if name == "Runtime.exceptionThrown"]
         found += [str(told) for name, told in self.events if name == "Runtime.consoleAPICalled"]
         return found + [str(told["entry"]) for name, told in self.events if name == "Log.entryAdded"]
-
-    def _port(self, file: Path) -> int:
-        def read() -> int:
-            assert self._process.poll() is None, "Chromium ended"
-            return int(file.read_text().split()[0]) if file.exists() and file.read_text().strip() else 0
-
-        return int(self.wait(read, "Chromium listens"))
-
-    def _end(self) -> None:
-        self._process.kill()
-        self._process.wait()
