@@ -210,6 +210,27 @@ def _largest() -> list[Panel]:
             opens={"product_id": "product"},
             empty="no jobs",
         ),
+        listing(
+            "Platform tax by job",
+            "Grams of CO2 equivalent an hour that each job owes for the platforms it uses, over all nodes; the "
+            f"{TOP} that owe most. A view and no bill: with a shared ledger their own platform term has it already.",
+            Column(
+                f"topk({TOP}, 3600 * sum by (job_id, product_id) (job:wattribute_job_platform_tax_grams:rate5m))",
+                "tax an hour",
+                "massg",
+            ),
+            sort="tax an hour",
+            opens={"job_id": "job", "product_id": "product"},
+            empty="no platform has jobs of its own",
+        ),
+        graph(
+            "EPC recovered",
+            "The part of each product's embodied cost that users have paid, where it is known.",
+            "percentunit",
+            Query("product:wattribute_product_epc_recovered:ratio", "{{product_id}}"),
+            opens=link("product", "product_id"),
+            empty="no product with a known EPC",
+        ),
     ]
 
 

@@ -124,6 +124,7 @@ def _unattributed() -> list[Panel]:
                 series("wattribute_idle_power_watts", NODE),
                 "{{instance}} {{domain}} {{device}} idle power ({{method}})",
             ),
+            empty="not known yet",
         ),
         listing(
             "How each domain is measured and split",
@@ -239,12 +240,21 @@ def _agent() -> list[Panel]:
             "CPU time a second of one core.",
             "percentunit",
             Query(rate("wattribute_agent_cpu_seconds_total", NODE, by="instance"), "{{instance}}"),
+            width=8,
         ),
         graph(
             "Memory of the agent",
             "Resident memory.",
             "bytes",
             Query(series("wattribute_agent_resident_memory_bytes", NODE), "{{instance}}"),
+            width=8,
+        ),
+        graph(
+            "Power of the agent",
+            "Energy of the agent itself, a second. It is contained in overhead: don't add it.",
+            "watt",
+            Query(rate("wattribute_agent_energy_joules_total", NODE, by="instance"), "{{instance}}"),
+            width=8,
         ),
         graph(
             "Tick",
@@ -254,10 +264,11 @@ def _agent() -> list[Panel]:
             Query(series("wattribute_agent_tick_lateness_seconds", NODE), "{{instance}} late, {{statistic}}"),
         ),
         graph(
-            "Power of the agent",
-            "Energy of the agent itself, a second. It is contained in overhead: don't add it.",
-            "watt",
-            Query(rate("wattribute_agent_energy_joules_total", NODE, by="instance"), "{{instance}}"),
+            "Requests turned away",
+            "Connections and requests a second that the agent's web server refused, by reason. The log says whose.",
+            "cps",
+            Query(rate("wattribute_web_refused_total", NODE, by="instance, reason"), "{{instance}} {{reason}}"),
+            empty="none",
         ),
         figure(
             "Late ticks",

@@ -118,7 +118,9 @@ def test_legends_name_labels_that_the_query_keeps() -> None:
         named = set(re.findall(r"\{\{(\w+)\}\}", query.legend))
         by = {label for labels in re.findall(r"by \(([^)]*)\)", query.expr) for label in labels.split(", ")}
         own = {label for name in names(query.expr) if name in METRIC for label in METRIC[name].labels}
-        recorded = {"domain", "quality", "term", "reason", "identity"} if names(query.expr) & RECORDED else set()
+        recorded = (
+            {"product_id", "domain", "quality", "term", "reason", "identity"} if names(query.expr) & RECORDED else set()
+        )
         assert named <= by | own | recorded | {"instance"}, _id(query)
         outer = re.match(r"(?:3600 \* )?sum by \(([^)]*)\)", query.expr)
         if outer and query.legend:
