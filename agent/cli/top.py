@@ -21,7 +21,16 @@ POLL_MS = 100  # so that a key is answered at once
 
 
 @click.command()
-@click.option("-i", "--interval", "interval_s", type=click.FloatRange(0.2, 3600), default=2.0, show_default=True)
+@click.option(
+    "-i",
+    "--interval",
+    "interval_s",
+    metavar="SECONDS",
+    type=click.FloatRange(0.2, 3600),
+    default=2.0,
+    show_default=True,
+    help="How often the agent is asked.",
+)
 @click.option("-s", "--sort", type=click.Choice(ORDERS), default="power", show_default=True, help="What comes first.")
 @click.option("-n", "--count", type=click.IntRange(min=1), help="Stop after so many looks  [default: never]")
 @click.option("--plain", is_flag=True, help="Plain lines, as they are printed where there is no terminal.")
