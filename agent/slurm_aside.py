@@ -1,4 +1,4 @@
-"""Work that one of Slurm's scripts leaves behind: Slurm waits for the script, and kills its process group at its end."""
+"""Work that one of Slurm's scripts leaves behind: Slurm waits for a script, and kills its process group at its end."""
 
 import os
 import syslog

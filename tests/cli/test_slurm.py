@@ -1,0 +1,225 @@
+"""`wattribute slurm`: AdminComments by sacctmgr, the receipt of a job by Slurm's number, and the listing."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.archive.rows import S, chain, told, window
+from tests.doubles.agent_socket import AgentOnSocket
+from tests.doubles.slurmdbd import Slurmdbd
+
+from wattribute.agent.archive import Archive, open_archive
+from wattribute.agent.cli import main
+from wattribute.agent.client import Client
+from wattribute.agent.config.schema import Agent, Config
+from wattribute.agent.slurm_comment import comment_of, first_node, is_first_node
+from wattribute.agent.slurm_jobs import Asked, SlurmJob, of_archive, record_of
+
+NODE = {"SLURM_CLUSTER_NAME": "lab", "SLURMD_NODENAME": "n1", "SLURM_NODELIST": "n[1-2]"}
+FIRST = ("JobID", "User", "Account", "Partition", "Nodes", "Elapsed")
+SLURM = {"slurm_job_id": "42", "slurm_cluster": "lab", "partition": "gpu", "account": "physics"}
+
+
+@pytest.fixture
+def slurmdbd(tmp_path: Path) -> Slurmdbd:
+    return Slurmdbd(tmp_path / "slurmdbd")
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[AgentOnSocket]:
+    with AgentOnSocket(tmp_path / "agent.sock") as running:
+        yield running
+
+
+def invoke(folder: Path, *words: str, **environment: str) -> Result:
+    env = {
+        "PATH": "/usr/bin:/bin",
+        "HOME": str(folder),
+        "WATTRIBUTE_CONFIG": None,
+        "WATTRIBUTE_AGENT__STATE_DIR": str(folder / "state"),
+        "WATTRIBUTE_AGENT__SOCKET": str(folder / "agent.sock"),
+        "WATTRIBUTE_JOBS__SLURM_DIR": str(folder / "slurm"),
+        "COLUMNS": "200",
+        **environment,
+    }
+    return CliRunner(env=env).invoke(main, ["slurm", *words])
+
+
+def run_job(folder: Path, job_id: str, *, ended: bool = True, **labels: str) -> None:
+    client = Client(str(folder / "agent.sock"))
+    client.call("job.start", job_id=job_id, member="m")
+    client.call("job.update", job_id=job_id, labels={**SLURM, **labels})
+    if ended:
+        client.call("job.end", job_id=job_id, member="m")
+
+
+# AdminComment
+
+
+def test_a_comment_is_written_under_the_name_that_means_this_job_alone(
+    tmp_path: Path, slurmdbd: Slurmdbd, agent: AgentOnSocket
+) -> None:
+    slurmdbd.know("41|40_6|", "42|40_7|", "40|40_8|")
+    run_job(tmp_path, "lab-40_7", array_task_id="7")
+    done = invoke(tmp_path, "comment", "42", PATH=slurmdbd.path, **NODE)
+    assert done.exit_code == 0, done.output
+    (call,) = slurmdbd.changes()
+    assert call[:-1] == ["--immediate", "modify", "job", "where", "jobid=40_7", "cluster=lab", "set"]
+    assert call[-1] == "AdminComment=" + done.stdout.rstrip("\n")
+    words = dict(word.split("=") for word in done.stdout.removeprefix("wattribute: ").split())
+    assert float(words["energy_j"]) >= 1
+    assert (words["nodes"], words["basis"], words["state"]) == ("1/1", "daemon", "ended")
+
+
+def test_an_older_comment_of_ours_is_replaced_and_anybody_elses_stays(
+    tmp_path: Path, slurmdbd: Slurmdbd, agent: AgentOnSocket
+) -> None:
+    run_job(tmp_path, "lab-42")
+    slurmdbd.know("42|42|wattribute: energy_j=1.0")
+    assert invoke(tmp_path, "comment", "42", PATH=slurmdbd.path, **NODE).exit_code == 0
+    slurmdbd.know("42|42|JS1:H4sIA|x")
+    done = invoke(tmp_path, "comment", "42", PATH=slurmdbd.path, **NODE)
+    assert done.exit_code == 1
+    assert "JS1:H4sIA|x" in done.stderr
+    assert len(slurmdbd.changes()) == 1
+
+
+def test_what_goes_wrong_with_slurmdbd_is_said_in_words(
+    tmp_path: Path, slurmdbd: Slurmdbd, agent: AgentOnSocket
+) -> None:
+    run_job(tmp_path, "lab-42")
+    nowhere = invoke(tmp_path, "comment", "42", PATH=str(tmp_path), **NODE)
+    unknown = invoke(tmp_path, "comment", "42", PATH=slurmdbd.path, **NODE)
+    slurmdbd.know("42|42|")
+    slurmdbd.refuse()
+    refused = invoke(tmp_path, "comment", "42", PATH=slurmdbd.path, **NODE)
+    unmeasured = invoke(tmp_path, "comment", "43", "--wait", "0", PATH=slurmdbd.path, **NODE)
+    assert [done.exit_code for done in (nowhere, unknown, refused, unmeasured)] == [1, 1, 1, 1]
+    assert "PATH" in nowhere.stderr
+    assert "doesn't know job 42" in unknown.stderr
+    assert "no privilege" in refused.stderr
+    assert "nobody has measured" in unmeasured.stderr
+
+
+def test_a_job_that_goes_on_is_waited_for_and_then_told_as_it_is(
+    tmp_path: Path, slurmdbd: Slurmdbd, agent: AgentOnSocket
+) -> None:
+    slurmdbd.know("42|42|")
+    run_job(tmp_path, "lab-42", ended=False)
+    assert "state=running" in invoke(tmp_path, "comment", "42", "--wait", "0.1", PATH=slurmdbd.path, **NODE).stdout
+
+
+@given(
+    st.builds(
+        SlurmJob,
+        job_id=st.text(),
+        slurm_job_id=st.text(),
+        nodes=st.integers(1, 10**6),
+        expected_nodes=st.integers(1, 10**6),
+        ended_unix_ns=st.none() | st.integers(0, 1 << 62),
+        energy_uj=st.none() | st.integers(0, 1 << 62),
+        jsce_gco2e=st.none() | st.floats(0, 1e9),
+        asce_gco2e=st.none() | st.floats(0, 1e9),
+        basis=st.sampled_from(["daemon", "ledger"]),
+    )
+)
+def test_a_comment_is_one_short_line_without_quotes(job: SlurmJob) -> None:
+    text = comment_of(job)
+    assert text.isascii() and text.isprintable() and len(text) <= 200
+    assert not set(text) & set("\"'`|")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("n1", "n1"),
+        ("n[1-2]", "n1"),
+        ("gpu[007-009,12]-ib,login", "gpu007-ib"),
+        ("a,b[1-2]", "a"),
+        ("r[1-2]n[08-10]", "r1n08"),
+        ("", ""),
+    ],
+)
+def test_the_first_of_a_host_list(nodes: str, first: str) -> None:
+    assert first_node(nodes) == first
+
+
+def test_one_node_writes_the_comment() -> None:
+    assert is_first_node(NODE)
+    assert not is_first_node({**NODE, "SLURMD_NODENAME": "n2"})
+    assert is_first_node({})
+
+
+@given(st.text(alphabet="n1-[],0a", max_size=40))
+def test_any_host_list_has_an_answer(nodes: str) -> None:
+    assert isinstance(first_node(nodes), str)
+
+
+# The receipt
+
+
+def test_the_receipt_of_the_job_that_a_script_runs_for(tmp_path: Path, agent: AgentOnSocket) -> None:
+    run_job(tmp_path, "nightly")  # as a rule names it
+    done = invoke(tmp_path, "receipt", SLURM_JOB_ID="42", **NODE)
+    assert (done.exit_code, done.stdout.splitlines()[0]) == (0, "wattribute receipt: nightly")
+    assert json.loads(invoke(tmp_path, "receipt", "--json", SLURM_JOB_ID="42", **NODE).stdout)["job_id"] == "nightly"
+    other = {**NODE, "SLURM_CLUSTER_NAME": "other"}
+    assert invoke(tmp_path, "receipt", SLURM_JOB_ID="42", **other).exit_code == 1
+    assert invoke(tmp_path, "receipt", SLURM_JOB_ID="43", **NODE).exit_code == 1
+    assert "SLURM_JOB_ID" in invoke(tmp_path, "receipt").stderr
+
+
+# The listing
+
+
+def test_the_agents_jobs_are_listed_as_sacct_lists_them(tmp_path: Path, agent: AgentOnSocket) -> None:
+    run_job(tmp_path, "lab-40_7", array_task_id="7", ended=False)
+    run_job(tmp_path, "slurm-9", ended=False, slurm_job_id="9", slurm_cluster="")
+    Client(str(tmp_path / "agent.sock")).call("job.start", job_id="no-slurm", member="m")
+    done = invoke(tmp_path, "jobs")
+    assert done.exit_code == 0, done.output
+    header, *rows = done.stdout.splitlines()
+    assert header.split() == [*FIRST, "Energy", "JSC^e", "ASC^e", "State"]
+    assert [row.split()[0] for row in rows] == ["40_7", "9"]
+    header, row = invoke(tmp_path, "jobs", "-P", "-j", "40").stdout.splitlines()
+    fields = dict(zip(header.split("|"), row.split("|"), strict=True))
+    assert (fields["JobID"], fields["JobIDRaw"], fields["Account"], fields["State"]) == (
+        "40_7", "42", "physics", "RUNNING",
+    )  # fmt: skip
+    (only,) = json.loads(invoke(tmp_path, "jobs", "-j", "9", "--json").stdout)
+    assert only["energy_uj"] >= 0
+    assert "no job" in invoke(tmp_path, "jobs", "-u", "nobody-else").stderr
+
+
+def test_a_time_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
+    assert invoke(tmp_path, "jobs", "-S", "yesterday-ish").exit_code == 2
+    assert invoke(tmp_path, "jobs", "-S", "2026-01-02", "-E", "2026-01-01").exit_code == 2
+    assert invoke(tmp_path, "jobs").exit_code == 1, "neither a ledger nor an agent"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    with open_archive(Config(agent=Agent(state_dir=str(tmp_path / "state"))), pull=False) as opened:
+        yield opened
+
+
+def test_a_job_on_many_nodes_is_one_line_of_the_fleets_ledger(archive: Archive) -> None:
+    facts: dict[str, Any] = {"user": "ada", "nodes": 3, "slurm": SLURM, "started_unix_ns": S, "ended_unix_ns": 9 * S}
+    for node in ("n1", "n2"):
+        rows = [
+            window("lab-42", node=node, direct__measured=5),
+            told("lab-42", node=node, facts=facts, operation=3, platform=2, hardware=4),
+            told("plain", node=node, facts={"user": "ada"}, operation=3),
+        ]
+        archive.deliver(node, "windows", chain(rows))
+    (job,) = of_archive(archive)
+    assert (job.shown_id, job.user, job.account, job.nodes, job.expected_nodes) == ("42", "ada", "physics", 2, 3)
+    assert (job.energy_uj, job.jsce_gco2e, job.asce_gco2e) == (10, 1e-8, 1.8e-8)
+    assert list(of_archive(archive, since_unix_ns=300 * S)) == []
+    assert record_of(archive, Asked("42", "lab"), since_unix_ns=None) == job
+    assert record_of(archive, Asked("42", "other"), since_unix_ns=0) is None
