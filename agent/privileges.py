@@ -99,9 +99,10 @@ def become(account: Account, environment: MutableMapping[str, str]) -> None:
 
 
 def hand_over(folder: Path, account: Account, ours: Callable[[str], bool]) -> None:
-    """Give a folder of root's to the account with what the agent once put there. Raises WattributeError.
+    """Give a folder of root's to the account, with all that is in it. Raises WattributeError, with the fix.
 
-    One that isn't there, isn't root's, may be written to by others, or holds anything but `ours` is left as it is.
+    One that isn't there, isn't root's, or may be written to by others is left as it is. One that holds a name that
+    isn't `ours` is an error: it may be anybody's.
     """
     fd = -1
     try:
@@ -109,8 +110,12 @@ def hand_over(folder: Path, account: Account, ours: Callable[[str], bool]) -> No
         if not stat.S_ISDIR(status.st_mode) or status.st_uid != 0 or status.st_mode & _OTHERS_WRITE:
             return
         fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        if not all(map(ours, os.listdir(fd))):  # noqa: PTH208 - a descriptor is no path
-            return
+        for name in os.listdir(fd):  # noqa: PTH208 - a descriptor is no path
+            if not ours(name):
+                raise WattributeError(
+                    f"{folder} is root's and holds more than the agent's files ({name}): it isn't given to "
+                    f"{account.name}. Fix: name a folder of its own, or sudo chown {account.name}: {folder}"
+                )
         # The folder itself comes last: until then nobody but root can change what is in it.
         for _, _, names, inner in os.fwalk(".", topdown=False, dir_fd=fd):
             for name in names:

@@ -38,34 +38,44 @@ def sense_and_become(config: Config, sense: Callable[[], "Sensing"]) -> "Sensing
     confine(account)
     sensing = sense()
     if account.changes:
-        _wait_for(sensing.sensors.sources)
+        wait_for_answers(sensing.sensors.sources)
         _hand_over_places(config, account)
         become(account, os.environ)
         log.info("the sensors are open: from here on %s (uid %d), without any capability", account.name, account.uid)
     return sensing
 
 
-def _wait_for(sources: Iterable[Source[Any]]) -> None:
-    until_s = time.monotonic() + ANSWER_S
+def wait_for_answers(sources: Iterable[Source[Any]], patience_s: float = ANSWER_S) -> None:
+    """Until no read is under way. Raises SensorUnavailable for a sensor that hangs."""
+    until_s = time.monotonic() + patience_s
     for source in sources:
         while not source.answered:
             if time.monotonic() > until_s:
                 raise SensorUnavailable(
                     f"{source.name} hangs in its first read, and root isn't given up while a call of root's goes on",
-                    f"see the kernel log; or leave it out: WATTRIBUTE_COLLECTORS__{source.name.upper()}=off",
+                    f'see the kernel log; or leave it out: collectors.{source.name} = "off"',
                 )
             time.sleep(0.02)
 
 
 def _hand_over_places(config: Config, account: Account) -> None:
-    """The state directory and the socket's, where they are root's: made if need be, with what root's agents left."""
+    """The state directory and the socket's, where they are root's: made if need be, with what root's agents left.
+
+    Those that systemd made for the service are its own, whatever is in them: it gives them back to root at each start.
+    """
     state_dir, socket = Path(config.agent.state_dir), Path(config.agent.socket)
     if not state_dir.exists() or state_dir.stat().st_uid == 0:
         lock = StateLock(state_dir)  # so that nothing is taken from an agent that runs
         try:
-            hand_over(state_dir, account, lambda name: _IN_STATE.fullmatch(name) is not None)
+            own = _is_services_own(state_dir, "STATE_DIRECTORY")
+            hand_over(state_dir, account, lambda name: own or _IN_STATE.fullmatch(name) is not None)
         finally:
             lock.close()
     if not socket.parent.exists():
         socket.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    hand_over(socket.parent, account, lambda name: name == socket.name)
+    own = _is_services_own(socket.parent, "RUNTIME_DIRECTORY")
+    hand_over(socket.parent, account, lambda name: own or name == socket.name)
+
+
+def _is_services_own(folder: Path, variable: str) -> bool:
+    return str(folder) in os.environ.get(variable, "").split(":")  # systemd.exec(5)

@@ -3,13 +3,18 @@
 import os
 import pwd
 import socket
+import threading
 from pathlib import Path
 
 import pytest
 from tests.doubles.powercap import NOBODY, unprivileged
 
-from wattribute.agent.core.errors import ConfigError, WattributeError
+from wattribute.agent.core.errors import ConfigError, SensorUnavailable, WattributeError
+from wattribute.agent.core.model import Reading
+from wattribute.agent.opening import SystemClock
 from wattribute.agent.privileges import Account, account_of, confine, hand_over
+from wattribute.agent.sources import Source
+from wattribute.agent.unprivileged import wait_for_answers
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="missing: root")
 
@@ -87,7 +92,11 @@ def test_a_folder_that_is_not_roots_alone_is_left_as_it_is(tmp_path: Path, nobod
     else:
         os.chown(folder, 1, 1)
     before = folder.stat().st_uid
-    hand_over(handed, nobody, mine)
+    if trap == "other":
+        with pytest.raises(WattributeError, match=r"holds more than the agent's files \(somebody's\)"):
+            hand_over(handed, nobody, mine)
+    else:
+        hand_over(handed, nobody, mine)
     hand_over(tmp_path / "nowhere", nobody, mine)
     assert folder.stat().st_uid == before
     assert (folder / "ledger.db").stat().st_uid == 0
@@ -101,3 +110,30 @@ def test_what_can_not_be_given_names_the_fix(tmp_path: Path) -> None:
     hand_over(tmp_path / "state", impossible, mine)  # any number is a user to the kernel
     with pytest.raises(WattributeError, match="Fix: sudo chown -R x: /proc/sys"):
         hand_over(Path("/proc/sys/kernel/random"), impossible, lambda name: True)
+
+
+class Hanging:
+    """A sensor whose driver doesn't come back until it is let go."""
+
+    name = "nvml"
+
+    def __init__(self) -> None:
+        self.free = threading.Event()
+
+    def read(self) -> list[Reading]:
+        self.free.wait()
+        return []
+
+    def close(self) -> None:
+        pass
+
+
+def test_no_root_is_given_up_while_a_read_of_roots_hangs() -> None:
+    collector = Hanging()
+    source: Source[Reading] = Source(collector, SystemClock(), deadline_ns=1)
+    source.request()
+    with pytest.raises(SensorUnavailable, match=r'nvml hangs in its first read.*collectors.nvml = "off"'):
+        wait_for_answers([source], 0.01)
+    collector.free.set()
+    wait_for_answers([source])
+    source.close()
