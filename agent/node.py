@@ -345,6 +345,7 @@ class Node:
             taken_at_unix_ns=unix_ns,
             booked_ns=view.at_ns,
             booked_unix_ns=view.unix_ns,
+            read_ns=view.read_ns,
             version=self._version,
             node_id=self.node_id,
             jobs=view.jobs(),

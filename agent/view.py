@@ -62,6 +62,7 @@ class View:
     folds: Mapping[FoldKey, list[int]] = field(default_factory=dict)
     payees: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     products: list[ProductTotals] = field(default_factory=list)
+    read_ns: Mapping[DomainKind, int] = field(default_factory=dict)
     node_energy_uj: Mapping[tuple[DomainKind, str, Quality], int] = field(default_factory=dict)
     unattributed_uj: Mapping[tuple[DomainKind, Reason], int] = field(default_factory=dict)
     node_co2e_ng: Mapping[Term, int] = field(default_factory=dict)
@@ -115,6 +116,7 @@ def take(
         folds={key: list(values) for key, values in folds.values.items()},
         payees=books.taxes.paid(),
         products=books.taxes.totals(),
+        read_ns=books.read_ns(),
         node_energy_uj=dict(books.node_energy_uj),
         unattributed_uj=dict(books.unattributed_uj),
         node_co2e_ng=dict(books.node_co2e_ng),

@@ -1,7 +1,7 @@
 """`/live.json`: what the agent's own page draws, from the same snapshot as `/metrics`; bounded, however many jobs are.
 
 Energy is integer microjoules, mass integer nanograms, as in the ledger; `*_s` are seconds. Totals, not rates: whoever
-has two documents divides the difference of their totals by that of their `booked_s`.
+has two documents divides the difference of their totals by that of their `booked_s`, for energy of their `read_s`.
 """
 
 import json
@@ -107,6 +107,7 @@ def document(snapshot: Snapshot, recent_uj: Callable[[str], int]) -> Document:
         "taken_unix_s": snapshot.taken_at_unix_ns / NS_PER_S,
         "booked_unix_s": snapshot.booked_unix_ns / NS_PER_S,
         "booked_s": snapshot.booked_ns / NS_PER_S,
+        "read_s": {kind: snapshot.read_ns[kind] / NS_PER_S for kind in kinds if kind in snapshot.read_ns},
         "terms": TERMS,
         "shares": SHARE_KINDS,
         "qualities": QUALITIES,

@@ -147,6 +147,13 @@ class Books:
         """The domains that have been read, and how good their last reading was."""
         return {domain: meter.reading.quality for domain, meter in self._meters.items()}
 
+    def read_ns(self) -> dict[DomainKind, int]:
+        """Until when the energy of each kind of domain is booked: its latest reading. A sensor may be late."""
+        latest: dict[DomainKind, int] = {}
+        for domain, meter in self._meters.items():
+            latest[domain.kind] = max(meter.reading.at_ns, latest.get(domain.kind, 0))
+        return latest
+
     def see_gpu(
         self,
         device: str,

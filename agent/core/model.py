@@ -330,8 +330,8 @@ class CarbonIntensity:
 class Snapshot:
     """One consistent view of everything, as committed to the ledger: the only thing an exporter sees.
 
-    Totals are those of an earlier moment, `booked_ns` (CLOCK_BOOTTIME) and `booked_unix_ns`: a power is the difference
-    of two totals over that of two such moments.
+    Totals are those of an earlier moment, `booked_ns` (CLOCK_BOOTTIME) and `booked_unix_ns`; energy is that of each
+    kind's last reading, `read_ns`. A power is the difference of two totals over that of two such moments.
     """
 
     taken_at_unix_ns: int
@@ -350,6 +350,7 @@ class Snapshot:
     registry_hash: str
     booked_ns: int = 0
     booked_unix_ns: int = 0
+    read_ns: Mapping[DomainKind, int] = field(default_factory=dict)
     corrections_ng: Mapping[tuple[str, str], int] = field(default_factory=dict)  # (product, term), signed
     served: Sequence[ServedTotals] = ()
     agent_tick_ns: int = 0

@@ -131,8 +131,8 @@ export function productDetails(context, product) {
   const served = product.served ? servedBlock(terms) : null;
   const facts = h("dl", { className: "facts" });
   const declared = product.kind !== "undeclared";
-  const right = h("div", {}, byDomain.node, ...(declared ? [taxes.table] : []), ...(served ? [served.node] : []), facts);
-  const node = h("div", { className: "opened" }, byTerm.node, right);
+  const right = h("div", {}, byDomain.node, ...(declared ? [taxes.table] : []), ...(served ? [served.node] : []));
+  const node = h("div", { className: "opened" }, h("div", {}, byTerm.node, facts), right);
   const update = (now) => {
     byTerm.update(now.terms_ng);
     byDomain.update(now.energy_uj);

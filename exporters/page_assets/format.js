@@ -34,7 +34,9 @@ export const count = (value) => (known(value) ? value.toLocaleString("en", { max
 export function percent(part, whole) {
   if (!known(part) || !known(whole) || whole === 0) return ABSENT;
   const share = (100 * part) / whole;
-  return share > 0 && share < 0.1 ? "<0.1 %" : `${share.toFixed(share < 99.95 ? 1 : 0)} %`;
+  if (share > 0 && share < 0.1) return "<0.1 %";
+  if (share > 99.9 && share < 100) return ">99.9 %";
+  return `${share.toFixed(share > 0 && share < 100 ? 1 : 0)} %`;
 }
 
 export function duration(seconds) {

@@ -10,40 +10,57 @@ const STORE = "wattribute.history/1";
 const HOUR_S = 3600;
 
 export const jobEnergy = (job) => sum(Object.values(job.energy_uj).map(sum));
-const domainTotals = (document) => Object.entries(document.node.energy_uj)
-  .flatMap(([kind, byQuality]) => Object.entries(byQuality).map(([quality, uj]) => [`${kind} ${quality}`, uj]));
-const unattributed = (document) => sum(Object.values(document.node.unattributed_uj).flatMap(Object.values));
-const inventory = (document) => sum(Object.values(document.node.gco2e_ng));
-const billed = (document) => document.terms.map((_, place) => sum(Object.values(document.sums).map((of) => of.terms_ng[place])));
+const node = (document, kind) => sum(Object.values(document.node.energy_uj[kind] ?? {}));
+const unattributed = (document, kind) => sum(Object.values(document.node.unattributed_uj[kind] ?? {}));
+const ofJob = (job, kind) => sum(job.energy_uj[kind] ?? []);
+const inventory = (document) => document.node.gco2e_ng;
+const billed = (document) => Object.fromEntries(document.terms.map((term, place) => [
+  term, sum(Object.values(document.sums).map((of) => of.terms_ng[place])),
+]));
 
-// What a look and the one before it say of the time between them; null where they say nothing.
+// Whether a domain's sensor is late, so that its energy is still to come: rates wait for it.
+function waits(before, now) {
+  const late = Math.max(HOLE_S, 3 * now.interval_s);
+  return Object.entries(now.read_s).some(([kind, at]) => at <= (before.read_s[kind] ?? 0) && now.booked_s - at < late);
+}
+
+// What two looks say of the time between them; null where they say nothing. Energy is that between two readings of its
+// domain, which aren't quite as far apart as the looks.
 export function ratesBetween(before, now) {
   const seconds = now.booked_s - before.booked_s;
   if (!(seconds > 0) || before.node_id !== now.node_id) return null;
-  const watts = (later, earlier) => Math.max(0, (later - earlier) / 1e6 / seconds);
-  const earlier = new Map(domainTotals(before));
-  const totals = domainTotals(now);
+  const kinds = Object.keys(now.node.energy_uj).filter((kind) => before.read_s[kind] && now.read_s[kind] > before.read_s[kind]);
   // Another ledger: its counters begin at 0 again.
-  if (totals.some(([key, uj]) => uj < (earlier.get(key) ?? 0))) return null;
-  const known = new Map(before.jobs.map((job) => [job.id, jobEnergy(job)]));
+  if (kinds.some((kind) => node(now, kind) < node(before, kind))) return null;
+  const watts = (later, earlier) => sum(kinds.map((kind) => (
+    Math.max(0, (later(kind) - earlier(kind)) / 1e6 / (now.read_s[kind] - before.read_s[kind])))));
+  const known = new Map(before.jobs.map((job) => [job.id, job]));
   const jobs = new Map();
   for (const job of now.jobs) {
+    const sooner = known.get(job.id);
     // Counters begin at 0 with the job; one that was there, but not among those told, isn't known.
-    const from = known.get(job.id) ?? (job.started_unix_s >= before.booked_unix_s - seconds ? 0 : null);
-    if (from !== null) jobs.set(job.id, watts(jobEnergy(job), from));
+    const begun = job.started_unix_s >= before.booked_unix_s - seconds;
+    if (sooner || begun) jobs.set(job.id, watts((kind) => ofJob(job, kind), (kind) => (sooner ? ofJob(sooner, kind) : 0)));
   }
-  const gramsPerHour = (later, sooner) => Math.max(0, ((later - sooner) / 1e9 / seconds) * HOUR_S);
-  const billedBefore = billed(before);
+  const power = watts((kind) => node(now, kind), (kind) => node(before, kind));
+  const used = sum(kinds.map((kind) => node(now, kind) - node(before, kind))) / 1e6;
+  // Operation and cooling follow energy, the rest follows the clock.
+  const lasted = { operation: power > 0 ? used / power : seconds, cooling: power > 0 ? used / power : seconds };
+  const gramsPerHour = (later, sooner) => Object.fromEntries(Object.entries(later).map(([term, ng]) => [
+    term, Math.max(0, ((ng - (sooner[term] ?? 0)) / 1e9 / (lasted[term] ?? seconds)) * HOUR_S),
+  ]));
+  const domains = kinds.flatMap((kind) => Object.keys(now.node.energy_uj[kind]).map((quality) => [`${kind} ${quality}`, Math.max(0,
+    (now.node.energy_uj[kind][quality] - (before.node.energy_uj[kind]?.[quality] ?? 0)) / 1e6 / (now.read_s[kind] - before.read_s[kind]))]));
   return {
     at: now.booked_unix_s,
     seconds,
-    domains: Object.fromEntries(totals.map(([key, uj]) => [key, watts(uj, earlier.get(key) ?? 0)])),
+    domains: Object.fromEntries(domains),
     jobs,
-    node: watts(sum(totals.map(([, uj]) => uj)), sum([...earlier.values()])),
-    unattributed: watts(unattributed(now), unattributed(before)),
-    terms: billed(now).map((ng, place) => gramsPerHour(ng, billedBefore[place])),
-    inventory: gramsPerHour(inventory(now), inventory(before)),
-    agent: watts(now.agent.energy_uj, before.agent.energy_uj),
+    node: power,
+    unattributed: watts((kind) => unattributed(now, kind), (kind) => unattributed(before, kind)),
+    terms: gramsPerHour(billed(now), billed(before)),
+    inventory: sum(Object.values(gramsPerHour(inventory(now), inventory(before)))),
+    agent: (now.agent.energy_uj - before.agent.energy_uj) / 1e6 / seconds,
     agentCpu: (now.agent.cpu_ns - before.agent.cpu_ns) / 1e9 / (now.taken_unix_s - before.taken_unix_s),
   };
 }
@@ -58,16 +75,19 @@ export class History {
   // Takes a look; true where it brought something new.
   add(document) {
     const before = this.before;
-    if (before && before.booked_s === document.booked_s && before.node_id === document.node_id) return false;
+    if (before && before.node_id === document.node_id && before.booked_s <= document.booked_s) {
+      if (before.booked_s === document.booked_s || waits(before, document)) return false;
+    }
     if (!before) this.restore(document);
     this.before = document;
     this.rates = before && ratesBetween(before, document);
     if (!this.rates) return true;
-    const { at, seconds, domains, jobs, node, unattributed: nobody, terms, inventory: emitted } = this.rates;
+    const { jobs, seconds, ...sample } = this.rates;
+    const { at } = sample;
     if (this.samples.length && at <= this.samples.at(-1).at) this.samples = []; // the clock was set back
     if (seconds > Math.max(HOLE_S, 3 * document.interval_s)) this.samples.push({ at: at - seconds / 2, hole: true });
     const top = [...jobs].filter(([, w]) => w > 0).sort((a, b) => b[1] - a[1]).slice(0, KEPT_JOBS);
-    this.samples.push({ at, domains, node, unattributed: nobody, terms, inventory: emitted, jobs: Object.fromEntries(top) });
+    this.samples.push({ ...sample, jobs: Object.fromEntries(top) });
     const first = this.samples.findIndex((sample) => sample.at >= at - SPAN_S);
     this.samples.splice(0, Math.max(0, first));
     return true;

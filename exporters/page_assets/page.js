@@ -112,7 +112,7 @@ function drawCharts() {
       ? [layer("others", "other jobs", "--others", 0, (sample) => Math.max(0, sample.node - sample.unattributed - ofTop(sample)))] : []),
     ...top.map((id) => layer(`job ${id}`, id, `--job${slots.get(id)}`, parts.get(id) ?? 0, (sample) => sample.jobs[id] ?? 0)),
   ], now);
-  charts.terms.draw(times, live.terms.map((term, place) => layer(term, TERM_NAMES[term] ?? term, `--${term}`, 0, (sample) => sample.terms[place])).reverse(), now);
+  charts.terms.draw(times, live.terms.map((term) => layer(term, TERM_NAMES[term] ?? term, `--${term}`, 0, (sample) => sample.terms[term] ?? 0)).reverse(), now);
 }
 
 function showHead() {
@@ -136,7 +136,7 @@ function showHead() {
     ["Power now", power(rates?.node), "", nodeModelled],
     ["Running jobs", count(all), ""],
     ["Emitted now", perHour(rates?.inventory), "operation, cooling, hardware", nodeModelled],
-    ["Grid, PUE", `${figures(intensity.gco2e_per_kwh)} g/kWh, ${figures(live.pue)}`, grid.join(", ")],
+    ["Grid", `${figures(intensity.gco2e_per_kwh)} g/kWh`, [...grid, `PUE ${figures(live.pue)}`].join(", ")],
   ];
   fill(at("tiles"), tiles, () => h("div", {}, h("dt"), h("dd"), h("dd", { className: "under" })), (tile, [name, value, under, part]) => {
     patch(tile.children[0], name);

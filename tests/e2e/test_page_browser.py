@@ -103,6 +103,9 @@ def test_two_jobs_live(agent: RunningAgent, browser: Browser) -> None:
     for width in (1280, 700, 360):
         browser.call("Emulation.setDeviceMetricsOverride", width=width, height=800, deviceScaleFactor=1, mobile=False)
         assert browser.until(f"innerWidth === {width} && document.documentElement.scrollWidth") <= width
+        assert browser.eval(
+            "(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth)(document.querySelector('#jobs'))"
+        )
     assert browser.complaints() == []
     assert {url.removeprefix(agent.url).partition("/")[0] for url in browser.requested()} == {""}
     _comes_back(agent, browser)
@@ -270,3 +273,41 @@ def test_numbers_for_a_reader(browser: Browser) -> None:
         names = "{ duration, energy, figures, mass, percent, power }"
         done = browser.eval(f"import('/page/format.js').then(({names}) => [{', '.join(cases)}])")
         assert dict(zip(cases, done, strict=True)) == cases
+
+
+LATE = """
+import('/page/history.js').then(({ History }) => {
+  sessionStorage.clear();
+  const history = new History();
+  const look = (at, cpu, gpu, job) => history.add({
+    node_id: 'n', interval_s: 1, terms: ['operation'], booked_s: at, booked_unix_s: at, taken_unix_s: at,
+    read_s: { cpu: cpu.at, gpu: gpu.at },
+    node: {
+      energy_uj: { cpu: { measured: cpu.uj }, gpu: { measured: gpu.uj } },
+      unattributed_uj: { cpu: {}, gpu: {} }, gco2e_ng: { operation: cpu.uj + gpu.uj },
+    },
+    jobs: [{ id: 'a', energy_uj: { cpu: [0], gpu: [job] }, started_unix_s: 0 }],
+    sums: { shown: { terms_ng: [cpu.uj + gpu.uj] } }, agent: { energy_uj: 0, cpu_ns: 0 },
+  });
+  const told = [];
+  for (const looked of [
+    look(10, { at: 10, uj: 0 }, { at: 10, uj: 0 }, 0),
+    look(11, { at: 11, uj: 5e6 }, { at: 10, uj: 0 }, 0),
+    look(12, { at: 12, uj: 10e6 }, { at: 11.5, uj: 150e6 }, 75e6),
+    look(13, { at: 13, uj: 15e6 }, { at: 13, uj: 300e6 }, 150e6),
+  ]) told.push(looked);
+  const [first, second] = history.samples;
+  return [told, first.node, first.jobs.a, second.node, second.jobs.a, Math.round(second.inventory * 1e9 / 3600)];
+})
+"""
+
+
+def test_a_sensor_that_is_late_makes_no_spike(browser: Browser) -> None:
+    """A CPU of 5 W and a GPU of 100 W, half of it a job's, whose reading at 11 s comes late."""
+    with served(snapshot([])) as url:
+        browser.show(url)
+        browser.until("location.href !== 'about:blank' && document.readyState === 'complete'")
+        told, *powers, ng_per_s = browser.eval(LATE)
+    assert told == [True, False, True, True]  # the second look says nothing yet
+    assert powers == [105, 50, 105, 50]
+    assert ng_per_s == 105_000_000
