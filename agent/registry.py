@@ -369,7 +369,7 @@ class Registry:
     def _rejoin(live: LiveJob, request: JobStart, peer: Peer, *, naming: bool) -> None:
         job = live.entry.job
         if live.uid != peer.uid:
-            raise Refused(f"job {job.id!r} belongs to user {job.user or live.uid}: choose another id")
+            raise Refused(f"job {job.id!r} belongs to another user: choose another id")
         if not naming and request.product_id not in ("default", job.product_id):
             raise Refused(f"job {job.id!r} works for product {job.product_id!r}, not {request.product_id!r}")
         if request.role not in ("use", job.role):

@@ -174,6 +174,7 @@ def test_import_wattribute_is_light_and_starts_nothing() -> None:
 def test_the_daemon_loads_neither_numpy_nor_prometheus_client() -> None:
     packages, threads = _loaded_by("import wattribute.agent.daemon")
     assert packages & {"numpy", "prometheus_client", "codecarbon", "pandas", "pyRAPL"} == set()
+    assert packages & {"ssl", "_ssl", "yaml", "bcrypt"} == set(), "the web file's, without one"
     assert threads == 1
 
 

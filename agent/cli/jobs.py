@@ -17,6 +17,8 @@ HEADER = ("JOB", "PRODUCT", "ROLE", "STATE", "STARTED (UTC)", "SECONDS", "JOULES
 def command(as_json: bool) -> None:
     """List the jobs that are known here: those of the agent, and those that were measured in-process.
 
+    Of the agent's jobs a user sees their own; root, agent.scheduler_uids and the agent's user see all.
+
     \b
     Example:
       wattribute jobs

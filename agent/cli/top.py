@@ -67,7 +67,7 @@ class _Jobs:
         self._watch = Watch()
         self.rows: list[Row] = []
         self.node = ""
-        self.problem = ""
+        self.problem = self._whose = ""
 
     def look(self) -> None:
         """Asks the agent; what was known before stays where it doesn't answer."""
@@ -80,13 +80,13 @@ class _Jobs:
                 raise
             self.problem = self.problem or f"no answer since {time.strftime('%H:%M:%S')}: {error}"
             return
-        self.problem = ""
+        self.problem, self._whose = "", "  your own jobs" if answer.get("seen") == "own" else ""
         self.rows = self._watch.look(int(answer["at_ns"]), answer["jobs"])
 
     @property
     def title(self) -> str:
         """The first line."""
-        return f"wattribute top, node {self.node}, {time.strftime('%H:%M:%S')}  {self.problem}".rstrip()
+        return f"wattribute top, node {self.node}, {time.strftime('%H:%M:%S')}{self._whose}  {self.problem}".rstrip()
 
 
 def _lines(jobs: _Jobs, screen: Screen, interval_s: float, count: int | None) -> None:

@@ -595,7 +595,7 @@ def test_a_session_of_another_user_is_refused_a_found_id(desk: Desk) -> None:
     desk.tell(("a", "/jobs/a"))
     desk.tick()
     worker = desk.node.fork("/jobs/a")
-    with pytest.raises(Refused, match="belongs to user"):
+    with pytest.raises(Refused, match="belongs to another user"):
         desk.start("a", worker.pid, uid=BOB)
     with pytest.raises(Refused, match="is a cgroup"):
         desk.end("a", worker.pid, next(iter(desk.live("a").members)))

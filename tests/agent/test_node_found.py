@@ -103,7 +103,7 @@ def test_a_session_names_the_product_of_the_job_that_it_is_in(bench: FoundBench)
     [
         ({"role": "platform"}, "has the role 'use'"),
         ({"pid": 99_999}, "no process 99999"),
-        ({"uid": 4242}, "belongs to user"),
+        ({"uid": 4242}, "belongs to another user"),
     ],
 )
 def test_a_session_that_is_refused_names_nothing(bench: FoundBench, fields: dict[str, object], word: str) -> None:

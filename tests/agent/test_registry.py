@@ -208,7 +208,7 @@ def test_what_is_refused_changes_nothing(fields: dict[str, Any], word: str) -> N
 @pytest.mark.parametrize(
     ("fields", "word"),
     [
-        ({"uid": BOB, "pid": 501}, "belongs to user"),
+        ({"uid": BOB, "pid": 501}, "belongs to another user"),
         ({"product_id": "other"}, "works for product 'default'"),
         ({"role": "creation", "uid": ANN}, "has the role 'use'"),
         ({"member": "m"}, "open already"),
