@@ -8,13 +8,16 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from tests.agent.test_node import bench, workers
 from tests.agent.test_node_gpu import driver, gpu_j
+from tests.doubles.agent_socket import AgentOnSocket
 from tests.doubles.node_bench import Bench, Worker
 from tests.doubles.nvml import GpuDouble, Instance, MissingCompiler, NvmlDouble, Process, in_process
 from tests.doubles.powercap import PowercapTree
 from tests.e2e.running import RunningAgent, check_identities, total
 
+from wattribute.agent.cli import main
 from wattribute.agent.client import Client
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.ledger.reader import read_only
@@ -188,7 +191,7 @@ def test_a_counter_that_was_reset_meanwhile_is_told_as_that(bench: Bench, driver
 
 def test_a_call_that_hangs_holds_it_up_and_nothing_else(bench: Bench, driver: NvmlDouble) -> None:
     hold = bench.node.gpu_hold
-    driver.delay("energy", 0.6)
+    driver.delay("energy", 0.2)
     bench.node.gpu_hold.ask(GpuRelease(id=1), ROOT)
     assert not hold.done
     assert hold.state()["released"] is False
@@ -202,3 +205,21 @@ def test_only_who_may_is_heard(bench: Bench, driver: NvmlDouble) -> None:
     with pytest.raises(Refused, match="only root"):
         bench.node.gpu_hold.ask(GpuRelease(id=1), Peer(pid=1, uid=12345, gid=1))
     assert bench.node.gpu_hold.done
+
+
+@pytest.mark.parametrize("duration", ["soon", "0", "-1", "25h", "1d"])
+def test_a_time_that_is_none_is_said(duration: str) -> None:
+    done = CliRunner().invoke(main, ["gpu", "release", "--for", duration])
+    assert done.exit_code == 2
+    assert "like 90s, 10m or 1h" in done.stderr
+
+
+def test_an_agent_that_holds_on_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with AgentOnSocket(tmp_path / "a.sock") as agent:
+        monkeypatch.setenv("WATTRIBUTE_AGENT__SOCKET", str(agent.path))
+        held = {"released": False, "until": "2026-01-01T00:00:00Z", "source": True}
+        monkeypatch.setattr(agent.node.gpu_hold, "state", lambda: held)
+        done = CliRunner().invoke(main, ["gpu", "release", "--json"])
+    assert done.exit_code == 1
+    assert "as soon as it does" in done.stderr
+    assert json.loads(done.stdout) == {"agent": True, **held}
