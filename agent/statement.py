@@ -1,5 +1,6 @@
 """A job's receipt from its live or its saved totals, and what is the same on all receipts of a node."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import isclose
@@ -143,10 +144,7 @@ def recorded(state_dir: Path) -> list[dict[str, Any]]:
     from wattribute.agent.ledger.reader import read_only
     from wattribute.agent.settlement import GIVEN_UP_NS
 
-    try:
-        if not (state_dir / "ledger.db").exists():
-            return []
-    except PermissionError:
+    if not os.access(state_dir / "ledger.db", os.R_OK):
         return []
     with read_only(state_dir) as ledger:
         state = ledger.state()
