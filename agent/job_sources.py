@@ -56,6 +56,7 @@ def job_sources(
 
     facts = ProcessFacts(config.paths.proc)
     sources: list[JobSource] = []
+    own_group = tree.group_of(os.getpid())
     if config.jobs.slurm == "auto":
         from wattribute.collectors.slurm import SlurmJobs
         from wattribute.collectors.slurm_prolog import PrologFacts
@@ -67,14 +68,13 @@ def job_sources(
 
         own = config.kubernetes
         labels = PodLabels(own.job_label, own.product_label, own.uses_label, own.phase_label)
-        own_group = tree.group_of(os.getpid())
         sources.append(
             KubernetesJobs(tree, kubelet_of(config), labels, own_group=own_group, clock=clock.monotonic_ns, fit=fit)
         )
     if config.jobs.containers == "auto":
         from wattribute.collectors.containers import ContainerJobs
 
-        sources.append(ContainerJobs(tree, fit=fit))
+        sources.append(ContainerJobs(tree, fit=fit, own_group=own_group))
     if rules:
         from wattribute.collectors.named_cgroups import NamedCgroups
 

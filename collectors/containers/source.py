@@ -41,12 +41,21 @@ class ContainerJobs:
 
     A label `wattribute.io/job` names the job, else the container's name does (made anew under it, it is the same
     job); `wattribute.io/product`, `/phase` and `/uses` (with commas) say what it is. `fit` makes names valid ones.
+    `own_group` is the agent's own cgroup: its container is no job, its use is overhead.
     """
 
     name = "containers"
 
-    def __init__(self, tree: CgroupTree, sockets: Sequence[str] = SOCKETS, *, fit: Callable[[str], str]) -> None:
+    def __init__(
+        self,
+        tree: CgroupTree,
+        sockets: Sequence[str] = SOCKETS,
+        *,
+        fit: Callable[[str], str],
+        own_group: str = "",
+    ) -> None:
         self._tree = tree
+        self._own_group = f"{own_group}/"
         self._sockets = tuple(sockets)
         self._fit = fit
         self._search = GroupSearch(tree, wanted=_is_container, enter=_may_hold, keep=lambda path: path.count("/") == 1)
@@ -61,7 +70,7 @@ class ContainerJobs:
         if groups is self._groups and not self._tries:
             return self._jobs
         known = {group: self._known[group] for group in groups if group in self._known}
-        new = [group for group in groups if group not in known]
+        new = [group for group in groups if group not in known and not self._own_group.startswith(f"{group.path}/")]
         tries: dict[GroupId, int] = {}
         told: Mapping[str, Told] = {}
         final = True

@@ -119,6 +119,16 @@ def test_all_layouts_without_systemd_are_found(serve: Callable[[str], Engine]) -
     }
 
 
+@pytest.mark.parametrize("below", ["", "/init"])
+def test_the_agents_own_container_is_no_job(serve: Callable[[str], Engine], below: str) -> None:
+    own = f"/docker/{WEB}"
+    tree = ListedTree("containers_cgroupfs.txt")
+    engines = (serve("docker.json").path, serve("podman.json").path)
+    source = ContainerJobs(tree, engines, fit=fit, own_group=own + below)
+    assert own not in look(source)
+    assert len(look(source)) == 4
+
+
 def test_labels_say_what_it_is(serve: Callable[[str], Engine]) -> None:
     tree = ListedTree("containers.txt")
     path = f"/system.slice/docker-{TRAINER}.scope"
