@@ -24,6 +24,7 @@ State: TypeAlias = Literal["hello", "handshake", "head", "login", "write", "idle
 MAX_HEAD_BYTES = 16 * 1024
 REQUESTS_PER_EVENT = 8  # one pipelining client must not hold the loop up
 WRITE_BYTES_PER_EVENT = 1 << 20
+SMALL_BYTES = 32 * 1024
 DRAIN_BYTES = 256 * 1024
 LIMIT_S: dict[State, float] = {
     "hello": 5.0,
@@ -268,9 +269,13 @@ class Connection:
     def _begin(self, response: Response, *, keep: bool, body: bool = True) -> bool:
         """Write a response; True if it is all out and the connection goes on."""
         door = self._server.door
-        self._output.append(memoryview(encoded_head(response, keep=keep, more=() if door is None else door.headers)))
-        if body and response.body:
-            self._output.append(memoryview(response.body))  # not copied: who scrapes at once shares the page
+        head = encoded_head(response, keep=keep, more=() if door is None else door.headers)
+        if not body or not response.body:
+            self._output.append(memoryview(head))
+        elif len(response.body) <= SMALL_BYTES:
+            self._output.append(memoryview(head + response.body))  # in one packet
+        else:
+            self._output += memoryview(head), memoryview(response.body)  # not copied: scrapers share the page
         self._keep = keep
         self._since_s = None  # a request that is answered starts the clock anew
         return self._flush()
