@@ -30,6 +30,7 @@ from wattribute.agent.site import Site
 from wattribute.exporters.web import WebServer
 
 if TYPE_CHECKING:
+    from wattribute.exporters.otlp_push import OtlpPusher
     from wattribute.exporters.web.door import Door
 
 log = logging.getLogger("wattribute")
@@ -78,6 +79,9 @@ def _serve(node: Node, loaded: Loaded, notifier: Notifier) -> int:
         web = WebServer(selector, host.strip("[]"), int(port), site.routes(), _door(config, selector))
         stack.callback(web.close)
         node.web = web
+        node.otlp = pusher = _pusher(config)
+        if pusher is not None:
+            stack.callback(pusher.close)
         wakeup_fd = node.record.wakeup_fd
         if wakeup_fd is not None:
             selector.register(wakeup_fd, selectors.EVENT_READ, lambda mask: _drain(wakeup_fd))
@@ -89,7 +93,7 @@ def _serve(node: Node, loaded: Loaded, notifier: Notifier) -> int:
         gc.freeze()  # what start-up made lives for good: never walk it again
         gc.set_threshold(GC_OBJECTS)
         _tell(notifier, node)
-        _loop(node, dispatch, control, web, selector, stopping, wake, interval_s, notifier)
+        _loop(node, dispatch, control, web, selector, stopping, wake, interval_s, notifier, _offers(site, pusher))
         notifier.stopping()
         node.tick()
         node.flush()
@@ -107,6 +111,7 @@ def _loop(
     wake: Callable[[], None],
     interval_s: float,
     notifier: Notifier,
+    offer: Callable[[], None],
 ) -> None:
     next_tick_s = _now_s()
     next_expiry_s = next_tick_s + 1.0
@@ -133,6 +138,7 @@ def _loop(
             control.expire(time.monotonic())
             web.expire(time.monotonic())
             node.refused = control.refused
+            offer()
 
 
 def _door(config: Config, selector: selectors.BaseSelector) -> "Door | None":
@@ -142,6 +148,28 @@ def _door(config: Config, selector: selectors.BaseSelector) -> "Door | None":
     from wattribute.exporters.web.door import Door
 
     return Door(selector, Path(config.web.config_file))
+
+
+def _pusher(config: Config) -> "OtlpPusher | None":
+    """What pushes to an OpenTelemetry Collector. Raises ConfigError where its package isn't installed."""
+    if not config.otlp.endpoint:
+        return None
+    from wattribute.exporters.otlp import OtlpEncoder
+    from wattribute.exporters.otlp_push import OtlpPusher
+
+    own = config.otlp
+    encoder = OtlpEncoder(host_name=socket.gethostname(), started_unix_ns=time.time_ns())
+    return OtlpPusher(own.endpoint, encoder, os.environ, interval_s=own.interval_s, timeout_s=own.timeout_s)
+
+
+def _offers(site: Site, pusher: "OtlpPusher | None") -> Callable[[], None]:
+    """Hands the pusher what the page shows, when it is time for that."""
+
+    def offer() -> None:
+        if pusher is not None and pusher.wanted and (snapshot := site.snapshot()) is not None:
+            pusher.publish(snapshot)
+
+    return offer
 
 
 def _tell(notifier: Notifier, node: Node) -> None:

@@ -76,6 +76,12 @@ class Web(Protocol):
     def health(self) -> Iterable[SourceHealth]: ...
 
 
+class Outlet(Protocol):
+    """What a Node needs of what pushes its metrics elsewhere: how that goes."""
+
+    def health(self) -> Iterable[SourceHealth]: ...
+
+
 class Node:
     """Energy and carbon of one node, by job. Not thread-safe: one caller at a time."""
 
@@ -109,6 +115,7 @@ class Node:
         self.record = record
         self.refused = 0
         self.web: Web | None = None
+        self.otlp: Outlet | None = None
         """What serves the page, where something does."""
         self.gpu_hold = GpuHold(sensors.sources, clock, config.agent.scheduler_uids)
         self._config = config
@@ -519,7 +526,8 @@ class Node:
         )
         found = self._finders_health()
         web = () if self.web is None else self.web.health()
-        outside = (*self.record.health(), *self._climate.health(), *self._dues.health(), *web)
+        otlp = () if self.otlp is None else self.otlp.health()
+        outside = (*self.record.health(), *self._climate.health(), *self._dues.health(), *web, *otlp)
         return [process, *(source.health() for source in self._sensors.sources), *found, *outside]
 
     def _finders_health(self) -> list[SourceHealth]:

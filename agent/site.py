@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from wattribute.agent.core.model import Snapshot
 from wattribute.agent.node import Node
 from wattribute.exporters.messages import RequestHead, Response
 from wattribute.exporters.page import pages
@@ -24,6 +25,11 @@ class Site:
         routes = pages(self._page, self._problem, self._interval_s)
         # Files of the page are the same whatever is measured.
         return {p: route if p.startswith("/page/") else self._current(route) for p, route in routes.items()}
+
+    def snapshot(self) -> Snapshot | None:
+        """What the pages show now; None where nothing is measured yet."""
+        self._refresh()
+        return self._page.snapshot
 
     def metrics_text(self) -> bytes:
         """The metrics page as it is now, in text format 0.0.4."""

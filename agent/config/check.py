@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from fractions import Fraction
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from wattribute.agent.config.addresses import problems_of_ledger
 from wattribute.agent.config.rules import rules_of
@@ -20,6 +21,7 @@ from wattribute.agent.identity import problem
 
 MIX_TOLERANCE = 1e-9
 _ADDRESS = re.compile(r"https?://(?:[^\s/:\[\]@]+|\[[0-9a-fA-F:.]+\])(?::\d{1,5})?/?")
+_ENDPOINT = re.compile(r"https?://(?:[^\s/:\[\]@?#]+|\[[0-9a-fA-F:.]+\])(?::(\d{1,5}))?(?:/[^\s@?#]*)?", re.ASCII)
 MAX_PORT = 65_535
 MOST_NAMED = 10
 MIN_RETRAINING_DAYS = 1 / 1440  # a minute
@@ -35,6 +37,7 @@ def problems(config: Config) -> list[Problem]:
     return [
         *_unavailable(config),
         *_general(config),
+        *_otlp(config),
         *_rules(config),
         *problems_of_ledger(config.ledger),
         *_carbon(config),
@@ -50,6 +53,8 @@ def warnings(config: Config) -> Iterator[str]:
     fleet = [product.id for product in config.product if product.scope == "fleet"]
     if alone and fleet:
         yield uncounted(fleet)
+    if config.otlp.endpoint.startswith("http://") and not _is_loopback(urlsplit(config.otlp.endpoint).hostname or ""):
+        yield "otlp.endpoint: job names and power go over the network without encryption; https:// if it isn't trusted"
     for product in config.product:
         if product.expected_units is not None and product.epc_kgco2e is None:
             yield (
@@ -131,8 +136,6 @@ def _is_loopback(host: str) -> bool:
 def _unavailable(config: Config) -> Iterator[Problem]:
     if config.collectors.wall != "off":
         yield _not_yet(f'collectors.wall = "{config.collectors.wall}"', '"off"', key="collectors.wall")
-    if config.otlp.endpoint:
-        yield _not_yet("otlp.endpoint", "an OpenTelemetry Collector that scrapes /metrics")
 
 
 def _not_yet(what: str, instead: str, key: str = "") -> Problem:
@@ -152,6 +155,17 @@ def _general(config: Config) -> Iterator[Problem]:
     idle_w, max_w = config.modelled.cpu_idle_w, config.modelled.cpu_max_w
     if idle_w is not None and max_w is not None and max_w < idle_w:
         yield "modelled.cpu_max_w", f"modelled.cpu_max_w ({max_w:g}) is below modelled.cpu_idle_w ({idle_w:g})"
+
+
+def _otlp(config: Config) -> Iterator[Problem]:
+    endpoint = config.otlp.endpoint
+    found = _ENDPOINT.fullmatch(endpoint)
+    if endpoint and (found is None or int(found[1] or 0) > MAX_PORT):
+        yield (
+            "otlp.endpoint",
+            f'otlp.endpoint = "{endpoint.partition("?")[0].rpartition("@")[2]}" is no address of a Collector: '
+            '"http://127.0.0.1:4318" is one; a key goes into OTEL_EXPORTER_OTLP_HEADERS',
+        )
 
 
 def _rules(config: Config) -> Iterator[Problem]:

@@ -11,12 +11,18 @@ NAMES = ("prolog", "epilog", "task_epilog", "epilog_slurmctld")
 HOSTILE = {"SLURM_JOB_ID": "42", "SLURM_JOB_NAME": "$(touch x)\n`touch x`\"'" + "n" * 9999, "SLURM_JOB_COMMENT": "';x"}
 
 
-def script(name: str, folder: Path) -> Path:
-    """A script as it is installed: with its own PATH, where `wattribute` is what the folder has under that name."""
+def script(name: str, folder: Path, patience_s: float = 0) -> Path:
+    """A script as it is installed: with its own PATH, where `wattribute` is what the folder has under that name; with
+    less patience than its own.
+    """
     lines = (FILES / f"{name}.sh").read_text().splitlines()
     (at,) = [place for place, line in enumerate(lines) if line.startswith("PATH=")]
     lines[at] = f"PATH={folder}:/usr/bin:/bin"
-    (path := folder / f"{name}.sh").write_text("\n".join([*lines, ""]))
+    text = "\n".join([*lines, ""])
+    assert text.count("timeout --kill-after=1 2 wattribute") == 1
+    if patience_s:
+        text = text.replace(" 2 wattribute", f" {patience_s} wattribute")
+    (path := folder / f"{name}.sh").write_text(text)
     path.chmod(0o755)
     return path
 
@@ -26,11 +32,11 @@ def program(folder: Path, text: str) -> None:
     (folder / "wattribute").chmod(0o755)
 
 
-def outcomes(folder: Path, **more: str) -> dict[str, tuple[int, str, str]]:
+def outcomes(folder: Path, patience_s: float = 0, **more: str) -> dict[str, tuple[int, str, str]]:
     """Exit code, stdout and stderr of all scripts, run at once."""
     running = {
         name: subprocess.Popen(
-            [script(name, folder)],
+            [script(name, folder, patience_s)],
             env={**HOSTILE, **more},
             cwd=folder,
             stdout=subprocess.PIPE,
@@ -52,7 +58,7 @@ def test_shellcheck_finds_nothing() -> None:
 
 def test_one_that_hangs_is_given_up_and_the_job_goes_on(tmp_path: Path) -> None:
     program(tmp_path, "echo out; echo err >&2; sleep 600")
-    found = outcomes(tmp_path)
+    found = outcomes(tmp_path, patience_s=0.2)
     assert {name: (code, out) for name, (code, out, _) in found.items()} == dict.fromkeys(NAMES, (0, ""))
     assert found["task_epilog"][2] == "", "it would be in the job's output"
     assert not (tmp_path / "x").exists()
