@@ -189,10 +189,8 @@ class Node:
     def update(self, request: JobUpdate, peer: Peer) -> dict[str, Any]:
         """Replace a job's labels. Raises Refused."""
         live = self.registry.jobs.get(request.job_id)
-        if live is None:
+        if live is None or peer.uid not in (live.uid, 0):
             raise Refused(f"there is no job {request.job_id!r}")
-        if peer.uid != live.uid and peer.uid != 0:
-            raise Refused(f"job {request.job_id!r} belongs to another user")
         live.entry.job = replace(live.entry.job, labels=request.labels)
         live.entry.changed, live.known_meta = True, False
         return {"job_id": request.job_id}

@@ -42,9 +42,7 @@ class Serving:
 
     def units(self, request: Units, peer: Peer) -> dict[str, Any]:
         """One report over the socket, or only the question what was billed for those before. Raises Refused."""
-        live = self._live(request.job_id)
-        if peer.uid != live.uid and peer.uid != 0:
-            raise Refused(f"job {request.job_id!r} belongs to another user")
+        live = self._live(request.job_id, peer)
         receipts = request.receipts
         account = self._accounts.get(request.job_id)
         if request.until_ns != 0:
@@ -171,9 +169,10 @@ class Serving:
             live.metered, live.known_meta = bill, False
         self._known = False
 
-    def _live(self, job_id: str) -> LiveJob:
+    def _live(self, job_id: str, peer: Peer | None = None) -> LiveJob:
+        """The job, where the peer may report of it (None: we do). Raises Refused."""
         live = self._registry.jobs.get(job_id)
-        if live is None:
+        if live is None or (peer is not None and peer.uid not in (live.uid, 0)):
             raise Refused(f"there is no job {job_id!r}")
         if not self._books.holds(live.entry):
             raise Refused(f"job {job_id!r} has ended")

@@ -26,7 +26,7 @@ from wattribute.agent.core.model import (
 FROM_ENERGY: tuple[Term, ...] = ("operation", "cooling", "platform", "retraining")
 """The terms that follow from energy; the others go by time, weight or units."""
 
-_SLOTS = (*range(ENERGY_SLOTS), *(TERM_SLOT[term] for term in FROM_ENERGY))
+_TERM_SLOTS = [TERM_SLOT[term] for term in FROM_ENERGY]
 _Key = TypeVar("_Key")
 
 
@@ -49,9 +49,10 @@ def rounded(snapshot: Snapshot, quantum_uj: int) -> Snapshot:
 
 def values_of(values: Sequence[int], quantum: int) -> list[int]:
     """A job's totals by slot, rounded down."""
-    shown = list(values)
-    for slot in _SLOTS:
-        shown[slot] -= shown[slot] % quantum
+    shown = [uj and uj // quantum * quantum for uj in values[:ENERGY_SLOTS]]  # most are 0
+    shown += values[ENERGY_SLOTS:]
+    for slot in _TERM_SLOTS:
+        shown[slot] = shown[slot] // quantum * quantum
     return shown
 
 

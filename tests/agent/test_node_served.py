@@ -80,7 +80,10 @@ def test_only_its_user_and_root_report_of_a_job(bench: MeteredBench) -> None:
     bench.open()
     bench.tick()
     worker, meter = bench.serving("serve-llm", "llm")
-    for uid, job_id, why in ((4711, "serve-llm", "another user"), (0, "nothing", "there is no job 'nothing'")):
+    for uid, job_id, why in (
+        (4711, "serve-llm", "there is no job 'serve-llm'"),
+        (0, "nothing", "there is no job 'nothing'"),
+    ):
         with pytest.raises(Refused, match=why):
             Meter(bench, job_id, "x", uid).report(0.0)
     Meter(bench, "serve-llm", "x", 0).serve(a=1).report(0.0)
