@@ -288,6 +288,17 @@ def test_a_file_that_does_not_hold_says_where_and_what_would(text: str, message:
     assert message in str(caught.value)
 
 
+def test_the_toolkit_takes_what_is_taken_here(pki: Path) -> None:
+    path = pki / "both.yml"
+    path.write_text(
+        CLIENTS.replace(", client_allowed_sans: [prometheus]", "")  # newer than the promtool of Debian 12
+        + f"basic_auth_users: {{prometheus: {HASH}}}\nhttp_server_config: {{headers: {{X-Frame-Options: deny}}}}\n"
+    )
+    assert load(path).tls is not None
+    done = subprocess.run([require("promtool"), "check", "web-config", path], capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def test_what_the_toolkit_takes_is_taken(pki: Path) -> None:
     path = pki / "all.yml"
     pem = {name: (pki / name).read_text().replace("\n", "\n    ") for name in ("server.crt", "server.key", "ca.crt")}
