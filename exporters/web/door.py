@@ -110,7 +110,8 @@ class Door:
 
     def look(self) -> None:
         """Read the files again where one has changed, or where they didn't hold; to be called about once a second."""
-        if not self._problem and self._seen == _fingerprints(self._files):
+        changed = self._seen != _fingerprints(self._files)
+        if not (changed or self._problem or (self.tls is not None and self.tls.crowded)):
             return
         try:
             protection = self._load()
@@ -121,9 +122,10 @@ class Door:
         except ConfigError as error:
             self._complain(str(error))
             return
+        if changed or self._problem:
+            logger.info("%s was read again", self._path)
         self._problem = ""
         self._use(protection)
-        logger.info("%s was read again", self._path)
 
     def _complain(self, problem: str) -> None:
         """Count what is new, and say it once it has lasted: a certificate and its key are replaced one by one."""

@@ -5,6 +5,7 @@ import ipaddress
 import os
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from wattribute.agent.core.errors import ConfigError
 from wattribute.exporters.web.settings import Pem, TlsSettings
 
+SESSIONS_MAX = 1000
 VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
 _CLIENTS = {
     "NoClientCert": ssl.CERT_NONE,
@@ -28,9 +30,8 @@ class Tls:
         self._context = context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = VERSIONS[settings.min_version]
         context.maximum_version = VERSIONS[settings.max_version]
-        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION | ssl.OP_NO_TICKET
-        # No resumption: each connection is judged by the certificates and the clock of its own time.
-        context.num_tickets = 0
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
+        context.num_tickets = 0  # of TLS 1.3; what TLS 1.2 resumes can't be had away with Python's ssl
         if settings.prefer_server_ciphers:
             context.options |= ssl.OP_CIPHER_SERVER_PREFERENCE
         else:
@@ -40,6 +41,11 @@ class Tls:
         if settings.curve is not None:
             context.set_ecdh_curve(settings.curve)
         self._load(settings)
+
+    @property
+    def crowded(self) -> bool:
+        """Whether so many sessions of TLS 1.2 could be resumed that it is time for a new context: they take memory."""
+        return self._context.session_stats()["number"] > SESSIONS_MAX
 
     def link(self, accepted: socket.socket) -> "TlsLink":
         """Take a socket over. Raises OSError where it is dead."""
@@ -99,8 +105,12 @@ class TlsLink:
             raise BlockingIOError from None
         except ssl.SSLError as error:
             return _reason(error)
-        if self._allowed_sans and self._allowed_sans.isdisjoint(_sans(self._socket.getpeercert() or {})):
+        certificate = self._socket.getpeercert() or {}
+        if self._allowed_sans and self._allowed_sans.isdisjoint(_sans(certificate)):
             return "the client's certificate has no name of client_allowed_sans"
+        over = certificate.get("notAfter")  # of a session that is resumed nobody else looks at it
+        if isinstance(over, str) and ssl.cert_time_to_seconds(over) < time.time():
+            return "the client's certificate has expired since its session began"
         return ""
 
     def recv(self, size: int) -> bytes:

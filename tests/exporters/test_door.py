@@ -14,6 +14,7 @@ from tests.exporters.web_loop import Loop, get, status
 from tests.tools import require
 
 from wattribute.agent.core.errors import ConfigError
+from wattribute.exporters.web import tls
 from wattribute.exporters.web.connection import LIMIT_S
 from wattribute.exporters.web.door import load
 from wattribute.exporters.web.passwords import WAITING_PER_PEER
@@ -228,6 +229,25 @@ def test_a_new_certificate_is_shown_to_who_comes_after_it(serve: Callable[[str],
     assert status(loop.ask(kept, get("/"))) == 200
 
 
+def test_sessions_that_could_be_resumed_take_no_more_memory_than_a_few(
+    serve: Callable[[str], Loop], pki: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tls, "SESSIONS_MAX", 2)
+    loop = serve(TLS)
+    context = trusting(pki)
+    context.maximum_version, context.options = ssl.TLSVersion.TLSv1_2, context.options | ssl.OP_NO_TICKET
+    door = loop.server.door
+    assert door is not None
+    before = door.tls
+    for _ in range(4):
+        client = loop.connect_tls(context)
+        client.sendall(get("/", "Connection: close"))
+        loop.read(client, lambda got: False)
+    loop.server.expire(1.0)
+    assert door.tls is not before
+    assert status(loop.ask(loop.connect_tls(context), get("/"))) == 200
+
+
 def test_requests_past_the_rate_are_refused_until_there_is_room(serve: Callable[[str], Loop]) -> None:
     loop = serve('rate_limit: {interval: "500ms", burst: 2}\n')
     client = loop.connect()
@@ -311,8 +331,8 @@ def test_what_the_toolkit_takes_is_taken(pki: Path) -> None:
         "http_server_config: {http2: true}\nbasic_auth_users:\nrate_limit: {interval: 1m30s, burst: 3}\n"
     )
     before = len(os.listdir("/proc/self/fd"))
-    settings, tls = load(path)
-    assert tls is not None
+    settings, made = load(path)
+    assert made is not None
     assert len(settings.ignored) == 2
     assert settings.rate_limit is not None
     assert settings.rate_limit.interval_s == 90
