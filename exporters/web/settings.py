@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+MUST_READ = "Fix: the user that the agent runs as must be able to read it, now and when it is replaced"
 TlsVersion: TypeAlias = Literal["TLS12", "TLS13"]
 ClientAuth: TypeAlias = Literal["NoClientCert", "VerifyClientCertIfGiven", "RequireAndVerifyClientCert"]
 Pem: TypeAlias = Path | str

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from wattribute.agent.core.errors import ConfigError
-from wattribute.exporters.web.settings import Pem, TlsSettings
+from wattribute.exporters.web.settings import MUST_READ, Pem, TlsSettings
 
 SESSIONS_MAX = 1000
 VERSIONS = {"TLS12": ssl.TLSVersion.TLSv1_2, "TLS13": ssl.TLSVersion.TLSv1_3}
@@ -59,7 +59,9 @@ class Tls:
                 try:
                     Path(path).read_bytes()
                 except OSError as error:
-                    raise ConfigError(f"tls_server_config.{name}: {path} can't be read: {error.strerror}") from error
+                    raise ConfigError(
+                        f"tls_server_config.{name}: {path} can't be read: {error.strerror}. {MUST_READ}"
+                    ) from error
             try:
                 # Without a password OpenSSL would ask for one at the terminal.
                 self._context.load_cert_chain(cert, key, password=_refuse_password)

@@ -13,7 +13,15 @@ from typing import Any, TypeVar, cast
 import yaml
 
 from wattribute.agent.core.errors import ConfigError
-from wattribute.exporters.web.settings import ClientAuth, Pem, RateLimit, TlsSettings, TlsVersion, WebSettings
+from wattribute.exporters.web.settings import (
+    MUST_READ,
+    ClientAuth,
+    Pem,
+    RateLimit,
+    TlsSettings,
+    TlsVersion,
+    WebSettings,
+)
 
 MAX_BYTES = 1 << 20
 
@@ -77,7 +85,7 @@ def read(path: Path) -> WebSettings:
         with path.open("rb") as file:
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{path}: can't be read: {error.strerror or error}. Fix: see [web] config_file") from error
+        raise ConfigError(f"{path}: can't be read: {error.strerror or error}. {MUST_READ}") from error
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{path}: longer than {MAX_BYTES} bytes: no web file")
     try:
