@@ -71,7 +71,7 @@ export class Chart {
     return {
       width: this.place.clientWidth,
       height: HEIGHT,
-      padding: [10, 12, 0, 0],
+      padding: [10, 26, 0, 0],
       legend: { show: false },
       cursor: { y: false, points: { show: false }, drag: { x: false, y: false }, sync: { key: "live" } },
       scales: {

@@ -52,10 +52,11 @@ function termsBlock(terms) {
   return { node: h("div", {}, bar, made.table), update };
 }
 
-function energyBlock(shares) {
+function energyBlock(context, shares) {
   const made = smallTable("Energy by domain and share", ["domain", ...shares, "sum"]);
   const update = (energyUj) => {
-    const rows = Object.entries(energyUj).map(([kind, parts]) => [kind, ...parts.map(energy), energy(sum(parts))]);
+    const name = (kind) => (context().node.energy_uj[kind]?.modelled ? `${kind}, modelled` : kind);
+    const rows = Object.entries(energyUj).map(([kind, parts]) => [name(kind), ...parts.map(energy), energy(sum(parts))]);
     const columns = shares.map((_, at) => sum(Object.values(energyUj).map((parts) => parts[at])));
     made.update([...rows, Object.assign(["all", ...columns.map(energy), energy(sum(columns))], { className: "sum" })]);
   };
@@ -72,7 +73,7 @@ const labels = (row) => Object.entries(row).filter(([, value]) => value).map(([n
 
 export function jobDetails(context) {
   const { terms, shares, qualities } = context();
-  const [byTerm, byDomain] = [termsBlock(terms), energyBlock(shares)];
+  const [byTerm, byDomain] = [termsBlock(terms), energyBlock(context, shares)];
   const facts = h("dl", { className: "facts" });
   const node = h("div", { className: "opened" }, byTerm.node, h("div", {}, byDomain.node, facts));
   const update = (job) => {
@@ -126,7 +127,7 @@ function servedBlock(terms) {
 
 export function productDetails(context, product) {
   const { terms, shares, qualities } = context();
-  const [byTerm, byDomain] = [termsBlock(terms), energyBlock(shares)];
+  const [byTerm, byDomain] = [termsBlock(terms), energyBlock(context, shares)];
   const taxes = smallTable("What it costs its users", ["term", "overhead", "billed", "untaxed", "corrected later"]);
   const served = product.served ? servedBlock(terms) : null;
   const facts = h("dl", { className: "facts" });

@@ -1,7 +1,7 @@
 // Elements with text, never markup: names come from users. What is there already is changed only where it differs, so
 // that a selection, the focus and a screen reader's place survive a look a second.
 
-import { ABSENT } from "./format.js";
+import { ABSENT, percent } from "./format.js";
 
 export function h(tag, properties = {}, ...children) {
   const node = document.createElement(tag);
@@ -29,13 +29,13 @@ export function fill(parent, items, make, change) {
 // Superscripts of the method's terms are part of their names.
 export const symbol = (name) => (name.endsWith("^e") ? [name.slice(0, -2), h("sup", {}, "e")] : [name]);
 
-// A cell's number, and an m behind it where some of it is modelled (`part`: 0 to 1).
+// A cell's number, and an m behind it where some of it is modelled. `part`: 0 to 1, or true where nobody counted.
 export function patchNumber(node, text, part = 0) {
-  const marked = part > 0 && text !== ABSENT ? "m" : "";
-  if (node.dataset.text === text && node.dataset.marked === marked) return;
+  const marked = part > 0 && text !== ABSENT && text !== "" ? "m" : "";
+  if (node.dataset.text === text && node.dataset.marked === marked) return; // the mark keeps the share it came with
   Object.assign(node.dataset, { text, marked });
   node.replaceChildren(text);
-  if (marked) node.append(h("abbr", { title: `${(100 * part).toFixed(0)} % of the energy is modelled` }, "m"));
+  if (marked) node.append(h("abbr", { title: `${part === true ? "part" : percent(part, 1)} of the energy is modelled` }, "m"));
 }
 
 // A list of [name, text]: names in their own order, one pair a row.

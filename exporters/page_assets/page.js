@@ -12,6 +12,7 @@ const RETRY_S = 2;
 const HIDDEN_S = 15;
 const SAVE_EVERY = 30; // looks
 const TOP_JOBS = 8;
+const DOCUMENT = new URL("live.json", location.origin + location.pathname); // without a login that the address may hold
 const SLOTS = 8; // colours of jobs
 
 const at = (id) => document.getElementById(id);
@@ -107,12 +108,12 @@ function drawCharts() {
   const parts = new Map(live.jobs.map((job) => [job.id, modelled(job)]));
   const ofTop = (sample) => sum(top.map((id) => sample.jobs[id] ?? 0));
   charts.jobs.draw(times, [
-    layer("nobody", "billed to nobody", "--nobody", 0, (sample) => sample.unattributed),
+    layer("nobody", "billed to nobody", "--nobody", modelledPart() > 0, (sample) => sample.unattributed),
     ...(samples.some((sample) => !sample.hole && sample.node - sample.unattributed - ofTop(sample) > 0.005)
-      ? [layer("others", "other jobs", "--others", 0, (sample) => Math.max(0, sample.node - sample.unattributed - ofTop(sample)))] : []),
+      ? [layer("others", "other jobs", "--others", modelledPart() > 0, (sample) => Math.max(0, sample.node - sample.unattributed - ofTop(sample)))] : []),
     ...top.map((id) => layer(`job ${id}`, id, `--job${slots.get(id)}`, parts.get(id) ?? 0, (sample) => sample.jobs[id] ?? 0)),
   ], now);
-  charts.terms.draw(times, live.terms.map((term) => layer(term, TERM_NAMES[term] ?? term, `--${term}`, 0, (sample) => sample.terms[term] ?? 0)).reverse(), now);
+  charts.terms.draw(times, live.terms.map((term) => layer(term, TERM_NAMES[term] ?? term, `--${term}`, ["operation", "cooling"].includes(term) && modelledPart() > 0, (sample) => sample.terms[term] ?? 0)).reverse(), now);
 }
 
 function showHead() {
@@ -177,7 +178,7 @@ function jobSums() {
 
 const nodeEnergy = smallTable("Energy", ["domain", "power", "energy", "billed to jobs", "billed to nobody"]);
 const nodeGrams = smallTable(["Emissions: the node's inventory, gCO", h("sub", {}, "2"), "e"], ["term", "jobs", "nobody", "node"]);
-const sources = smallTable("Sources that are read", ["source", "state", "last read", "failures", "gaps"]);
+const sources = smallTable("Sources", ["source", "state", "last read", "failures", "gaps"]);
 at("node-energy").append(nodeEnergy.table);
 at("node-grams").append(nodeGrams.table);
 at("sources").append(sources.table);
@@ -221,7 +222,7 @@ function show(news) {
   at("live").hidden = false;
   showHead();
   if (news) drawCharts();
-  jobs.update(live.jobs, jobSums());
+  jobs.update(live.jobs, jobSums(), modelledPart() > 0);
   at("no-jobs").hidden = live.jobs.length > 0;
   at("jobs").hidden = live.jobs.length === 0;
   products.update(live.products, []);
@@ -249,7 +250,7 @@ let asking = false;
 // What the agent says, or why it says nothing.
 async function ask() {
   try {
-    const answer = await fetch("live.json", { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
+    const answer = await fetch(DOCUMENT, { signal: AbortSignal.timeout(PATIENCE_MS), cache: "no-store" });
     if (answer.ok) return [await answer.json(), ""];
     return [null, answer.status === 503 ? (await answer.text()).trim() : `it says ${answer.status}`];
   } catch {

@@ -45,8 +45,8 @@ export class Table {
     return (down ? -order : order) || this.usual(a, b);
   }
 
-  // `rows` have an `id`; `sums`: rows of texts for the foot, by column.
-  update(rows, sums) {
+  // `rows` have an `id`; `sums`: rows of texts for the foot, by column, some of it `modelled` or none.
+  update(rows, sums, modelled = false) {
     this.shown = rows;
     const left = new Set(this.rows.keys());
     for (const row of rows) {
@@ -67,7 +67,7 @@ export class Table {
     for (const id of left) this.removeRow(id);
     this.arrange();
     fill(this.foot, sums, () => h("tr", {}, ...this.columns.map((column, at) => (at ? h("td", { className: this.look(column) }) : h("th", { scope: "row" })))),
-      (tr, texts) => this.columns.forEach((_, at) => patch(tr.children[at], texts[at] ?? "")));
+      (tr, texts) => this.columns.forEach((column, at) => patchNumber(tr.children[at], texts[at] ?? "", column.number && modelled)));
   }
 
   makeRow(row) {

@@ -177,11 +177,12 @@ def _comes_back(agent: RunningAgent, browser: Browser) -> None:
 
 @contextmanager
 def served(shown: Snapshot, problem: Callable[[], str] = str) -> Iterator[str]:
-    """The page over a snapshot, from a thread."""
+    """The page over a snapshot, from a thread; behind a path, as a proxy may have it."""
     metrics = PrometheusPage()
     metrics.publish(shown)
     with selectors.DefaultSelector() as selector:
-        server = WebServer(selector, "127.0.0.1", 0, pages(metrics, problem))
+        routes = {f"/nodes/a{path}": route for path, route in pages(metrics, problem).items()}
+        server = WebServer(selector, "127.0.0.1", 0, routes)
         over = threading.Event()
 
         def serve() -> None:
@@ -192,7 +193,7 @@ def served(shown: Snapshot, problem: Callable[[], str] = str) -> Iterator[str]:
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.port}/"
+            yield f"http://127.0.0.1:{server.port}/nodes/a/"
         finally:
             over.set()
             thread.join()
@@ -271,12 +272,12 @@ def test_numbers_for_a_reader(browser: Browser) -> None:
             "figures(0.000123)": "0.000123",
         }
         names = "{ duration, energy, figures, mass, percent, power }"
-        done = browser.eval(f"import('/page/format.js').then(({names}) => [{', '.join(cases)}])")
+        done = browser.eval(f"import('/nodes/a/page/format.js').then(({names}) => [{', '.join(cases)}])")
         assert dict(zip(cases, done, strict=True)) == cases
 
 
 LATE = """
-import('/page/history.js').then(({ History }) => {
+import('/nodes/a/page/history.js').then(({ History }) => {
   sessionStorage.clear();
   const history = new History();
   const look = (at, cpu, gpu, job) => history.add({
