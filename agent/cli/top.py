@@ -1,5 +1,6 @@
 """`wattribute top`: the jobs of this machine, live. A full screen on a terminal, plain lines anywhere else."""
 
+import contextlib
 import os
 import shutil
 import sys
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from wattribute.agent.cli.top_frame import Row, Screen, Watch, frame
+from wattribute.agent.cli.top_frame import Row, Screen, Watch, fit, frame
 from wattribute.agent.client import AgentUnreachable, Client
 from wattribute.agent.core.errors import WattributeError
 
@@ -108,8 +109,9 @@ def _lines(jobs: _Jobs, screen: Screen, interval_s: float, count: int | None) ->
 def _full_screen(window: "curses.window", jobs: _Jobs, screen: Screen, interval_s: float, count: int | None) -> None:
     import curses
 
-    curses.use_default_colors()
-    curses.curs_set(0)
+    for ask in (curses.use_default_colors, lambda: curses.curs_set(0)):
+        with contextlib.suppress(curses.error):  # a terminal without colours, or one whose cursor can't be hidden
+            ask()
     window.timeout(POLL_MS)
     due_s, looks = time.monotonic() + min(interval_s, 1.0), 1
     try:
@@ -136,7 +138,7 @@ def _draw(window: "curses.window", jobs: _Jobs, screen: Screen) -> None:
         header = marked is not None and at == 2
         style = curses.A_REVERSE if at == marked else curses.A_BOLD if at == 0 or header else curses.A_NORMAL
         try:
-            window.addstr(at, 0, line.ljust(width - 1) if at == marked else line, style)
+            window.addstr(at, 0, fit(line, width - 1) if at == marked else line, style)
         except curses.error:  # the terminal has become smaller meanwhile
             break
     window.refresh()

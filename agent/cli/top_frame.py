@@ -67,7 +67,9 @@ class Watch:
 
 @dataclass(slots=True)
 class Screen:
-    """What somebody has chosen to see: order, which jobs, which one in full."""
+    """What somebody has chosen to see: order, which jobs, which one in full. `selected` is empty until a job is chosen:
+    the first line is marked then, whatever job that is.
+    """
 
     sort: SortKey = "power"
     reverse: bool = False
@@ -89,6 +91,8 @@ class Screen:
             self.ended = not self.ended
         elif key == "enter":
             self.detail = not self.detail
+            if self.detail and (chosen := self.chosen(self.shown(rows))) is not None:
+                self.selected = chosen.receipt["job_id"]
         elif key == "escape":
             self.detail = False
         elif key in ("up", "down", "pageup", "pagedown", "home", "end"):
@@ -104,22 +108,26 @@ class Screen:
         wanted.sort(key=lambda row: _amount(row, self.sort), reverse=not self.reverse)
         return sorted(wanted, key=lambda row: not row.running)
 
+    def chosen(self, shown: list[Row]) -> Row | None:
+        """Which of these is marked."""
+        found = (row for row in shown if row.receipt["job_id"] == self.selected)
+        return next(found, shown[0] if shown else None)
+
     def _move(self, key: str, rows: list[Row]) -> None:
         ids = [row.receipt["job_id"] for row in self.shown(rows)]
         if not ids:
             return
         at = ids.index(self.selected) if self.selected in ids else 0
         step = {"up": -1, "down": 1, "pageup": -10, "pagedown": 10, "home": -len(ids), "end": len(ids)}[key]
-        self.selected = ids[min(max(at + step, 0), len(ids) - 1)]
+        self.selected = "" if key == "home" else ids[min(max(at + step, 0), len(ids) - 1)]
 
 
 def frame(screen: Screen, rows: list[Row], title: str, *, width: int, height: int) -> tuple[list[str], int | None]:
     """At most `height` lines of at most `width` cells, and which of them is the selected job's."""
     shown = screen.shown(rows)
-    chosen = next((row for row in shown if row.receipt["job_id"] == screen.selected), shown[0] if shown else None)
-    if chosen is not None:
-        screen.selected = chosen.receipt["job_id"]
+    chosen = screen.chosen(shown)
     lines, marked = [title, _summary(screen, rows)], None
+    screen.detail = screen.detail and chosen is not None and chosen.receipt["job_id"] == screen.selected  # or it's gone
     if screen.detail and chosen is not None:
         lines += ["", *detail(chosen, width)]
         return _fitted([*lines[: height - 1], "Enter back  q quit"], width, height), None

@@ -82,6 +82,18 @@ def test_arrows_choose_and_enter_shows_the_terms() -> None:
     assert marked is None and "c: default, role use" in lines and lines[-1].startswith("Enter back")
 
 
+def test_who_has_chosen_nothing_sees_what_comes_first() -> None:
+    screen = Screen()
+    for most in (3, 17):
+        rows = [Row(receipt(f"j{at:02}", 1), 9.0 if at == most else 1.0) for at in range(20)]
+        lines, marked = frame(screen, rows, "title", width=100, height=8)
+        assert marked == 3 and lines[marked].startswith(f"j{most} " if most > 9 else f"j0{most} ")
+    screen.press("enter", rows)
+    rows = [Row(receipt(f"j{at:02}", 1), float(at)) for at in range(20)]
+    assert "j17: default, role use" in frame(screen, rows, "title", width=100, height=30)[0]
+    assert frame(screen, rows[:17], "title", width=100, height=30)[1] == 3  # it is gone: no other job in its place
+
+
 def test_what_is_modelled_or_not_known_says_so() -> None:
     mixed = receipt("m", 2_000_000, quality={"measured": 0.25, "modelled": 0.75}, energy_j={"cpu": None})
     lines, _ = frame(Screen(), [Row(mixed, 2.5)], "t", width=60, height=9)  # too narrow for the column that says it
@@ -151,8 +163,8 @@ def command(*options: str) -> list[str]:
     return [sys.executable, "-m", "wattribute", "top", *options]
 
 
-def environment(agent: Path) -> dict[str, str]:
-    return {**os.environ, "WATTRIBUTE_AGENT__SOCKET": str(agent), "TERM": "xterm", "LINES": "24", "COLUMNS": "100"}
+def environment(agent: Path, terminal: str = "xterm") -> dict[str, str]:
+    return {**os.environ, "WATTRIBUTE_AGENT__SOCKET": str(agent), "TERM": terminal, "LINES": "24", "COLUMNS": "100"}
 
 
 def test_without_a_terminal_it_prints_plain_lines(agent: Path) -> None:
@@ -165,10 +177,11 @@ def test_without_a_terminal_it_prints_plain_lines(agent: Path) -> None:
     assert "20.0 W" in lines[3] and "\x1b" not in run.stdout
 
 
-def test_on_a_terminal_it_is_driven_by_keys(agent: Path) -> None:
+@pytest.mark.parametrize("terminal", ["xterm", "vt100"])  # which has no colours, and a cursor that stays
+def test_on_a_terminal_it_is_driven_by_keys(agent: Path, terminal: str) -> None:
     master, slave = pty.openpty()
     run = subprocess.Popen(
-        command("-i", "0.2"), env=environment(agent), stdin=slave, stdout=slave, stderr=subprocess.PIPE
+        command("-i", "0.2"), env=environment(agent, terminal), stdin=slave, stdout=slave, stderr=subprocess.PIPE
     )
     os.close(slave)
     try:
