@@ -17,7 +17,7 @@ from wattribute.exporters.grafana.panels import (
     made,
     note,
 )
-from wattribute.exporters.grafana.promql import INVENTORY_TERMS, PRICE, per_hour
+from wattribute.exporters.grafana.promql import INVENTORY_TERMS, PRICE, grown_of, per_hour
 
 INVENTORY = f'{{term=~"{INVENTORY_TERMS}"}}'
 TOP = 20
@@ -93,12 +93,9 @@ def _inventory() -> list[Panel]:
     return [
         figure(
             "Emissions in the time shown",
-            f"Grams of CO2 equivalent by term, from the first scrape in the time shown to the last. {WHOLE}",
+            f"Grams of CO2 equivalent by term, idle included. {WHOLE}",
             "massg",
-            Query(
-                f"sum by (term) (max_over_time({last}[$__range]) - min_over_time({last}[$__range]))",
-                "{{term}}",
-            ),
+            Query(grown_of(last, by="term"), "{{term}}"),
             width=12,
         ),
         figure(

@@ -17,9 +17,10 @@ def health_row() -> Row:
                 "Which jobs are incomplete",
                 "Jobs whose totals are too small: fewer nodes have reported than the job says it runs on, or one that "
                 "it ran on went silent (lost).",
-                Column(f"job:wattribute_job_nodes:count and {incomplete}", "reported"),
-                Column(f"job:wattribute_job_expected_nodes:max and {incomplete}", "expected"),
-                Column(f"job:wattribute_job_nodes_lost:count and {incomplete}", "lost"),
+                # Without their names, which would keep Grafana from merging them to one line a job.
+                Column(f"max by (job_id) (job:wattribute_job_nodes:count and {incomplete})", "reported"),
+                Column(f"max by (job_id) (job:wattribute_job_expected_nodes:max and {incomplete})", "expected"),
+                Column(f"max by (job_id) (job:wattribute_job_nodes_lost:count and {incomplete})", "lost"),
                 opens={"job_id": "job"},
                 empty="none: every job is complete",
             ),

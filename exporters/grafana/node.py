@@ -55,7 +55,7 @@ def _power() -> list[Panel]:
         ),
         figure(
             "Energy in the time shown",
-            "By how much the nodes' counters grew, from the first scrape in the time shown to the last.",
+            "By how much the nodes' counters grew.",
             "joule",
             Query(grown(node, NODE)),
         ),

@@ -67,10 +67,12 @@ class Row:
 
 def link(to: str, label: str, *, in_table: bool = False) -> tuple[str, str]:
     """(title, URL) that opens dashboard `to` for the `label` of what was clicked, at the same time and data source."""
-    value = f"${{__data.fields.{label}}}" if in_table else f"${{__field.labels.{label}}}"
+    value = f"__data.fields.{label}" if in_table else f"__field.labels.{label}"
+    # An id may have any character: by itself Grafana leaves `&`, `#` and `+` in a link as they are.
+    chosen = f"var-{label}=${{{value}:percentencode}}"
     return (
-        f"{DASHBOARDS[to]}: {value}",
-        f"/d/wattribute-{to}?var-{label}={value}&${{datasource:queryparam}}&${{__url_time_range}}",
+        f"{DASHBOARDS[to]}: ${{{value}}}",
+        f"/d/wattribute-{to}?{chosen}&${{datasource:queryparam}}&${{__url_time_range}}",
     )
 
 

@@ -65,7 +65,7 @@ def _costs() -> list[Panel]:
         figure("Power", "Of its jobs.", "watt", Query(rate(JOULES, PRODUCT, by=by), name)),
         figure(
             "Energy in the time shown",
-            "Of its jobs, from the first scrape in the time shown to the last.",
+            "Of its jobs, short and ended ones too.",
             "joule",
             Query(grown(JOULES, PRODUCT, by=by), name),
         ),

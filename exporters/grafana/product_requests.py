@@ -23,7 +23,7 @@ def request_rows() -> list[Row]:
 
 def _per_request() -> list[Panel]:
     def cost(title: str, unit: str, numerator: str, says: str) -> Panel:
-        ratio = f"{numerator} / {grown(UNITS, PRODUCT, REQUESTS, by=BY)}"
+        ratio = f"{numerator} / ({grown(UNITS, PRODUCT, REQUESTS, by=BY)} > 0)"
         return figure(title, says, unit, Query(ratio, f"{NAME} {title}"), width=6, empty=NOT_METERED)
 
     in_time = f"Mean over the time shown, without idle. {SLOW}"

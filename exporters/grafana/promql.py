@@ -46,8 +46,25 @@ def total(name: str, *where: str, by: str = "") -> str:
 
 def grown(name: str, *where: str, by: str = "") -> str:
     """By how much counters of nodes or products grew in the time shown: exact, for they never fall."""
-    counter = series(name, *where)
-    return _sum(f"max_over_time({counter}[$__range]) - min_over_time({counter}[$__range])", by)
+    return grown_of(series(name, *where), by=by)
+
+
+def grown_of(counter: str, *, by: str = "") -> str:
+    """The same of a selector, also of a recorded one that has `instance`.
+
+    A counter stood at 0 before its first sample where its node was scraped without it when the time shown began, or
+    began its ledger since: else a product's first job would be left out up to its first scrape, a short one whole.
+    """
+    created = series("wattribute_ledger_created_timestamp_seconds")
+    scraped_late = (
+        f"max by (job, instance) "
+        f"(0 * {created} offset $__range or last_over_time({created}[$__range]) <= bool time() - $__range_s)"
+    )
+    began = (
+        f"({counter} offset $__range"
+        f" or min_over_time({counter}[$__range]) * on (job, instance) group_left () {scraped_late})"
+    )
+    return _sum(f"max_over_time({counter}[$__range]) - {began}", by)
 
 
 def seen(name: str, *where: str, by: str) -> str:

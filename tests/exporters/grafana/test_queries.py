@@ -16,7 +16,14 @@ from wattribute.exporters.metrics import METRIC, METRICS
 RULES = "\n".join(path.read_text() for path in sorted((ROOT / "deploy" / "prometheus").rglob("*.yml")))
 RECORDED = set(re.findall(r"- record: (\S+)", RULES))
 QUERIES = [query for board in BOARDS.values() for query in panel_queries(board)]
-VALUES = {"__rate_interval": "1m", "__range": "6h", "instance": ".+", "job_id": "one|other", "product_id": ".*"}
+VALUES = {
+    "__rate_interval": "1m",
+    "__range": "6h",
+    "__range_s": "21600",
+    "instance": ".+",
+    "job_id": "one|other",
+    "product_id": ".*",
+}
 
 NAME = re.compile(r"[a-z_]*:?wattribute_\w+(?::\w+)?")
 UNUSED: dict[str, str] = {}

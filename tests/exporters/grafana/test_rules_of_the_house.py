@@ -89,7 +89,7 @@ def test_links_open_dashboards_that_are_there_with_variables_that_they_have() ->
     for name, panel in DRAWN:
         for url in _links(panel):
             found = re.fullmatch(
-                r"/d/wattribute-(\w+)\?var-(\w+)=\$\{__(?:data\.fields|field\.labels)\.(\w+)\}&.*", url
+                r"/d/wattribute-(\w+)\?var-(\w+)=\$\{__(?:data\.fields|field\.labels)\.(\w+):percentencode\}&.*", url
             )
             assert found is not None, (name, url)
             to, variable, label = found.groups()
