@@ -2,10 +2,12 @@
 
 import os
 import platform
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from wattribute import __version__
@@ -14,11 +16,16 @@ from wattribute.agent.receipts import Receipt
 
 UJ_PER_KWH = 3_600_000_000_000  # as in core/units.py, which a training script needn't load
 J_PER_KWH = 3_600_000
+GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dri/renderD*", "dxg")
+"""By what a process reaches a GPU on Linux: who sees none of them uses none."""
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(kw_only=True)
 class EmissionsData:
-    """The columns of emissions.csv in their order (CodeCarbon 3.3). What isn't known is None, never 0."""
+    """The columns of emissions.csv in their order (CodeCarbon 3.3). What isn't known is None, never 0.
+
+    Without slots: scripts ask it for its `__dict__`, as CodeCarbon does itself.
+    """
 
     timestamp: str
     project_name: str
@@ -71,6 +78,20 @@ class EmissionsData:
         return json.dumps(self.values, sort_keys=True, indent=4)
 
 
+@dataclass(kw_only=True)
+class TaskEmissionsData(EmissionsData):
+    """The same of one task, as handlers get it."""
+
+    task_name: str
+
+    @property
+    def values(self) -> "OrderedDict[str, Any]":
+        """Column -> value, the name first."""
+        values = super().values
+        values.move_to_end("task_name", last=False)
+        return values
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prices:
     """What a script asks to be reckoned with in the place of what the node has; None: the node's."""
@@ -121,6 +142,8 @@ def data_of(
     data.region = parts["intensity"].get("grid_zone") if prices.g_per_kwh is None and parts.get("intensity") else None
     for name, value in {**_machine(), **about}.items():
         setattr(data, name, value)
+    if data.gpu_count == 0:
+        data.gpu_energy = data.gpu_power = 0.0
     if not amounts.known:
         return data
     total_kwh = sum(amounts.energy_j.values()) * pue / J_PER_KWH
@@ -156,6 +179,7 @@ def _machine() -> dict[str, Any]:
         "os": platform.platform(),
         "python_version": platform.python_version(),
         "cpu_count": os.cpu_count(),
+        "gpu_count": gpu_count(),
     }
     try:
         from wattribute.collectors.host import host_facts
@@ -165,3 +189,8 @@ def _machine() -> dict[str, Any]:
     except Exception:  # noqa: BLE001 - a column that stays empty, not a training run that ends
         here().say_once("codecarbon host", "what machine this is can't be told", exc_info=True)
     return known
+
+
+def gpu_count() -> int | None:
+    """0 where this process sees no GPU, so that it uses none; None: there may be some."""
+    return 0 if sys.platform == "linux" and not any(any(Path("/dev").glob(one)) for one in GPU_DEVICES) else None

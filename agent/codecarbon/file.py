@@ -1,11 +1,15 @@
 """emissions.csv as CodeCarbon keeps it: rows are appended, or the run's own row is replaced (`on_csv_write`)."""
 
+import contextlib
 import csv
 import io
 import os
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+
+LOCK_S = 2.0
 
 
 def write_row(path: Path, row: Mapping[str, Any], *, update: bool) -> None:
@@ -13,6 +17,11 @@ def write_row(path: Path, row: Mapping[str, Any], *, update: bool) -> None:
 
     With `update` the run's row, if there is one, is replaced. Raises OSError.
     """
+    with _alone_in(path.parent):
+        _write_row(path, row, update=update)
+
+
+def _write_row(path: Path, row: Mapping[str, Any], *, update: bool) -> None:
     header = _header(path)
     if header is not None and sorted(header) != sorted(row):
         path.rename(_free_backup(path))
@@ -24,13 +33,38 @@ def write_row(path: Path, row: Mapping[str, Any], *, update: bool) -> None:
             kept = [old for old in csv.DictReader(lines) if old["run_id"] != row["run_id"]]
         _write(path, header, [*kept, row])
     else:
-        with path.open("a", newline="", encoding="utf-8") as out:  # one write: two runs may append at once
+        with path.open("a", newline="", encoding="utf-8") as out:
             out.write(_text(header, [row], head=False))
 
 
 def write_tasks(path: Path, rows: list[dict[str, Any]]) -> None:
     """The tasks of one run, a row each. Raises OSError."""
     _write(path, list(rows[0]), rows)
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Ranks that end together write one file. Who gets no lock (some network file systems) writes all the same."""
+    try:
+        import fcntl
+
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except (ImportError, OSError):
+        yield
+        return
+    until_s = time.monotonic() + LOCK_S
+    try:
+        while time.monotonic() < until_s:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.01)
+            except OSError:
+                break
+        yield
+    finally:
+        os.close(fd)
 
 
 def _header(path: Path) -> list[str] | None:

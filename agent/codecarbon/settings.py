@@ -6,7 +6,9 @@ Source: CodeCarbon 3.3, emissions_tracker.py (arguments) and core/config.py (fil
 import configparser
 import enum
 import inspect
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -118,18 +120,36 @@ def bound(parameters: tuple[str, ...], args: tuple[Any, ...], named: Mapping[str
 
 
 def effective(
-    given: Mapping[str, Any], environment: Mapping[str, str], home: Path, folder: Path, known: tuple[str, ...]
+    given: Mapping[str, Any], environment: Mapping[str, str], folders: Sequence[Path], known: tuple[str, ...]
 ) -> dict[str, Any]:
     """Argument > CODECARBON_* > ./.codecarbon.config > ~/.codecarbon.config > default, as CodeCarbon has it."""
     values: dict[str, Any] = dict(DEFAULTS)
-    for path in (home / ".codecarbon.config", folder / ".codecarbon.config"):
-        values.update(_of_file(path, known))
-    values.update({name: environment[key] for name in known if (key := f"CODECARBON_{name.upper()}") in environment})
+    for folder in folders:
+        values.update(_of_file(folder / ".codecarbon.config", known))
+    told = {key.lower().removeprefix("codecarbon_"): value for key, value in environment.items() if _is_theirs(key)}
+    values.update({name: told[name] for name in known if name in told})
     values.update({name: value for name, value in given.items() if value is not None})
     for name, instead in INSTEAD.items():
         if is_set(values.get(name)):
             here().say_once(f"codecarbon {name}", "EmissionsTracker: %s has no effect here; %s", name, instead)
     return values
+
+
+def folders() -> list[Path]:
+    """Where configuration files may be, the one that counts most last: the home and the working directory."""
+    found = []
+    for find in (Path.home, Path.cwd):
+        with suppress(OSError, RuntimeError):  # a uid without a home; a directory that was removed
+            found.append(find())
+    return found
+
+
+def methods(asked: Any) -> set[str] | None:
+    """`output_methods` by name, which may come as text with commas; None where they aren't set."""
+    if asked is None:
+        return None
+    names = asked.split(",") if isinstance(asked, str) else asked
+    return {str(getattr(name, "value", name)).strip() for name in names}
 
 
 def is_set(value: Any) -> bool:
@@ -138,15 +158,21 @@ def is_set(value: Any) -> bool:
 
 
 def number(values: Mapping[str, Any], name: str) -> float | None:
-    """A number that may come as text; None, with a warning, for anything else."""
+    """A number of 0 or more that may come as text; None, with a warning, for anything else."""
     value = values.get(name)
     if value is None or value == "":
         return None
     try:
-        return float(value)
+        if math.isfinite(found := float(value)) and found >= 0:
+            return found
     except (TypeError, ValueError):
-        here().say_once(f"codecarbon {name} value", "EmissionsTracker: %s = %r is no number; it's ignored", name, value)
-        return None
+        pass
+    here().say_once(f"codecarbon {name} value", "EmissionsTracker: %s = %r can't be; it's ignored", name, value)
+    return None
+
+
+def _is_theirs(key: str) -> bool:
+    return key.lower().startswith("codecarbon_")  # they take either case
 
 
 def _of_file(path: Path, known: tuple[str, ...]) -> Iterator[tuple[str, str]]:

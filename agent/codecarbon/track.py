@@ -1,9 +1,10 @@
-"""track_emissions: a decorator that makes each call of a function a run, with the tracker's arguments."""
+"""Decorators that make each call of a function a run, or a task of one; and a context manager of a task."""
 
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from wattribute.agent.codecarbon import settings
 from wattribute.agent.codecarbon.tracker import EmissionsTracker, OfflineEmissionsTracker
@@ -36,6 +37,41 @@ def _wrapped(fn: Callable[..., Any], kind: type[EmissionsTracker], given: dict[s
     @functools.wraps(fn)
     def call(*args: Any, **named: Any) -> Any:
         with kind(**given):
+            return fn(*args, **named)
+
+    return call
+
+
+class TaskEmissionsTracker:
+    """A task as a context manager: of `tracker`, or of a run of its own."""
+
+    def __init__(self, task_name: str | None = None, tracker: EmissionsTracker | None = None) -> None:
+        self.task_name = task_name
+        self.tracker = tracker or EmissionsTracker()
+        self._owns = tracker is None
+
+    def __enter__(self) -> Self:
+        self.tracker.start_task(self.task_name)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.tracker.stop_task()
+        if self._owns:
+            self.tracker.stop()
+
+
+def track_task_emissions(
+    fn: Callable[..., Any] | None = None, tracker: EmissionsTracker | None = None, task_name: str = ""
+) -> Any:
+    """Each call is a task of `tracker`, or of a run of its own."""
+    if fn is None:
+        return lambda later: track_task_emissions(later, tracker, task_name)
+
+    @functools.wraps(fn)
+    def call(*args: Any, **named: Any) -> Any:
+        with TaskEmissionsTracker(task_name, tracker):
             return fn(*args, **named)
 
     return call

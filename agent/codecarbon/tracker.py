@@ -12,11 +12,11 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from wattribute.agent.codecarbon import settings
-from wattribute.agent.codecarbon.data import EmissionsData, Prices, data_of
+from wattribute.agent.codecarbon.data import EmissionsData, Prices, TaskEmissionsData, data_of, gpu_count
 from wattribute.agent.codecarbon.file import write_row, write_tasks
 from wattribute.agent.process import here
 from wattribute.agent.session import Job, job
@@ -37,22 +37,26 @@ class EmissionsTracker:
     def __init__(self, *args: Any, **named: Any) -> None:
         known = settings.ONLINE + settings.OFFLINE
         given = settings.bound(self.parameters, args, named)
-        self._asked = settings.effective(given, os.environ, Path.home(), Path.cwd(), known)
+        self._asked = settings.effective(given, os.environ, settings.folders(), known)
         self._lock = threading.RLock()
+        self._pid = os.getpid()
         self._project = str(self._asked["project_name"])
         self.run_id = str(uuid.uuid4())
         self.final_emissions: float | None = None
         self.final_emissions_data: EmissionsData | None = None
         self._job: Job | None = None
         self._began_s: float | None = None
+        self._ran_s = 0.0
         self._tasks: dict[str, tuple[Job, float]] = {}
         self._done: list[tuple[str, Job, EmissionsData]] = []
         self._told: EmissionsData | None = None
-        self._prices = Prices(
-            pue=settings.number(self._asked, "pue"),
-            g_per_kwh=self._intensity(),
-            wue_l_per_kwh=settings.number(self._asked, "wue"),
-        )
+        self._prices = Prices()
+        with self._harmless("finding the intensity"):
+            self._prices = Prices(
+                pue=settings.number(self._asked, "pue"),
+                g_per_kwh=self._intensity(),
+                wue_l_per_kwh=settings.number(self._asked, "wue"),
+            )
         level = self._asked.get("log_level")
         if level is not None:
             with self._harmless("setting the log level"):
@@ -65,13 +69,20 @@ class EmissionsTracker:
             )
 
     def start(self) -> None:
-        """Begins the run; a second start does nothing."""
+        """Begins the run; a second start does nothing. After its end, it goes on with the same totals."""
+        if self._is_copy():
+            return
         with self._lock, self._harmless("starting"):
             if self._job is None:
-                self._job, self._began_s = self._open(self.run_id), time.monotonic()
+                self._job = self._open(self.run_id)
+            else:
+                self._job.start()
+            self._began_s = time.monotonic() if self._began_s is None else self._began_s
 
     def stop(self) -> float | None:
         """Ends the run, writes its row, and returns kilograms of CO2e; None where nothing is known."""
+        if self._is_copy():
+            return None
         with self._lock, self._harmless("stopping"):
             if self._began_s is None:
                 here().say_once("codecarbon stopped", "EmissionsTracker: already stopped, or never started")
@@ -82,23 +93,30 @@ class EmissionsTracker:
                 self._job.stop()
             self.final_emissions_data = self._data()
             self.final_emissions = self.final_emissions_data.emissions
-            self._put_out(self.final_emissions_data, final=True)
-            self._began_s = None
+            self._put_out(self.final_emissions_data)
+            for handler in self._handlers():
+                with self._harmless(f"closing {type(handler).__name__}"):
+                    getattr(handler, "exit", lambda: None)()
+            self._ran_s, self._began_s = self.final_emissions_data.duration or 0.0, None
         return self.final_emissions
 
     def flush(self) -> float | None:
         """Writes what has been used until now and goes on; kilograms of CO2e."""
+        if self._is_copy():
+            return None
         with self._lock, self._harmless("flushing"):
             if self._began_s is None:
                 here().say_once("codecarbon flush", "EmissionsTracker: start it before you flush it")
                 return None
             data = self._data()
-            self._put_out(data, final=False)
+            self._put_out(data)
             return data.emissions
         return None
 
     def start_task(self, task_name: str | None = None) -> None:
         """Begins a part of the run, told apart from the rest; by CodeCarbon's rule, one at a time."""
+        if self._is_copy():
+            return
         with self._lock, self._harmless("starting a task"):
             if self._tasks:
                 here().say_once("codecarbon task", "EmissionsTracker: a task is under way; stop it first")
@@ -110,6 +128,8 @@ class EmissionsTracker:
 
     def stop_task(self, task_name: str | None = None) -> EmissionsData | None:
         """Ends it and tells what it used; None where there is none of that name."""
+        if self._is_copy():
+            return None
         with self._lock, self._harmless("stopping a task"):
             name = task_name or next(iter(self._tasks), "")
             if name not in self._tasks:
@@ -127,7 +147,19 @@ class EmissionsTracker:
         from wattribute.collectors.host import host_facts
 
         facts = host_facts()
-        return {"cpu_model": facts.cpu_model, "cpu_count": facts.cpus, "ram_total_size": facts.memory_bytes / 2**30}
+        return {
+            "ram_total_size": facts.memory_bytes / 2**30,
+            "cpu_count": facts.cpus,
+            "cpu_physical_count": facts.packages,
+            "cpu_model": facts.cpu_model,
+            "gpu_count": gpu_count(),
+            "gpu_model": None,
+            "gpu_ids": None,
+        }
+
+    def service_shutdown(self, signum: int, frame: FrameType | None) -> None:
+        """A signal handler that stops the run."""
+        self.stop()
 
     def __enter__(self) -> Self:
         self.start()
@@ -146,7 +178,7 @@ class EmissionsTracker:
         """The run and its tasks: a task is a job inside the run's, whose joules are its own."""
         jobs = [task for _, task, _ in self._done] + [task for task, _ in self._tasks.values()]
         began_s = time.monotonic() if self._began_s is None else self._began_s
-        return self._of([*([self._job] if self._job else []), *jobs], time.monotonic() - began_s)
+        return self._of([*([self._job] if self._job else []), *jobs], self._ran_s + time.monotonic() - began_s)
 
     def _of(self, jobs: list[Job], duration_s: float) -> EmissionsData:
         about = {
@@ -161,26 +193,39 @@ class EmissionsTracker:
             about=about,
         )
 
-    def _put_out(self, data: EmissionsData, *, final: bool) -> None:
-        methods = self._asked.get("output_methods")
-        wanted = {str(getattr(one, "value", one)) for one in methods} if methods else None
+    def _is_copy(self) -> bool:
+        """Whether a fork left it here: the run is the parent's, whose lock may have been held."""
+        if os.getpid() == self._pid:
+            return False
+        here().say_once("codecarbon fork", "EmissionsTracker: a fork's copy does nothing; its run is the parent's")
+        return True
+
+    def _put_out(self, data: EmissionsData) -> None:
+        wanted = settings.methods(self._asked.get("output_methods"))
         folder = Path(str(self._asked["output_dir"]))
         if settings.is_set(self._asked["save_to_file"]) if wanted is None else "csv" in wanted:
             with self._harmless("writing the file"):
                 update = self._asked["on_csv_write"] == "update"
                 write_row(folder / str(self._asked["output_file"]), data.values, update=update)
-                if final and self._done:
+                if self._done:
                     name = f"emissions_{self._asked['experiment_name']}_{self.run_id}.csv"
-                    write_tasks(folder / name, [{"task_name": task, **one.values} for task, _, one in self._done])
+                    write_tasks(folder / name, [one.values for one in self._tasks_done()])
         before, self._told = self._told, data
-        handlers = list(self._asked.get("output_handlers") or ())
-        if (settings.is_set(self._asked.get("save_to_logger")) or "logger" in (wanted or ())) and (
-            logger := self._asked.get("logging_logger")
-        ):
-            handlers.append(logger)
-        for handler in handlers:
+        for handler in self._handlers():
             with self._harmless(f"calling {type(handler).__name__}"):
                 handler.out(data, _since(data, before))
+                if self._done and hasattr(handler, "task_out"):
+                    handler.task_out(self._tasks_done(), str(self._asked["experiment_name"]))
+
+    def _tasks_done(self) -> list[TaskEmissionsData]:
+        return [TaskEmissionsData(task_name=name, **vars(data)) for name, _, data in self._done]
+
+    def _handlers(self) -> list[Any]:
+        handlers = list(self._asked.get("output_handlers") or ())
+        wanted = settings.methods(self._asked.get("output_methods"))
+        logs = settings.is_set(self._asked.get("save_to_logger")) if wanted is None else "logger" in wanted
+        logger = self._asked.get("logging_logger")
+        return [*handlers, logger] if logs and logger else handlers
 
     def _intensity(self) -> float | None:
         return settings.number(self._asked, "force_carbon_intensity_g_co2e_kwh")

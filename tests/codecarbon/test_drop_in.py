@@ -7,13 +7,14 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
 
 from wattribute.agent.codecarbon import settings
-from wattribute.agent.codecarbon.data import EmissionsData, Prices, data_of
+from wattribute.agent.codecarbon.data import EmissionsData, Prices, data_of, gpu_count
 from wattribute.agent.codecarbon.file import write_row
 from wattribute.agent.receipts import Receipt, blank
 from wattribute.exporters.codecarbon_csv import COLUMNS
@@ -85,7 +86,8 @@ def test_a_receipt_in_their_terms(prices: Prices, emitted_kg: float, kwh: float)
     assert (told.emissions, told.energy_consumed) == pytest.approx((emitted_kg, kwh))
     assert told.cpu_energy == pytest.approx(0.75 * kwh)
     assert told.cpu_power == pytest.approx(750 * kwh)
-    assert told.gpu_energy is None and told.gpu_power is None
+    assert told.gpu_energy == told.gpu_power == (None if gpu_count() is None else 0.0)
+    assert vars(told) == dict(told.values)
 
 
 def test_what_is_not_known_of_a_part_is_not_known_of_the_run() -> None:
@@ -114,13 +116,38 @@ def test_rows_are_appended_replaced_and_moved_aside(tmp_path: Path) -> None:
     assert sorted(child.name for child in tmp_path.iterdir()) == ["emissions.csv", "emissions.csv.bak"]
 
 
+def test_ranks_that_end_together_lose_no_row(tmp_path: Path) -> None:
+    path, ranks = tmp_path / "emissions.csv", [f"r{at}" for at in range(8)]
+    with ThreadPoolExecutor(len(ranks)) as pool:
+        list(pool.map(lambda rank: write_row(path, {**RUN.values, "run_id": rank}, update=rank != "r3"), ranks))
+    assert sorted(row["run_id"] for row in rows(path)) == ranks
+
+
+@pytest.mark.parametrize(
+    ("asked", "methods"),
+    [
+        (None, None),
+        ([], set()),
+        ("csv, logger", {"csv", "logger"}),
+        ([settings.OutputMethod.CSV, "api"], {"csv", "api"}),
+    ],
+)
+def test_output_methods_come_as_names_or_as_text(asked: object, methods: set[str] | None) -> None:
+    assert settings.methods(asked) == methods
+
+
+@pytest.mark.parametrize("value", ["-5", "nan", "inf", "x", [1]])
+def test_a_number_that_can_not_be_is_ignored(value: object) -> None:
+    assert settings.number({"pue": value}, "pue") is None
+
+
 def test_their_settings_come_in_their_order(tmp_path: Path) -> None:
     home, folder = tmp_path / "home", tmp_path / "here"
     for place, text in ((home, "project_name = a\noutput_dir = b\nunknown = 1\n"), (folder, "output_dir = c\npue=1.5")):
         place.mkdir()
         (place / ".codecarbon.config").write_text(f"[codecarbon]\n{text}")
-    environment = {"CODECARBON_OUTPUT_FILE": "d.csv", "CODECARBON_PUE": "1.25"}
-    asked = settings.effective({"pue": 1.1, "wue": None}, environment, home, folder, settings.ONLINE)
+    environment = {"CODECARBON_OUTPUT_FILE": "d.csv", "codecarbon_PUE": "1.25"}
+    asked = settings.effective({"pue": 1.1, "wue": None}, environment, [home, folder], settings.ONLINE)
     assert [asked[name] for name in ("project_name", "output_dir", "output_file", "pue")] == ["a", "c", "d.csv", 1.1]
     assert "unknown" not in asked and "wue" not in asked
 
@@ -135,11 +162,21 @@ class Handler:
         told.append((total.emissions, delta.emissions))
         raise RuntimeError("a handler that fails")
 
+class Quiet:
+    def out(self, total, delta):
+        pass
+
+    def task_out(self, tasks, experiment):
+        told.append([task.task_name for task in tasks])
+
+    def exit(self):
+        told.append("exit")
+
 def work():
     return sum(i * i for i in range(1_500_000))
 
 out = os.environ["OUT"]
-tracker = EmissionsTracker("bert", 15, output_dir=out, output_handlers=[Handler()], newer_than_we=1, pue=2)
+tracker = EmissionsTracker("bert", 15, output_dir=out, output_handlers=[Handler(), Quiet()], newer_than_we=1, pue=2)
 tracker.start()
 work()
 tracker.start_task("load")
@@ -147,13 +184,20 @@ work()
 task = tracker.stop_task()
 flushed = tracker.flush()
 stopped = tracker.stop()
+again = tracker.stop()
+if not (child := os.fork()):
+    os._exit(tracker.flush() is not None)
+alone = os.waitpid(child, 0)[1]
+tracker.start()
+work()
+more = tracker.stop()
 
 @track_emissions(offline=True, country_iso_code="FRA", output_dir=out + "/missing")
 async def main():
     work()
     return "done"
 
-print(json.dumps([task.emissions, flushed, stopped, tracker.stop(), told, asyncio.run(main()),
+print(json.dumps([task.emissions, flushed, stopped, again, more, alone, told, asyncio.run(main()),
     tracker.final_emissions_data.energy_consumed, tracker.run_id]))
 """
 
@@ -171,15 +215,19 @@ def test_a_script_runs_as_it_did(tmp_path: Path) -> None:
         [sys.executable, "-c", SCRIPT], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60
     )
     assert run.returncode == 0, run.stderr
-    task, flushed, stopped, again, told, answer, kwh, run_id = json.loads(run.stdout)
-    assert 0 < task < flushed <= stopped == again and answer == "done"
-    assert stopped == pytest.approx(kwh * 300 / 1000, abs=5e-12)  # grams are exact to a nanogram
-    assert [total for total, _ in told] == [flushed, stopped]
-    assert sum(delta for _, delta in told) == pytest.approx(stopped)
+    task, flushed, stopped, again, more, alone, told, answer, kwh, run_id = json.loads(run.stdout)
+    assert 0 < task < flushed <= stopped == again < more and answer == "done" and alone == 0
+    assert more == pytest.approx(kwh * 300 / 1000, abs=5e-12)  # grams are exact to a nanogram
+    heard = [one for one in told if one in ("exit", ["load"])]
+    assert heard == [["load"], ["load"], "exit", ["load"], "exit"]
+    amounts = [one for one in told if one not in heard]
+    assert [total for total, _ in amounts] == [flushed, stopped, more]
+    assert sum(delta for _, delta in amounts) == pytest.approx(more)
     for said in ("newer_than_we isn't known", "Handler failed: a handler that fails", "writing the file failed"):
         assert said in run.stderr
     written = rows(tmp_path / "emissions.csv")
-    assert [row["run_id"] for row in written] == [run_id, run_id]
-    assert [float(row["emissions"]) for row in written] == [flushed, stopped]
+    assert [row["run_id"] for row in written] == 3 * [run_id]
+    assert [float(row["emissions"]) for row in written] == [flushed, stopped, more]
+    assert [float(row["duration"]) for row in written] == sorted(float(row["duration"]) for row in written)
     (tasks,) = rows(tmp_path / f"emissions_base_{run_id}.csv")
     assert (tasks["task_name"], float(tasks["emissions"])) == ("load", task)
