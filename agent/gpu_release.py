@@ -44,9 +44,14 @@ class GpuHold:
         self._release = self._source.release(self._clock.monotonic_ns() + duration_ns, why)
 
     @property
+    def released(self) -> bool:
+        """Whether somebody else has the GPUs, and nothing read before is still to be booked."""
+        return self._source is not None and self._source.released
+
+    @property
     def done(self) -> bool:
         """Whether nothing is waited for any more."""
-        return self._source is None or self._release is None or self._release.done.is_set()
+        return self._source is None or self._release is None or self._over() or self._release.done.is_set()
 
     def state(self) -> Mapping[str, object]:
         """As the protocol tells it."""
@@ -54,7 +59,10 @@ class GpuHold:
             return {"released": True, "until": None, "source": False}
         release = self._release
         return {
-            "released": release is not None and release.done.is_set(),
+            "released": release is not None and release.done.is_set() and not self._over(),
             "until": None if release is None else rfc3339(self._until_unix_ns),
             "source": True,
         }
+
+    def _over(self) -> bool:
+        return self._release is not None and self._clock.monotonic_ns() >= self._release.until_ns

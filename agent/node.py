@@ -461,8 +461,12 @@ class Node:
             owner[outcome.domain].note(outcome)
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
                 self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
-                if outcome.cause == "released":
-                    self._tell_holders(outcome, unix_ns - now_ns)
+                if outcome.resumed:
+                    start, end = (rfc3339(ns + unix_ns - now_ns) for ns in (outcome.start_ns, outcome.end_ns))
+                    self._tell_holders(outcome.domain.id, start, end)
+        if self.gpu_hold.released:
+            for domain in self.books.give_up("gpu"):
+                self._tell_holders(domain.id, rfc3339(unix_ns), None)
         late = self._dues.collect(self.registry.jobs, self.record)
         done = self.books.forget_settled()
         self.serving.tick(now_ns, done)
@@ -482,17 +486,15 @@ class Node:
                 live.gaps.append(dict(gap))
                 live.known_meta = False
 
-    def _tell_holders(self, gap: Gap, offset_ns: int) -> None:
-        """Nobody looked at a GPU for a while: what its jobs used of it then isn't in their receipts."""
+    def _tell_holders(self, gpu: str, start: str | None, end: str | None) -> None:
+        """Nobody looks at a GPU for a while: what its jobs use of it then isn't in their receipts. It is told when that
+        begins, because a job may end in it, and again with its end.
+        """
+        cause = f"GPU {gpu} was released: its energy isn't split over jobs"
         for live in self.registry.jobs.values():
-            if live.running and gap.domain.id in live.entry.gpus:
-                live.gaps.append(
-                    {
-                        "start": rfc3339(gap.start_ns + offset_ns),
-                        "end": rfc3339(gap.end_ns + offset_ns),
-                        "cause": f"GPU {gap.domain.id} was released: its energy isn't split over jobs",
-                    }
-                )
+            gaps = [gap for gap in live.gaps if gap["cause"] != cause or gap["end"] is not None]
+            if live.running and (gpu in live.entry.gpus or len(gaps) < len(live.gaps)):
+                live.gaps = [*gaps, {"start": start, "end": end, "cause": cause}]
                 live.known_meta = False
 
     def _read_cpu(self) -> list[UsageReading]:

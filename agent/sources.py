@@ -112,6 +112,11 @@ class Source(Generic[T]):
             self._retry_at_ns = 0
 
     @property
+    def released(self) -> bool:
+        """Whether it was let go of, and all that was read before is collected."""
+        return self._release is not None and self._release.done.is_set() and self._asked_at_ns is None
+
+    @property
     def answered(self) -> bool:
         """Whether nothing asked for is outstanding."""
         return self._asked_at_ns is None or not self._answers.empty()

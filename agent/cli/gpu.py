@@ -70,8 +70,8 @@ def release(for_s: float, end: bool, as_json: bool) -> None:
         click.echo(json.dumps(answer, indent=2))
     if not end and not answer["released"]:
         raise WattributeError(
-            "a call to the driver hasn't returned for 10 s; the agent lets go as soon as it does. "
-            "Fix: try again, or stop the agent"
+            "the agent still holds the GPUs: a call to the driver hasn't returned for 10 s, or for all of --for; "
+            "within --for it lets go as soon as it does. Fix: try again, or stop the agent"
         )
     if not as_json:
         click.echo(_said(answer, end=end))
@@ -83,7 +83,7 @@ def _said(answer: dict[str, object], *, end: bool) -> str:
     if not answer["source"]:
         return "the agent reads no GPU: it holds none"
     if end:
-        return "the agent reads the GPUs again"
+        return "the agent takes the GPUs up again"
     return f"released until {answer['until']}; sooner: wattribute gpu release --end"
 
 

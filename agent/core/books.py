@@ -6,7 +6,7 @@ Units: microjoules, nanograms, nanoseconds (CLOCK_BOOTTIME).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from wattribute.agent.core.accounting import Price, accrue_energy, accrue_hardware
@@ -52,6 +52,7 @@ SETTLE_NS = 10_000_000_000
 class _Meter:
     reading: EnergyReading | PowerReading
     use: Use
+    released: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,6 +147,15 @@ class Books:
     def meters(self) -> dict[Domain, Quality]:
         """The domains that have been read, and how good their last reading was."""
         return {domain: meter.reading.quality for domain, meter in self._meters.items()}
+
+    def give_up(self, kind: DomainKind) -> list[Domain]:
+        """Somebody else has the domains of a kind until each is read again: that time is a gap, over a restart too.
+        Returns those of which this is news.
+        """
+        news = [domain for domain, meter in self._meters.items() if domain.kind == kind and not meter.released]
+        for domain in news:
+            self._meters[domain].released = True
+        return news
 
     def read_ns(self) -> dict[DomainKind, int]:
         """Until when the energy of each kind of domain is booked: its latest reading. A sensor may be late."""
@@ -269,6 +279,8 @@ class Books:
     def _advance(self, reading: EnergyReading | PowerReading, use: Use) -> tuple[Gap | Interval, Use]:
         meter = self._meters.get(reading.domain)
         last = meter.reading if meter is not None else None
+        if meter is not None and meter.released:
+            reading = replace(reading, resumed=True)
         if isinstance(reading, EnergyReading):
             asleep_ns = use.asleep_ns - (use if meter is None else meter.use).asleep_ns
             outcome = between(last if isinstance(last, EnergyReading) else None, reading, asleep_ns)
@@ -365,7 +377,7 @@ class Books:
             "agent_energy_uj": self.agent_energy_uj,
             "use": [self._use.at_ns, self._use.node_ns, self._use.asleep_ns],
             "counters": [
-                [d.kind, d.id, m.reading.at_ns, m.reading.energy_uj]
+                [d.kind, d.id, m.reading.at_ns, m.reading.energy_uj, m.released]
                 for d, m in self._meters.items()
                 if isinstance(m.reading, EnergyReading) and m.reading.quality == "measured"
             ],
@@ -403,6 +415,7 @@ class Books:
             jobs_ns,
             asleep_ns,
         )
-        for kind, domain_id, at_ns, energy_uj in saved["counters"]:
+        for kind, domain_id, at_ns, energy_uj, *released in saved["counters"]:  # an older version's has four
             domain = Domain(kind=kind, id=domain_id)
-            self._meters[domain] = _Meter(EnergyReading(domain=domain, at_ns=at_ns, energy_uj=energy_uj), self._use)
+            reading = EnergyReading(domain=domain, at_ns=at_ns, energy_uj=energy_uj)
+            self._meters[domain] = _Meter(reading, self._use, any(released))

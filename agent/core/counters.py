@@ -55,12 +55,14 @@ def between(before: EnergyReading | None, now: EnergyReading, asleep_ns: int = 0
 
 
 def integrate(before: PowerReading | None, now: PowerReading) -> Interval | Gap:
-    """Energy between two samples of averaged power, by trapezoid; over more than BRIDGE_NS it is a gap."""
+    """Energy between two samples of averaged power, by trapezoid; over BRIDGE_NS, or a release, it is a gap."""
     if before is None:
         return _gap(now, now.at_ns, "first", 0, 0)
     duration_ns = now.at_ns - before.at_ns
     if duration_ns <= 0:
         return _gap(now, before.at_ns, "stale", 0, 0)
+    if now.resumed:
+        return _gap(now, before.at_ns, "released", 0, None)
     if duration_ns > BRIDGE_NS:
         return _gap(now, before.at_ns, "absent", 0, None)
     energy_uj = (before.power_uw + now.power_uw) * duration_ns // (2 * NS_PER_S)
@@ -97,4 +99,5 @@ def _gap(now: EnergyReading | PowerReading, start_ns: int, cause: GapCause, lowe
         lower_uj=lower_uj,
         upper_uj=upper_uj,
         quality=now.quality,
+        resumed=now.resumed,
     )

@@ -87,12 +87,16 @@ class EnergyReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerReading:
-    """An averaged power at one moment, to be integrated by trapezoid; a gap of more than 2 s isn't bridged."""
+    """An averaged power at one moment, to be integrated by trapezoid; a gap of more than 2 s isn't bridged.
+
+    `resumed` as of an EnergyReading.
+    """
 
     domain: Domain
     at_ns: int
     power_uw: int
     quality: Quality = "integrated"
+    resumed: bool = False
 
 
 class UsageReading(NamedTuple):  # a tuple: a tick makes one per job
@@ -158,7 +162,10 @@ GapCause: TypeAlias = Literal["first", "wrapped", "reset", "stale", "implausible
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gap:
-    """A stretch whose energy isn't known exactly; at least `lower_uj` was used, at most `upper_uj` (None: no bound)."""
+    """A stretch whose energy isn't known exactly; at least `lower_uj` was used, at most `upper_uj` (None: no bound).
+
+    `resumed`: the sensor was given out of hand in it, whatever the cause says of its counter.
+    """
 
     domain: Domain
     start_ns: int
@@ -167,6 +174,7 @@ class Gap:
     lower_uj: int
     upper_uj: int | None
     quality: Quality
+    resumed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -270,7 +270,8 @@ class Gpu:
         field = self.method == "average field"
         power_mw = self._average_field_mw() if field else nvml.nvmlDeviceGetPowerUsage(handle)
         at_ns = self._clock()
-        return [PowerReading(domain=self.domain, at_ns=at_ns, power_uw=power_mw * 1000)], at_ns
+        averaged = PowerReading(domain=self.domain, at_ns=at_ns, power_uw=power_mw * 1000, resumed=self._resumed)
+        return [averaged], at_ns
 
     def _average_field_mw(self) -> int:
         """Field 185 (POWER_AVERAGE, GPU scope): the call may succeed although the value failed."""

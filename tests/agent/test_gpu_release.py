@@ -170,7 +170,64 @@ def test_jobs_keep_their_gpus_and_the_energy_between_is_a_gap(
     check_identities(page)
 
 
-def test_a_counter_that_was_reset_meanwhile_is_told_as_that(bench: Bench, driver: NvmlDouble) -> None:
+def test_a_job_that_ends_meanwhile_says_so(bench: Bench, workers: list[Worker], driver: NvmlDouble) -> None:
+    driver.gpus[0].processes(Process(workers[0].pid))
+    bench.start("a", workers[0].pid)
+    bench.tick()
+    bench.node.gpu_hold.ask(GpuRelease(id=1, for_s=20), ROOT)
+    wait_for(lambda: bench.node.gpu_hold.done)
+    bench.tick(2)
+    bench.end("a", workers[0].pid)
+    bench.tick(12)
+    (gap,) = bench.receipt("a")["gaps"]
+    assert "was released" in gap["cause"]
+    assert gap["end"] is None
+
+
+def test_a_release_that_the_agent_doesnt_outlive_is_a_gap(
+    bench: Bench, workers: list[Worker], driver: NvmlDouble
+) -> None:
+    gpu = driver.gpus[0]
+    gpu.processes(Process(workers[0].pid))
+    driver.gpus[1].processes(Process(workers[0].pid))
+    bench.start("a", workers[0].pid)
+    bench.tick()
+    before_j, counted_j = gpu_j(bench)[0], node_j(bench, gpu)
+    bench.node.gpu_hold.ask(GpuRelease(id=1, for_s=600), ROOT)
+    wait_for(lambda: bench.node.gpu_hold.done)
+    bench.tick(2)
+    driver.count(1)  # the other one isn't back yet
+    bench.kill()
+    bench.clock.pass_(30)
+    bench.open()
+    bench.tick()
+    assert gpu_j(bench)[0] == before_j
+    assert node_j(bench, gpu) > counted_j
+    driver.count(2)
+    bench.tick(61)
+    billed_j = gpu_j(bench)[0] - before_j
+    page = bench.page()
+    gap_j = total(page, "wattribute_node_unattributed_joules_total", domain="gpu", reason="gap")
+    assert billed_j <= 6200  # the first one since the restart, at 100 W, and nothing of the second
+    assert gap_j > 3000 + 9000
+    check_identities(page)
+
+
+def test_a_release_that_is_over_before_the_driver_answers_is_none(bench: Bench, driver: NvmlDouble) -> None:
+    hold = bench.node.gpu_hold
+    driver.delay("energy", 0.2)
+    hold.ask(GpuRelease(id=1, for_s=5), ROOT)
+    bench.clock.pass_(5)
+    assert hold.done
+    assert hold.state()["released"] is False
+    driver.delay("energy", 0)
+
+
+def test_a_counter_that_was_reset_meanwhile_is_told_as_that(
+    bench: Bench, workers: list[Worker], driver: NvmlDouble
+) -> None:
+    driver.gpus[0].processes(Process(workers[0].pid))
+    bench.start("a", workers[0].pid)
     bench.tick(60)
     bench.node.gpu_hold.ask(GpuRelease(id=1, for_s=5), ROOT)
     wait_for(lambda: bench.node.gpu_hold.done)
@@ -187,6 +244,8 @@ def test_a_counter_that_was_reset_meanwhile_is_told_as_that(bench: Bench, driver
     assert total(page, "wattribute_source_up", source="nvml") == 1
     assert total(page, "wattribute_counter_resets_total", source="nvml") == 1
     assert total(page, "wattribute_counter_wraps_total", source="nvml") == 0
+    (gap,) = bench.receipt("a")["gaps"]
+    assert gap["end"] is not None
 
 
 def test_a_call_that_hangs_holds_it_up_and_nothing_else(bench: Bench, driver: NvmlDouble) -> None:
