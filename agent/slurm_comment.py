@@ -31,7 +31,7 @@ def comment_of(job: SlurmJob) -> str:
 
 def set_comment(number: str, cluster: str, text: str) -> None:
     """Writes it, in the place of an older one of ours; anybody else's stays. Raises WattributeError."""
-    name, there = _record_of(number)
+    name, there = _record_of(number, cluster)
     if there and not there.startswith(PREFIX):
         raise WattributeError(f"job {number} has an AdminComment of somebody else's, which stays: {there[:40]!r}")
     where = [f"jobid={name}", *([f"cluster={cluster}"] if cluster else [])]
@@ -56,9 +56,10 @@ def first_node(nodes: str) -> str:
     return name
 
 
-def _record_of(number: str) -> tuple[str, str]:
+def _record_of(number: str, cluster: str) -> tuple[str, str]:
     """What sacct calls the job (`40_7`; sacctmgr takes a plain 40 for all of an array), and its AdminComment."""
-    said = _ask(["sacct", "-X", "-n", "-P", "-j", number, "-o", "JobIDRaw,JobID,AdminComment"])
+    where = ["-j", number, *(["-M", cluster] if cluster else [])]
+    said = _ask(["sacct", "-X", "-n", "-P", *where, "-o", "JobIDRaw,JobID,AdminComment"])
     for line in said.splitlines():
         raw, _, rest = line.partition("|")
         if raw == number:

@@ -60,12 +60,13 @@ def keep(folder: str, environment: Mapping[str, str]) -> None:
     try:
         with contextlib.suppress(FileExistsError):
             os.mkdir(folder, 0o755)  # noqa: PTH102
+            os.chmod(folder, 0o755)  # noqa: PTH101 - whatever slurmd's umask is: the agent may be any user
         at = _opened(folder)
     except OSError as error:
         raise _cant(folder, error) from error
     aside = f".{number}.{os.getpid()}"
     try:
-        # Readable by all, as `scontrol show job` is: the agent may be any user.
+        # Readable by all, as `scontrol show job` is.
         fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=at)
         try:
             os.fchmod(fd, 0o644)

@@ -97,6 +97,8 @@ class SlurmJobs:
         assert match is not None
         number = match["number"] or self._number(group.path)
         told = self._prolog(number) if number else {}
+        if match["uid"] and told.get("SLURM_JOB_UID", match["uid"]) != match["uid"]:
+            told = {}  # left of another job, whose number came again
         uid_text = match["uid"] or told.get("SLURM_JOB_UID", "")
         uid = int(uid_text) if _is_number(uid_text) else None
         variables, uid, closed = self._environment(group.path, number, uid, hurry) if number else ({}, uid, False)

@@ -53,9 +53,9 @@ def _unix_ns(text: str) -> int:
     known = {"now": now, "today": midnight, "midnight": midnight}
     try:
         moment = known.get(text.lower()) or datetime.fromisoformat(text)
-    except ValueError:
+        return round(moment.astimezone().timestamp() * 1e6) * 1000
+    except (ValueError, OverflowError):
         raise click.BadParameter(f"{text!r} is no time: write 2026-01-31, 2026-01-31T13:00, now or today") from None
-    return round(moment.astimezone().timestamp() * 1e6) * 1000
 
 
 def _names(_context: click.Context, _parameter: click.Parameter, values: Sequence[str]) -> tuple[str, ...]:
@@ -129,9 +129,16 @@ def _known(config: Config, since_ns: int) -> Iterable[SlurmJob]:
     client = Client.find(os.environ)
     if client is None:
         raise WattributeError(f"{state_dir} can't be read, and no agent answers. See: wattribute doctor")
-    own = pwd.getpwuid(os.getuid()).pw_name if os.getuid() else ""
     # Receipts name no user: those that a user is shown are his own.
+    own = _own_name() if os.getuid() else ""
     return [replace(job, user=own) for job in of_receipts(client.call("jobs", ASK_S)["jobs"])]
+
+
+def _own_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # one that the node's own passwd doesn't know
+        return str(os.getuid())
 
 
 def _row(job: SlurmJob, now_ns: int) -> tuple[str, ...]:

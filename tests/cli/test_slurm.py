@@ -70,6 +70,7 @@ def test_a_comment_is_written_under_the_name_that_means_this_job_alone(
     assert done.exit_code == 0, done.output
     (call,) = slurmdbd.changes()
     assert call[:-1] == ["--immediate", "modify", "job", "where", "jobid=40_7", "cluster=lab", "set"]
+    assert "sacct -X -n -P -j 42 -M lab " in (tmp_path / "slurmdbd/calls").read_text()
     assert call[-1] == "AdminComment=" + done.stdout.rstrip("\n")
     words = dict(word.split("=") for word in done.stdout.removeprefix("wattribute: ").split())
     assert float(words["energy_j"]) >= 1
@@ -198,6 +199,7 @@ def test_the_agents_jobs_are_listed_as_sacct_lists_them(tmp_path: Path, agent: A
 
 def test_a_time_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
     assert invoke(tmp_path, "jobs", "-S", "yesterday-ish").exit_code == 2
+    assert invoke(tmp_path, "jobs", "-S", "0001-01-01").exit_code == 2
     assert invoke(tmp_path, "jobs", "-S", "2026-01-02", "-E", "2026-01-01").exit_code == 2
     assert invoke(tmp_path, "jobs").exit_code == 1, "neither a ledger nor an agent"
 

@@ -208,6 +208,13 @@ def test_what_the_prolog_told_is_enough_where_environments_are_closed() -> None:
     assert job.labels == {"slurm_cluster": "jean", "slurm_job_id": "42", "partition": "gpu", "account": "nlp"}
 
 
+def test_what_an_older_job_of_the_number_left_is_not_believed() -> None:
+    node = Node("slurm_v1.txt")
+    node.process(4201, 1000, 42, SLURM_JOB_ACCOUNT="nlp")
+    node.prolog["42"] = {"SLURM_JOB_UID": "1001", "SLURM_CLUSTER_NAME": "jean", "SLURM_JOB_ACCOUNT": "theirs"}
+    assert node.jobs()["/slurm/uid_1000/job_42"].labels["account"] == "nlp"
+
+
 def test_the_prolog_counts_before_the_environment_which_adds_an_arrays_ids() -> None:
     node = Node()
     node.prolog["42"] = {"SLURM_JOB_ID": "42", "SLURM_CLUSTER_NAME": "jean", "SLURM_JOB_ACCOUNT": "nlp"}

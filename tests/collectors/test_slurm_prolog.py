@@ -29,7 +29,11 @@ PROLOG = {  # as slurmd 22.05 gave it to its prolog
 
 def test_what_the_prolog_was_given_is_what_the_agent_reads(tmp_path: Path) -> None:
     folder = tmp_path / "slurm"
-    keep(str(folder), PROLOG)
+    before = os.umask(0o077)  # as slurmd may have been started
+    try:
+        keep(str(folder), PROLOG)
+    finally:
+        os.umask(before)
     assert PrologFacts(str(folder)).told("5") == {
         "SLURM_JOB_ID": "5",
         "SLURM_JOB_UID": "1000",
