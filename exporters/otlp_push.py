@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import logging
 import random
+import re
 import threading
 import time
 import zlib
@@ -30,6 +31,7 @@ CLOSE_S = 0.2
 ANSWER_BYTES = 65536
 PATH = "/v1/metrics"
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # what a header's name is made of
 _RETRIED = {429, 502, 503, 504}  # by OTLP's specification; another refusal is the same the next time
 
 
@@ -249,7 +251,7 @@ def _headers(text: str) -> dict[str, str]:
         if name.strip() and equals:
             headers[unquote(name.strip())] = unquote(value.strip())
     for name, value in headers.items():
-        if not name.isascii() or not value.isascii() or not f"{name}{value}".isprintable():
+        if not _TOKEN.fullmatch(name) or not value.isascii() or not value.isprintable():
             raise ConfigError("OTEL_EXPORTER_OTLP_HEADERS holds what no header can. Fix: write KEY=VALUE,KEY=VALUE")
     return headers
 

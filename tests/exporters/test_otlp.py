@@ -237,7 +237,7 @@ def test_closing_waits_for_nothing_that_hangs(collector: Collector, push: Callab
     assert not closing.is_alive()
 
 
-@pytest.mark.parametrize("text", ["a=b\x00", "k=%0d%0aHost: x", "ü=1"])
+@pytest.mark.parametrize("text", ["a=b\x00", "k=%0d%0aHost: x", "ü=1", "a:b=c", "a%20b=c"])
 def test_headers_that_cant_be_are_refused_at_the_start(encoder: OtlpEncoder, text: str) -> None:
     with pytest.raises(ConfigError, match="OTEL_EXPORTER_OTLP_HEADERS"):
         Pushing("http://127.0.0.1:9", encoder, OTEL_EXPORTER_OTLP_HEADERS=text)
