@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ def test_the_image_is_pinned_and_builds_from_what_the_context_has() -> None:
         for source in copied.split()[:-1]:
             assert (ROOT / source).exists()
             assert any(source == one or source.startswith(f"{one}/") for one in sent), source
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert f'image.licenses="{project["license"]}"' in text
+    for licence in project["license-files"]:  # a missing one is left out of the wheel without a word
+        assert any(licence == one or licence.startswith(f"{one}/") for one in sent), licence
     for linked in (path for folder in ("agent", "collectors", "exporters") for path in (ROOT / folder).rglob("*")):
         if linked.is_symlink():
             target = linked.resolve().relative_to(ROOT)
@@ -54,6 +59,7 @@ def test_the_agent_of_the_compose_file_has_no_more_rights_than_it_needs() -> Non
     assert (agent["cap_drop"], agent["cap_add"]) == (["ALL"], ["CHOWN", "SETGID", "SETUID"])
     assert agent["security_opt"] == ["no-new-privileges:true"]
     assert agent["image"] == f"wattribute:{__version__}"
+    assert agent["restart"] == "unless-stopped"  # `on-failure` doesn't bring it back after a boot
     written = {mount["target"] for mount in agent["volumes"] if not mount.get("read_only")}
     assert written == {"/var/lib/wattribute", "/run/wattribute"}
 
