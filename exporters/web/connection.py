@@ -50,8 +50,7 @@ class Server(Protocol):
 
     @property
     def routes(self) -> Mapping[str, Route]: ...
-    @property
-    def busy(self) -> bool: ...
+    def has_room(self) -> bool: ...
     def forget(self, connection: "Connection") -> None: ...
 
 
@@ -75,14 +74,16 @@ class Connection:
         self._drained = 0
         self._asked: RequestHead | None = None  # a request that waits for its login to be checked
         self.state: State = "head" if self._tls is None else "hello"
-        self._since_s: float | None = None  # when expire() first saw this state
+        self.since_s: float | None = None  # when expire() first saw this state
         self._watch()
 
     def expire(self, now_s: float) -> None:
         """Close it where it is past its time."""
-        if self._since_s is None:
-            self._since_s = now_s
-        elif now_s - self._since_s >= LIMIT_S[self.state]:
+        if self.state == "idle" and self._outdated:
+            self.close()
+        elif self.since_s is None:
+            self.since_s = now_s
+        elif now_s - self.since_s >= LIMIT_S[self.state]:
             if self.state not in ("idle", "drain"):
                 self._count("timeout", f"{LIMIT_S[self.state]:g} s in state {self.state}")
             self.close()
@@ -102,6 +103,9 @@ class Connection:
         except (BlockingIOError, InterruptedError):
             pass
         except OSError:  # the client went away: reset, broken pipe, timed out
+            self.close()
+        except Exception:  # no bytes of a client may stop the loop that samples and bills
+            logger.exception("the connection from %s failed", self.peer)
             self.close()
         self._watch()
 
@@ -149,7 +153,7 @@ class Connection:
 
     def _enter(self, state: State) -> None:
         if not (state in _ARRIVING and self.state in _ARRIVING):
-            self._since_s = None
+            self.since_s = None
         self.state = state
 
     # TLS
@@ -244,13 +248,14 @@ class Connection:
 
     def _answer(self, head: RequestHead, refusal: Response | None) -> bool:
         """Write the response to a request; True if it is all out and the connection goes on."""
-        if refusal is None and self._server.busy:
+        if refusal is None and not self._server.has_room():
             headers = (("Retry-After", "5"),)
             refusal = Response(status=503, body=b"too many pages are being written\n", headers=headers)
         if refusal is not None:
             self._server.refusals.count_response(refusal, self.peer)
         response = self._respond(head) if refusal is None else refusal
-        return self._begin(response, keep=head.keep, body=head.method != "HEAD")
+        # Who is refused begins anew: many requests in a row, their refusals unread, would hold a place for nothing.
+        return self._begin(response, keep=head.keep and refusal is None, body=head.method != "HEAD")
 
     def _respond(self, head: RequestHead) -> Response:
         route = self._server.routes.get(head.path)
@@ -264,20 +269,26 @@ class Connection:
             logger.exception("%s failed", head.path)
             return Response(status=500, body=b"this page failed; the agent's log has the traceback\n")
 
+    @property
+    def _outdated(self) -> bool:
+        """Whether it came in by what isn't in force any more: files that have changed, a certificate that is over."""
+        door, link = self._server.door, self._tls_link
+        return door is not None and (door.tls is not self._tls or (link is not None and link.expired))
+
     # Responses
 
     def _begin(self, response: Response, *, keep: bool, body: bool = True) -> bool:
         """Write a response; True if it is all out and the connection goes on."""
         door = self._server.door
-        head = encoded_head(response, keep=keep, more=() if door is None else door.headers)
+        self._keep = keep and not self._outdated
+        head = encoded_head(response, keep=self._keep, more=() if door is None else door.headers)
         if not body or not response.body:
             self._output.append(memoryview(head))
         elif len(response.body) <= SMALL_BYTES:
             self._output.append(memoryview(head + response.body))  # in one packet
         else:
             self._output += memoryview(head), memoryview(response.body)  # not copied: scrapers share the page
-        self._keep = keep
-        self._since_s = None  # a request that is answered starts the clock anew
+        self.since_s = None  # a request that is answered starts the clock anew
         return self._flush()
 
     def _flush(self) -> bool:
@@ -303,6 +314,7 @@ class Connection:
 
     def _write_on(self) -> None:
         if self._flush():
+            self.since_s = None
             self._serve()
 
     def _end(self) -> None:

@@ -1,7 +1,6 @@
 """The door of the web server: what the web file asks of who comes in, re-read when one of its files changes."""
 
 import base64
-import binascii
 import logging
 import queue
 import selectors
@@ -55,6 +54,8 @@ def load(path: Path) -> Protection:
         return Protection(settings, Tls(settings.tls))
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error
+    except (OSError, ValueError) as error:  # a file that went between two looks, no descriptor left, OpenSSL's own mind
+        raise ConfigError(f"{path}: tls_server_config can't be used: {error}") from error
 
 
 class Door:
@@ -210,7 +211,7 @@ def _credentials(header: str) -> tuple[bytes, bytes] | None:
         return None
     try:
         user, colon, password = base64.b64decode(encoded.strip(), validate=True).partition(b":")
-    except binascii.Error:
+    except ValueError:  # binascii's own, and one for what isn't even ASCII
         return None
     return (user, password) if colon else None
 

@@ -35,7 +35,7 @@ class Passwords:
         self._secret = os.urandom(32)
         self._good: OrderedDict[bytes, None] = OrderedDict()
         self._bad: OrderedDict[bytes, None] = OrderedDict()
-        self._waiting: dict[bytes, tuple[str, list[Then]]] = {}
+        self._waiting: dict[bytes, list[tuple[str, Then]]] = {}
         self._queue: queue.SimpleQueue[tuple[bytes, bytes, bytes, bool] | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[tuple[bytes, bool]] = queue.SimpleQueue()
         self._woken, self._wake = socket.socketpair()
@@ -56,13 +56,13 @@ class Passwords:
             if key in memory:
                 memory.move_to_end(key)
                 return good
-        if key in self._waiting:
-            self._waiting[key][1].append(then)
-            return None
-        peers = Counter(peer for peer, _ in self._waiting.values())
-        if len(self._waiting) >= WAITING_MAX or peers[peer] >= WAITING_PER_PEER:
+        peers = Counter(other for waiting in self._waiting.values() for other, _ in waiting)
+        if peers.total() >= WAITING_MAX or peers[peer] >= WAITING_PER_PEER:
             raise queue.Full
-        self._waiting[key] = peer, [then]
+        if key in self._waiting:
+            self._waiting[key].append((peer, then))
+            return None
+        self._waiting[key] = [(peer, then)]
         self._queue.put((key, password[:BCRYPT_BYTES], hashed, known))
         if self._thread is None:
             self._thread = threading.Thread(target=self._work, name="wattribute-logins", daemon=True)
@@ -108,7 +108,7 @@ class Passwords:
                 memory[key] = None
                 if len(memory) > REMEMBERED:
                     memory.popitem(last=False)
-                for then in self._waiting.pop(key, ("", []))[1]:
+                for _, then in self._waiting.pop(key, ()):
                     then(good)
 
 

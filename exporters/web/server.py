@@ -5,7 +5,6 @@ It registers its sockets with the owner's selector; the data of a key is a calla
 """
 
 import contextlib
-import errno
 import logging
 import selectors
 import socket
@@ -27,7 +26,6 @@ MAX_SCRAPES = 40
 ACCEPTS_PER_EVENT = 16
 
 logger = logging.getLogger(__name__)
-_OUT_OF_RESOURCES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class WebServer:
@@ -60,10 +58,9 @@ class WebServer:
         """How many connections and requests were turned away, by reason."""
         return self.refusals.counts
 
-    @property
-    def busy(self) -> bool:
-        """Whether as many responses are on their way as may be."""
-        return sum(connection.state == "write" for connection in self._connections) >= MAX_SCRAPES
+    def has_room(self) -> bool:
+        """Whether one more response may be on its way; the slowest of too many gives way to it."""
+        return sum(c.state == "write" for c in self._connections) < MAX_SCRAPES or self._close_slowest()
 
     def health(self) -> Iterable[SourceHealth]:
         """The web file as a source, where there is one."""
@@ -73,10 +70,10 @@ class WebServer:
         """Close connections that are past their time (seconds of any monotonic clock); call it once a second."""
         if self._paused:
             self._resume()
-        for connection in list(self._connections):
-            connection.expire(now_s)
         if self.door is not None:
             self.door.look()
+        for connection in list(self._connections):
+            connection.expire(now_s)
         self.refusals.tell(now_s)
 
     def close(self) -> None:
@@ -108,15 +105,15 @@ class WebServer:
             self.selector.unregister(listener)
 
     def _accept(self, listener: socket.socket) -> None:
+        if self._paused:  # by another listener, in this very turn of the loop
+            return
         for _ in range(ACCEPTS_PER_EVENT):
             try:
                 accepted, address = listener.accept()
             except (BlockingIOError, ConnectionAbortedError, InterruptedError):
                 return
             except OSError as error:
-                if error.errno not in _OUT_OF_RESOURCES:
-                    raise
-                # The listener stays readable: without a pause the loop would spin until a descriptor is free.
+                # The listener stays readable: without a pause the loop would spin, say until a descriptor is free.
                 logger.warning("can't accept a connection now: %s", error.strerror)
                 self._pause()
                 return
@@ -129,12 +126,13 @@ class WebServer:
                 accepted.close()
 
     def _make_room(self) -> bool:
-        """Close the oldest connection that waits for nothing, else the oldest that hasn't asked for anything yet.
+        """Close the oldest connection that waits for nothing, else the oldest that hasn't asked for anything yet, else
+        the one that takes its response most slowly.
 
         Who scrapes asks at once; who only holds connections open loses them to those who come later.
         """
         for connection in self._connections:
-            if connection.state == "idle":
+            if connection.state in ("idle", "drain"):
                 connection.close()
                 return True
         for connection in self._connections:
@@ -142,7 +140,17 @@ class WebServer:
                 self.refusals.count("busy", connection.peer, "it gave way to another before it had asked for anything")
                 connection.close()
                 return True
-        return False
+        return self._close_slowest()
+
+    def _close_slowest(self) -> bool:
+        """Close the response that has been on its way longest; False where there is none but of this second."""
+        slow = [c for c in self._connections if c.state == "write" and c.since_s is not None]
+        if not slow:
+            return False
+        slowest = min(slow, key=lambda connection: connection.since_s or 0.0)
+        self.refusals.count("busy", slowest.peer, "its response was taken slowly, and others came")
+        slowest.close()
+        return True
 
     def _turn_away(self, accepted: socket.socket, peer: str) -> None:
         self.refusals.count("busy", peer, f"{MAX_CONNECTIONS} connections are open")

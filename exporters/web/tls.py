@@ -2,6 +2,7 @@
 
 import contextlib
 import ipaddress
+import math
 import os
 import socket
 import ssl
@@ -90,7 +91,13 @@ class TlsLink:
     def __init__(self, wrapped: ssl.SSLSocket, allowed_sans: frozenset[str]) -> None:
         self._socket = wrapped
         self._allowed_sans = allowed_sans
+        self._over_unix_s = math.inf  # when the client's certificate is
         self.wants_write = False
+
+    @property
+    def expired(self) -> bool:
+        """Whether the client's certificate is over: nobody else looks at it again while connection or session last."""
+        return time.time() > self._over_unix_s
 
     def shake(self) -> str:
         """Go on with the handshake; "" once it is done, else why the client is refused.
@@ -107,13 +114,15 @@ class TlsLink:
             raise BlockingIOError from None
         except ssl.SSLError as error:
             return _reason(error)
-        certificate = self._socket.getpeercert() or {}
+        try:
+            certificate = self._socket.getpeercert() or {}
+            if isinstance(over := certificate.get("notAfter"), str):
+                self._over_unix_s = ssl.cert_time_to_seconds(over)
+        except ValueError as error:  # what a CA signs may have names that aren't text
+            return f"the client's certificate can't be read: {error}"
         if self._allowed_sans and self._allowed_sans.isdisjoint(_sans(certificate)):
             return "the client's certificate has no name of client_allowed_sans"
-        over = certificate.get("notAfter")  # of a session that is resumed nobody else looks at it
-        if isinstance(over, str) and ssl.cert_time_to_seconds(over) < time.time():
-            return "the client's certificate has expired since its session began"
-        return ""
+        return "the client's certificate has expired since its session began" if self.expired else ""
 
     def recv(self, size: int) -> bytes:
         try:

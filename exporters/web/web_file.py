@@ -65,7 +65,9 @@ CIPHERS = {  # Go's name -> OpenSSL's, of TLS 1.2
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": "ECDHE-ECDSA-CHACHA20-POLY1305",
 }
 CIPHERS_13 = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
-_HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
+# The salt's last character has two bits only: with others set bcrypt refuses it at once, which would tell of the user.
+_HASH = re.compile(r"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{21}[.Oeu][./A-Za-z0-9]{31}")
+MAX_COST = 17  # htpasswd's own: half a minute; a request with a login lasts a minute at most
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|ms|s|m|h)")
 _UNIT_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -238,10 +240,16 @@ class _Reader:
         for name, hashed in raw.items():
             if not isinstance(name, str) or ":" in name or not name:
                 raise _Wrong(f"basic_auth_users: {name!r} can't be a name: write text without a colon, in quotes")
-            if not isinstance(hashed, str) or not _HASH.fullmatch(hashed):
+            match = _HASH.fullmatch(hashed) if isinstance(hashed, str) else None
+            if match is None:
                 raise _Wrong(
                     f"basic_auth_users.{name}: that is no bcrypt hash, which begins with $2y$ or $2b$; make one with: "
                     "htpasswd -nBC 10 '' | tr -d ':\\n'"
+                )
+            if int(match[1]) > MAX_COST:
+                raise _Wrong(
+                    f"basic_auth_users.{name}: with cost {match[1]} a check takes minutes to days; make one of cost 10 "
+                    f"to {MAX_COST}"
                 )
             users[name.encode()] = hashed.encode()
         return users

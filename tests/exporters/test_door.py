@@ -19,7 +19,7 @@ from wattribute.exporters.web.connection import LIMIT_S
 from wattribute.exporters.web.door import load
 from wattribute.exporters.web.passwords import WAITING_PER_PEER
 
-HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(4)).decode()
+HASH = bcrypt.hashpw(b"secret", b"$2b$04$abcdefghijklmnopqrstuu").decode()
 SLOW_HASH = bcrypt.hashpw(b"secret", bcrypt.gensalt(10)).decode()
 TLS = "tls_server_config: {cert_file: server.crt, key_file: server.key}\n"
 CLIENTS = (
@@ -136,17 +136,19 @@ def test_a_client_certificate_is_needed_and_looked_at(serve: Callable[[str], Loo
 
 def test_only_who_knows_a_password_comes_in(serve: Callable[[str], Loop]) -> None:
     loop = serve(f"basic_auth_users: {{prometheus: {HASH}}}\n")
-    for headers in ([], [login("prometheus", "wrong")], [login("nobody", "secret")], ["Authorization: Basic ?"]):
+    for headers in ([], [login("prometheus", "wrong")], [login("nobody", "secret")], ["Authorization: Basic ?ÿ"]):
         answer = loop.ask(loop.connect(), get("/", *headers))
         assert status(answer) == 401
         assert b"WWW-Authenticate: Basic" in answer
     for password in ("\0", "x" * 100):
         assert status(loop.ask(loop.connect(), get("/", login("prometheus", password)))) == 401
     client = loop.connect()
-    right = get("/", login("prometheus", "secret"))
-    assert status(loop.ask(client, right)) == 200
-    assert status(loop.ask(client, get("/", login("prometheus", "wrong")))) == 401, "a login is each request's own"
+    right, wrong = get("/", login("prometheus", "secret")), get("/", login("prometheus", "wrong"))
     assert loop.ask(client, right * 2).count(b"200 OK") >= 1
+    client.sendall(wrong + right)  # a login is each request's own, and who is refused begins anew
+    got = loop.read(client, lambda got: False)
+    assert b"401" in got
+    assert got.endswith(b"\r\nwrong user name or password\n")
     assert loop.server.refused["auth"] == 7
 
 
@@ -213,7 +215,7 @@ def test_a_new_version_counts_within_a_look_and_a_broken_one_does_not(
     path.write_text(f"basic_auth_users: {{someone: {HASH}}}\n")
     loop.server.expire(4.0)
     assert status(loop.ask(client, right)) == 401
-    assert status(loop.ask(client, get("/", login("someone", "secret")))) == 200
+    assert status(loop.ask(loop.connect(), get("/", login("someone", "secret")))) == 200
     (health,) = loop.server.health()
     assert health.up
 
@@ -221,12 +223,28 @@ def test_a_new_version_counts_within_a_look_and_a_broken_one_does_not(
 def test_a_new_certificate_is_shown_to_who_comes_after_it(serve: Callable[[str], Loop], pki: Path) -> None:
     sign(pki, "turning", "localhost", 2)
     loop = serve(TLS.replace("server.", "turning."))
-    kept = loop.connect_tls(trusting(pki))
+    idle, asking = loop.connect_tls(trusting(pki)), loop.connect_tls(trusting(pki))
+    assert status(loop.ask(idle, get("/"))) == 200
+    before = idle.getpeercert(binary_form=True)
     sign(pki, "turning", "localhost", 2)
+    asking.sendall(get("/")[:5])
+    loop.turn(1.0)
     loop.server.expire(1.0)
     fresh = loop.connect_tls(trusting(pki))
-    assert kept.getpeercert(binary_form=True) != fresh.getpeercert(binary_form=True)
-    assert status(loop.ask(kept, get("/"))) == 200
+    assert fresh.getpeercert(binary_form=True) != before
+    assert loop.is_closed(idle), "who came in by what was before has to come in again"
+    assert b"Connection: close" in loop.ask(asking, get("/")[5:])
+
+
+def test_a_connection_does_not_outlive_its_clients_certificate(serve: Callable[[str], Loop], pki: Path) -> None:
+    loop = serve(CLIENTS)
+    client = loop.connect_tls(trusting(pki, "client"))
+    assert b"keep-alive" in loop.ask(client, get("/"))
+    (connection,) = loop.server._connections
+    assert connection._tls_link is not None
+    connection._tls_link._over_unix_s = 0.0
+    loop.server.expire(1.0)
+    assert not loop.server._connections
 
 
 def test_sessions_that_could_be_resumed_take_no_more_memory_than_a_few(
@@ -253,6 +271,7 @@ def test_requests_past_the_rate_are_refused_until_there_is_room(serve: Callable[
     client = loop.connect()
     assert [status(loop.ask(client, get("/"))) for _ in range(3)] == [200, 200, 429]
     loop.now_s += 0.5
+    client = loop.connect()
     assert [status(loop.ask(client, get("/"))) for _ in range(2)] == [200, 429]
     assert loop.server.refused["rate_limit"] == 2
 
@@ -276,6 +295,9 @@ def test_headers_are_added_where_a_page_has_not_its_own(serve: Callable[[str], L
         ("a: b: c", "not valid YAML"),
         ("basic_auth_users: {a: x, a: y}", "line 1: 'a' is there twice"),
         ("basic_auth_users: {a: secret}", "basic_auth_users.a: that is no bcrypt hash"),
+        (f"basic_auth_users: {{a: '{HASH[:28]}A{HASH[29:]}'}}", "basic_auth_users.a: that is no bcrypt hash"),
+        (f"basic_auth_users: {{a: '{HASH.replace('$04', '$31')}'}}", "with cost 31 a check takes minutes to days"),
+        (TLS.replace("server.crt", '"\\0"'), "can't be used: embedded null byte"),
         (f"basic_auth_users: {{1: {HASH}}}", "basic_auth_users: 1 can't be a name"),
         ("tls_server_config: {cert_file: server.crt}", "tls_server_config: key_file is missing"),
         (TLS.replace("server.crt", "nothing.crt"), "nothing.crt can't be read: No such file"),

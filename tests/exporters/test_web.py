@@ -200,19 +200,23 @@ def test_who_has_not_asked_for_anything_gives_way_to_who_does(loop: Loop) -> Non
     assert loop.server.refused["busy"] == 1
 
 
-def test_where_all_are_being_answered_the_newcomer_is_turned_away(loop: Loop) -> None:
+def test_who_was_answered_and_does_not_go_gives_way(loop: Loop) -> None:
     for _ in range(MAX_CONNECTIONS):
         assert status(loop.ask(loop.connect(), get("/nowhere", "Connection: close"))) == 404  # and is waited for
-    late = loop.connect()
-    assert status(loop.read(late, lambda got: False)) == 503
+    assert status(loop.ask(loop.connect(), get("/"))) == 200
 
 
-def test_so_many_pages_are_written_at_once_and_no_more(loop: Loop) -> None:
-    for _ in range(MAX_SCRAPES):
-        loop.connect().sendall(get("/big"))
-    loop.until(lambda: loop.server.busy)
+def test_so_many_pages_are_written_at_once_and_the_slowest_gives_way(loop: Loop) -> None:
+    slow = [loop.connect() for _ in range(MAX_SCRAPES)]
+    for client in slow:
+        client.sendall(get("/big"))
+    loop.until(lambda: not loop.server.has_room())
     assert status(loop.ask(loop.connect(), get("/big"))) == 503
     assert loop.server.refused["busy"] == 1
+    loop.server.expire(100.0)
+    assert len(loop.ask(loop.connect(), get("/big"))) > len(BIG)
+    assert loop.server.refused["busy"] == 2
+    assert len(loop.read(slow[0], lambda got: False)) < len(BIG)
 
 
 def test_without_descriptors_the_server_waits_and_comes_back(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
