@@ -7,6 +7,7 @@ A registered file's data is the callable that the loop calls with the event mask
 
 import contextlib
 import errno
+import os
 import selectors
 import socket
 import stat
@@ -303,8 +304,7 @@ def _listen(path: Path, mode: int) -> tuple[socket.socket, tuple[int, int]]:
         listener.setblocking(False)
         path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         _clear(path)
-        listener.bind(str(path))
-        path.chmod(mode)
+        _bind(listener, path, mode)
         listener.listen(128)
         return listener, _inode(path)
     except OSError as error:
@@ -317,6 +317,15 @@ def _listen(path: Path, mode: int) -> tuple[socket.socket, tuple[int, int]]:
     except WattributeError:
         listener.close()
         raise
+
+
+def _bind(listener: socket.socket, path: Path, mode: int) -> None:
+    """With this mode from the first moment on: a chmod afterwards might hit a link that took its place."""
+    before = os.umask(0o777 & ~mode)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(before)
 
 
 def _clear(path: Path) -> None:

@@ -69,7 +69,9 @@ class Cache:
         cached = Cached(schema=1, key=self._key, since_unix_ns=since_unix_ns, values=list(values), pues=list(pues))
         there = self.path.with_name(f"{NAME}.{os.getpid()}.new")
         try:
-            there.write_bytes(encoded(cached))
+            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW  # its name can be guessed
+            with open(os.open(there, flags, 0o644), "wb") as file:
+                file.write(encoded(cached))
             there.replace(self.path)
         except OSError as error:
             with contextlib.suppress(OSError):

@@ -136,3 +136,15 @@ def test_a_key_that_others_can_read_is_a_warning_with_the_fix(mode: int, warned:
     assert bool(warning) is warned
     assert not warned or f"chmod 600 {file}" in warning
     assert Keys(("X",), "", {}).warning() == Keys(("X",), str(tmp_path / "none"), {}).warning() == ""
+
+
+def test_no_link_is_followed_that_somebody_put_in_its_way(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    cache = Cache(tmp_path, ABOUT)
+    cache.path.with_name(f"{cache.path.name}.{os.getpid()}.new").symlink_to(victim)
+    with pytest.raises(Unanswered, match="can't be written"):
+        cache.write(NOW, VALUES, [])
+    assert victim.read_text() == "mine"
+    cache.write(NOW, VALUES, [])  # the link is gone
+    assert cache.read(NOW).values
