@@ -4,6 +4,7 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Generator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -15,11 +16,12 @@ settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
 MISSING = "missing: "
-_missing_tools = pytest.StashKey[Counter[str]]()
+TESTS = Path(__file__).parent
+SIDE_BY_SIDE = ("archive", "collectors", "core", "exporters")
+"""Folders whose tests neither start an agent nor mind what else runs."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.stash[_missing_tools] = Counter()
     for name in list(os.environ):
         if name.startswith(("WATTRIBUTE_", "SLURM_", "TORCHELASTIC_")) and not name.startswith("WATTRIBUTE_TEST_"):
             del os.environ[name]  # what this shell says of agents and jobs isn't the tests'
@@ -33,8 +35,17 @@ def pytest_configure(config: pytest.Config) -> None:
         pytest.exit("an agent runs on this machine, and tests of what happens without one would find it: stop it", 2)
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With several workers (`-n 2`), what finds agents, or measures this machine, runs in one of them, and first."""
+    alone = [item for item in items if item.path.relative_to(TESTS).parts[0] not in SIDE_BY_SIDE]
+    for item in alone:
+        item.add_marker(pytest.mark.xdist_group("machine"))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
 def _missing_tool(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """The tool whose absence skipped this, or "" (a skip's longrepr is file, line, reason)."""
+    """The tool whose absence skipped this, or "" (a skip's longrepr is file, line, reason; in either form)."""
     if report.skipped and isinstance(report.longrepr, tuple):
         reason = report.longrepr[2].removeprefix("Skipped: ")
         if reason.startswith(MISSING):
@@ -42,12 +53,9 @@ def _missing_tool(report: pytest.TestReport | pytest.CollectReport) -> str:
     return ""
 
 
-def _count(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config) -> None:
+def _require(report: pytest.TestReport | pytest.CollectReport) -> None:
     tool = _missing_tool(report)
-    if not tool:
-        return
-    config.stash[_missing_tools][tool] += 1
-    if os.environ.get("WATTRIBUTE_TEST_REQUIRE"):
+    if tool and os.environ.get("WATTRIBUTE_TEST_REQUIRE"):
         report.outcome = "failed"
         report.longrepr = f"{tool} isn't installed, and WATTRIBUTE_TEST_REQUIRE is set: .ci/run installs it"
 
@@ -55,7 +63,7 @@ def _count(report: pytest.TestReport | pytest.CollectReport, config: pytest.Conf
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     report = yield
-    _count(report, item.config)
+    _require(report)
     return report
 
 
@@ -64,13 +72,15 @@ def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
     report = yield
-    _count(report, collector.config)
+    _require(report)
     return report
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    counted = config.stash[_missing_tools]
     reporter = config.pluginmanager.get_plugin("terminalreporter")
-    if counted and reporter is not None:
+    if reporter is None:  # one of several workers
+        return
+    counted = Counter(filter(None, map(_missing_tool, reporter.stats.get("skipped", []))))
+    if counted:
         tests_by_tool = ", ".join(f"{tool} ({count})" for tool, count in sorted(counted.items()))
         reporter.write_line(f"missing tools, and the tests that want them: {tests_by_tool}", yellow=True)
