@@ -198,8 +198,8 @@ def _largest() -> list[Panel]:
         ),
         listing(
             "Products",
-            "Means over the time shown: power, and grams of CO2 equivalent an hour; inventory is operation + cooling + "
-            f"hardware. {PRICE}",
+            "Means over the time shown, of a product that began within it since then: power, and grams of CO2 "
+            f"equivalent an hour; inventory is operation + cooling + hardware. Totals are on Product. {PRICE}",
             Column(mean("product:wattribute_product_energy_joules:rate5m"), "power", "watt"),
             Column(per_hour(mean(f"{grams}{INVENTORY}")), "inventory an hour", "massg"),
             Column(per_hour(mean(grams)), "ASC^e an hour", "massg"),
@@ -210,7 +210,7 @@ def _largest() -> list[Panel]:
         listing(
             "Platform tax by job",
             "Grams of CO2 equivalent an hour that each job owes for the platforms it uses, over all nodes; the "
-            f"{TOP} that owe most. A view and no bill: with a shared ledger their own platform term has it already.",
+            f"{TOP} that owe most. A view and no bill: never add it to the jobs' own platform term.",
             Column(
                 f"topk({TOP}, 3600 * sum by (job_id, product_id) (job:wattribute_job_platform_tax_grams:rate5m))",
                 "tax an hour",
