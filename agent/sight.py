@@ -43,7 +43,7 @@ class Sight:
     def shown(self, live: LiveJob, view: View) -> LiveJob:
         """A job as its own user sees it; `view` is what /metrics shows."""
         entry, notes = live.entry, dict(live.notes)
-        values, taxes_ng = entry.values, entry.taxes_ng
+        values, taxes_ng, corrections_ng = entry.values, entry.taxes_ng, live.corrections_ng
         if self.age_ns and live.running:
             row = view.rows.get(entry.job.id)
             packed = [0] * SLOTS if row is None else unpack(row.packed)
@@ -53,10 +53,12 @@ class Sight:
         if self.quantum_uj:
             values = values_of(values, self.quantum_uj)
             taxes_ng = {key: ng_of(key[1], ng, self.quantum_uj) for key, ng in taxes_ng.items()}
+            corrections_ng = {key: ng_of(key[1], ng, self.quantum_uj) for key, ng in corrections_ng.items()}
             notes[f"energy is rounded down to multiples of {self._round_j:g} J, grams likewise (export.round_j)"] = None
         if values is entry.values:
             return live
-        return replace(live, entry=replace(entry, values=values, taxes_ng=taxes_ng), notes=notes)
+        entry = replace(entry, values=values, taxes_ng=taxes_ng)
+        return replace(live, entry=entry, corrections_ng=corrections_ng, notes=notes)
 
 
 __all__ = ["Sight"]

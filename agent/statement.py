@@ -36,8 +36,10 @@ def receipt_of(
     live: LiveJob, about: Mapping[str, Any], *, now_unix_ns: int, settled: bool, exact: LiveJob | None = None
 ) -> dict[str, Any]:
     """One job's receipt. `about` is the node's: node, basis, method, policy, domains, notes, what Climate.about and
-    Dues.about tell. `exact`: where `live` is a copy with rounded totals, the job itself, whose mean prices are told.
+    Dues.about tell. `exact`: where `live` is a copy with rounded totals, the job itself, whose mean prices are told,
+    to four digits: with more of them its totals could be had from their ratios.
     """
+    charged = _charged(live, about) if exact is None or exact is live else _charged(exact, about, digits=4)
     notes: Sequence[str] = [*about["notes"], *live.notes]
     if live.overlapped:
         notes = [*notes, OVERLAPPED]
@@ -51,7 +53,7 @@ def receipt_of(
         revision=live.revision,
         now_unix_ns=now_unix_ns,
         domains=about["domains"],
-        common={**about, **_charged(exact or live, about), "gaps": live.gaps},
+        common={**about, **charged, "gaps": live.gaps},
         members=max(1, live.member_count),
         settled=settled,
         notes=notes,
@@ -59,7 +61,7 @@ def receipt_of(
     )
 
 
-def _charged(live: LiveJob, about: Mapping[str, Any]) -> dict[str, Any]:
+def _charged(live: LiveJob, about: Mapping[str, Any], *, digits: int = 17) -> dict[str, Any]:
     """The mean intensity and PUE that the job's energy is charged at by now, unless they are those in force."""
     values = live.entry.values
     energy_uj = sum(values[:ENERGY_SLOTS])
@@ -75,6 +77,7 @@ def _charged(live: LiveJob, about: Mapping[str, Any]) -> dict[str, Any]:
         pue, about["pue"], rel_tol=rounded
     ):
         return {}
+    g_per_kwh, pue = (float(f"{price:.{digits}g}") for price in (g_per_kwh, pue))
     return {"intensity": {**about["intensity"], "gco2e_per_kwh": g_per_kwh}, "pue": pue}
 
 

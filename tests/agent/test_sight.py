@@ -152,13 +152,26 @@ def test_rounded_series_are_multiples_that_never_fall_and_add_up_within_a_quantu
     parts = [s for s in joules if "wattribute_job" in s.name or "unattributed" in s.name]
     whole = total(page, "wattribute_node_energy_joules_total")
     assert 0 <= whole - sum(s.value for s in parts) < 10 * len(parts)
-    exact = receipt(bench, 0, "job-0")
-    own = receipt(bench, ALICE, "job-0")
+    exact, own = receipt(bench, 0, "job-0"), receipt(bench, ALICE, "job-0")
     assert own["energy_uj"] % 10_000_000 == 0
     assert own["energy_uj"] < exact["energy_uj"]
     assert own["intensity"] == exact["intensity"]
     assert own["bounds"] != exact["bounds"]
     assert any("round_j" in note for note in own["notes"])
+
+
+def test_corrections_and_mean_prices_tell_no_more_than_rounded_energy(bench: Bench, worker: Worker) -> None:
+    bench.open("[export]\nround_j = 10\n")
+    bench.tick()
+    bench.start("a", worker.pid)
+    worker.burn()
+    bench.tick(cpu_uj=33_333_333)
+    bench.node.registry.jobs["a"].correct("", "operation", 12_345_678)  # energy times what the price was off
+    exact, own = receipt(bench, 0), receipt(bench, ALICE)
+    grams = own["gco2e"]["operation"]
+    assert grams == round(grams, 2) != exact["gco2e"]["operation"]
+    price = exact["intensity"]["gco2e_per_kwh"]
+    assert own["intensity"]["gco2e_per_kwh"] == float(f"{price:.4g}") != price
 
 
 @given(st.integers(1, 10**9))
