@@ -12,8 +12,18 @@ PRODUCTS: tuple[Metric, ...] = (
         "A product, declared or merely named by a job (kind undeclared); always 1.",
         ("product_id", "kind"),
     ),
-    Metric("wattribute_product_running_jobs", "Products", "Jobs of the product that run now.", PRODUCT),
-    Metric("wattribute_product_jobs_total", "Products", "Jobs of the product that were registered.", PRODUCT),
+    Metric(
+        "wattribute_product_running_jobs",
+        "Products",
+        "Jobs of the product, and jobs that use it, that run on the node now.",
+        PRODUCT,
+    ),
+    Metric(
+        "wattribute_product_jobs_total",
+        "Products",
+        "Jobs of the product, and jobs that use it, that were registered on the node.",
+        PRODUCT,
+    ),
     Metric(
         "wattribute_product_weight_seconds_total",
         "Products",

@@ -54,11 +54,14 @@ def _costs() -> list[Panel]:
     by, name = "product_id", "{{product_id}}"
     return [
         figure(
-            "Running jobs", "On all nodes.", "none", Query(now("wattribute_product_running_jobs", PRODUCT, by=by), name)
+            "Running jobs",
+            "Its own jobs and those that use it, added up over nodes: a job counts once on each node that it runs on.",
+            "none",
+            Query(now("wattribute_product_running_jobs", PRODUCT, by=by), name),
         ),
         figure(
             "Jobs",
-            "Registered since the ledgers began.",
+            "Its own and those that use it, since the ledgers began: a job counts once on each of its nodes.",
             "none",
             Query(now("wattribute_product_jobs_total", PRODUCT, by=by), name),
         ),
