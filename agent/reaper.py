@@ -40,9 +40,12 @@ def find(command: str, environment: Mapping[str, str]) -> str:
     denied = False
     for place in places:
         path = Path(place, command) if place else Path(command)
-        if path.is_file() and os.access(path, os.X_OK):
-            return str(path)
-        denied = denied or (path.exists() and bool(command))
+        try:
+            if path.is_file() and os.access(path, os.X_OK):
+                return str(path)
+            denied = denied or (path.exists() and bool(command))
+        except PermissionError:  # a folder that we may not look into: the next may have it
+            denied = True
     if denied:
         raise CannotRun(f"{command}: not executable", NOT_EXECUTABLE)
     raise CannotRun(f"{command}: not found", NOT_FOUND)

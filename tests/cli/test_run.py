@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from tests.doubles.agent_socket import AgentOnSocket
+from tests.doubles.powercap import NOBODY
+
+from wattribute.agent.reaper import CannotRun, find
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix")
 RUN = [sys.executable, "-m", "wattribute", "run"]
@@ -90,6 +93,18 @@ def test_the_exit_code_is_the_commands(
     done = run(environment, "--", *words, cwd=tmp_path)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="missing: root")
+def test_a_folder_of_the_path_that_one_may_not_enter_is_passed_over(tmp_path: Path) -> None:
+    tmp_path.chmod(0o700)
+    os.seteuid(NOBODY)
+    try:
+        assert find("sh", {"PATH": f"{tmp_path}/bin:/usr/bin:/bin"}).endswith("bin/sh")
+        with pytest.raises(CannotRun, match="not executable"):
+            find("sh", {"PATH": f"{tmp_path}/bin"})
+    finally:
+        os.seteuid(0)
 
 
 def test_with_an_agent_nothing_heavy_is_loaded(agent: AgentOnSocket, environment: dict[str, str]) -> None:
