@@ -62,11 +62,15 @@ class Passwords:
         if key in self._waiting:
             self._waiting[key].append((peer, then))
             return None
+        if self._thread is None:
+            thread = threading.Thread(target=self._work, name="wattribute-logins", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:  # as many threads as there may be
+                raise queue.Full from error
+            self._thread = thread
         self._waiting[key] = [(peer, then)]
         self._queue.put((key, password[:BCRYPT_BYTES], hashed, known))
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._work, name="wattribute-logins", daemon=True)
-            self._thread.start()
         return None
 
     def close(self) -> None:

@@ -227,7 +227,8 @@ def test_without_descriptors_the_server_waits_and_comes_back(loop: Loop, monkeyp
             raise OSError(errno.EMFILE, "Too many open files")
 
         patched.setattr(socket.socket, "accept", exhausted)
-        loop.turn(1.0)
+        for key, mask in 2 * loop.selector.select(1.0):  # as of a host with two addresses
+            key.data(mask)
         assert not loop.selector.get_map()  # it doesn't spin over a listener that stays readable
     loop.server.expire(1.0)
     assert status(loop.ask(client, get("/"))) == 200
