@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wattribute import __version__
-from wattribute.agent.config import Config, Loaded
+from wattribute.agent.config import Config, Loaded, listen_address
 from wattribute.agent.control import ControlServer
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.dispatch import Dispatch
@@ -67,7 +67,7 @@ def _measure_once(node: Node, loaded: Loaded) -> int:
 
 def _serve(node: Node, loaded: Loaded, notifier: Notifier) -> int:
     config = loaded.config
-    host, _, port = config.agent.listen.rpartition(":")
+    host, port = listen_address(config.agent.listen)
     interval_s = min(config.agent.interval_s, 1.0) if node.wants_power_samples else config.agent.interval_s
     with contextlib.ExitStack() as stack:
         selector = stack.enter_context(selectors.DefaultSelector())
@@ -76,7 +76,7 @@ def _serve(node: Node, loaded: Loaded, notifier: Notifier) -> int:
         control = ControlServer(selector, Path(config.agent.socket), dispatch)
         stack.callback(control.close)
         site = Site(node, exemplars=config.serving.exemplars, interval_s=interval_s)
-        web = WebServer(selector, host.strip("[]"), int(port), site.routes(), _door(config, selector))
+        web = WebServer(selector, host, port, site.routes(), _door(config, selector))
         stack.callback(web.close)
         node.web = web
         node.otlp = pusher = _pusher(config)
@@ -88,7 +88,8 @@ def _serve(node: Node, loaded: Loaded, notifier: Notifier) -> int:
         node.tick(patience_ns=NS_PER_S)
         node.flush()
         scheme = "http" if web.door is None or web.door.tls is None else "https"
-        log.info("listening on %s://%s and %s", scheme, config.agent.listen, config.agent.socket)
+        shown = f"[{host}]" if ":" in host else host
+        log.info("listening on %s://%s:%s and %s", scheme, shown, port, config.agent.socket)
         gc.collect()
         gc.freeze()  # what start-up made lives for good: never walk it again
         gc.set_threshold(GC_OBJECTS)

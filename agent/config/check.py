@@ -83,7 +83,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def listen_address(listen: str) -> tuple[str, int]:
-    """Host and port of `HOST:PORT` (IPv6 in brackets; no host: all interfaces). Raises ValueError with the reason."""
+    """Host and port of `HOST:PORT` (IPv6 in brackets, IPv4 in any or none; no host: all). Raises ValueError."""
     host, colon, port_text = listen.rpartition(":")
     if not colon:
         raise ValueError(f'agent.listen "{listen}" has no port; write HOST:PORT, e.g. "127.0.0.1:19917"')
@@ -91,7 +91,7 @@ def listen_address(listen: str) -> tuple[str, int]:
         raise ValueError(f'agent.listen "{listen}": port must be a number from 0 to {MAX_PORT}')
     if host.startswith("[") and host.endswith("]"):
         try:
-            ipaddress.IPv6Address(host[1:-1])
+            ipaddress.ip_address(host[1:-1])  # who writes a node's address unseen brackets both
         except ValueError as error:
             raise ValueError(f'agent.listen "{listen}": {error}') from error
         return host[1:-1], int(port_text)

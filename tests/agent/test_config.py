@@ -95,6 +95,11 @@ def refusal(text: str, tmp_path: Path, env: Mapping[str, str] | None = None) -> 
     return str(caught.value).replace(f"{tmp_path}/", "")
 
 
+def test_an_address_in_brackets_may_be_of_either_kind() -> None:
+    assert listen_address("[10.0.0.1]:80") == ("10.0.0.1", 80)
+    assert listen_address("[fd00::1]:80") == ("fd00::1", 80)
+
+
 def environment_refusal(**variables: str) -> str:
     with pytest.raises(ConfigError) as caught:
         load(None, variables, {}, system_file=NO_FILE, uid=0)

@@ -95,7 +95,7 @@ spec:
                 fieldRef:
                   fieldPath: status.hostIP
             - name: WATTRIBUTE_AGENT__LISTEN
-              value: "$(HOST_IP):{{ $values.port }}"
+              value: "[$(HOST_IP)]:{{ $values.port }}"
           ports:
             - name: metrics
               containerPort: {{ $values.port }}
