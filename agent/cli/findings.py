@@ -233,17 +233,18 @@ def look_at_agent(path: str) -> Finding:
         why, fix = "no agent runs: jobs are measured in-process", "wattribute agent"
         return Finding(source="agent", path=path, ok=False, why=why, fix=fix)
     try:
-        hello = Client(path).call("hello")
+        hello, health = Client(path).call("hello"), Client(path).call("health")
     except WattributeError as error:
         # Refused: nobody has the socket open any more, and a new agent takes it over. Else one is there, but hangs.
         dead = isinstance(error.__cause__, ConnectionRefusedError)
         fix = "wattribute agent" if dead else f"stop it (`sudo ss -lxp src {path}` names it) and start it again"
         return Finding(source="agent", path=path, ok=False, why=str(error), fix=fix)
+    down = [f"it doesn't read {one['source']}: {one['why']}" for one in health.get("sources", ()) if not one["up"]]
     return Finding(
         source="agent",
         path=path,
         ok=True,
-        why=f"an agent answers, version {hello.get('version')}",
+        why="; ".join([f"an agent answers, version {hello.get('version')}", *down]),
         resolution=f"every {hello.get('interval_s')} s",
     )
 
