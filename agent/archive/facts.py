@@ -90,7 +90,8 @@ def joined(found: Iterable[tuple[int, Facts]]) -> Facts:
         started_unix_ns=min(starts, default=0),
         ended_unix_ns=None if None in ends else max((end for end in ends if end is not None), default=None),
         source=latest.source,
-        slurm=latest.slurm,
+        # A node of an older version doesn't say it.
+        slurm=next((facts.slurm for _, facts in reversed(ordered) if facts.slurm), {}),
     )
 
 

@@ -213,9 +213,10 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 def test_a_job_on_many_nodes_is_one_line_of_the_fleets_ledger(archive: Archive) -> None:
     facts: dict[str, Any] = {"user": "ada", "nodes": 3, "slurm": SLURM, "started_unix_ns": S, "ended_unix_ns": 9 * S}
     for node in ("n1", "n2"):
+        said = facts if node == "n1" else {**facts, "slurm": None}  # an older one
         rows = [
             window("lab-42", node=node, direct__measured=5),
-            told("lab-42", node=node, facts=facts, operation=3, platform=2, hardware=4),
+            told("lab-42", node=node, facts=said, operation=3, platform=2, hardware=4),
             told("plain", node=node, facts={"user": "ada"}, operation=3),
         ]
         archive.deliver(node, "windows", chain(rows))
