@@ -7,6 +7,7 @@ A registered file's data is the callable that the loop calls with the event mask
 
 import contextlib
 import errno
+import logging
 import os
 import selectors
 import socket
@@ -22,10 +23,13 @@ from wattribute.agent.core.errors import Refused, WattributeError
 from wattribute.agent.peer import is_alive, peer_of
 from wattribute.agent.requests import JobStart, Peer, Request
 
+log = logging.getLogger("wattribute")
+
 READ_S = 5.0
 DEFERRED_S = 150.0  # two intervals of 60 s, and some: a connection isn't held for an answer that never comes
 CONNECTIONS_PER_UID = 64
 CONNECTIONS = 256
+RESERVED = 32  # beyond them, for root and the agent's own user
 REPLIES_BYTES = 32 << 20
 _LINES_A_TURN = 16
 _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -120,6 +124,9 @@ class ControlServer:
             return wire.refusal(request.id, "refused", str(refused))
         except WattributeError as error:
             return wire.refusal(request.id, "unavailable", str(error))
+        except Exception:  # a defect of ours must not end the agent, nor a job be told that it was registered
+            log.exception("op %s failed", type(request).__name__)
+            return wire.refusal(request.id, "unavailable", "the agent failed at that; its log has the traceback")
         return fields if isinstance(fields, Deferred) else wire.answer(request.id, fields)
 
     def forget(self, connection: "_Connection") -> None:
@@ -138,7 +145,9 @@ class ControlServer:
                 return  # nobody waits any more, or whoever waited has left
             link.setblocking(False)
             peer = peer_of(link)
-            crowded = len(self._connections) >= CONNECTIONS or self._per_uid[peer.uid] >= CONNECTIONS_PER_UID
+            # Whoever has many uids (a range of subordinate ones) mustn't keep root's prolog out.
+            places = CONNECTIONS + (RESERVED if peer.uid in (0, os.geteuid()) else 0)
+            crowded = len(self._connections) >= places or self._per_uid[peer.uid] >= CONNECTIONS_PER_UID
             if crowded:
                 with contextlib.suppress(OSError), link:
                     link.send(wire.refusal(None, "unavailable", "too many connections; close some"))

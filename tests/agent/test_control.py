@@ -229,6 +229,38 @@ def test_connections_of_a_user_are_bounded(loop: Loop) -> None:
     loop.turn()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to connect as several users")
+def test_many_users_leave_a_place_for_root(loop: Loop, tmp_path: Path) -> None:
+    for folder in (tmp_path, *tmp_path.parents[:2]):
+        folder.chmod(0o755)
+    links: list[socket.socket] = []
+    for uid in range(60001, 60001 + control.CONNECTIONS // control.CONNECTIONS_PER_UID):
+        os.seteuid(uid)
+        try:
+            for _ in range(control.CONNECTIONS_PER_UID):
+                links.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
+                links[-1].connect(str(loop.server.path))
+        finally:
+            os.seteuid(0)
+        loop.turn(8)
+    with loop.connect() as root:
+        assert loop.ask(root, line(op="health", id=1))[0]["ok"] is True
+    loop.now_s = 60.0
+    loop.server.expire(60.0)
+    assert [link.recv(1) for link in links] == [b""] * control.CONNECTIONS  # all of them had a place
+    for link in links:
+        link.close()
+
+
+def test_a_defect_is_told_and_the_next_request_is_answered(
+    loop: Loop, link: socket.socket, caplog: pytest.LogCaptureFixture
+) -> None:
+    loop.answer = lambda request: {"n": 1 // 0} if request.id == 1 else {}
+    first, second = loop.ask(link, line(op="health", id=1) + line(op="health", id=2))
+    assert (first["ok"], first["code"], second) == (False, "unavailable", {"id": 2, "ok": True})
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_a_deferred_answer_comes_when_it_is_resolved_and_later_requests_wait(loop: Loop, link: socket.socket) -> None:
     promised = Deferred()
     loop.answer = lambda request: promised if isinstance(request, JobReceipt) else {}
