@@ -38,7 +38,9 @@ class Loop:
 
     def turn(self, times: int = 4) -> None:
         for _ in range(times):
-            for key, mask in self.selector.select(0.01):
+            if not (ready := self.selector.select(0.003)):
+                return
+            for key, mask in ready:
                 key.data(mask)
 
     def connect(self) -> socket.socket:
