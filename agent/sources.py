@@ -233,6 +233,8 @@ class Source(Generic[T]):
         return answer, self._clock.monotonic_ns() - began_ns
 
     def _take_good(self, readings: Sequence[T]) -> None:
+        if not readings and not self.up and self._faults:
+            return  # all its parts are in trouble, and aren't asked each time: that is no recovery
         self._last_read_unix_ns = self._clock.time_ns()
         self._backoff_ns = FIRST_BACKOFF_NS
         faults = [reading for reading in readings if isinstance(reading, Fault)]
