@@ -6,28 +6,25 @@ books it; `start` and `end` only register, so that a caller is answered at once 
 
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from wattribute.agent.climate import Climate
+from wattribute.agent.commits import Commits
 from wattribute.agent.config.schema import Config
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.model import (
-    DOMAIN_KINDS,
     Account,
     Clock,
     Domain,
-    DomainKind,
     EnergyReading,
     Gap,
     PowerReading,
     ProcessId,
     Reading,
-    Root,
     Snapshot,
     SourceHealth,
     UsageReading,
@@ -38,19 +35,17 @@ from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.dues import Dues
 from wattribute.agent.gpu_release import GpuHold
 from wattribute.agent.gpus import GpuProcesses
-from wattribute.agent.idle_words import idle_notes, idle_powers, idle_words
-from wattribute.agent.ledger.batch import dump, pack
+from wattribute.agent.idle_words import idle_powers
 from wattribute.agent.live import CpuTime, LiveJob
-from wattribute.agent.pace import Pace
+from wattribute.agent.node_about import About
 from wattribute.agent.pauses import Pauses
 from wattribute.agent.registry import Registry, check_id
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer, Units
-from wattribute.agent.saved import is_described, totals_of
 from wattribute.agent.serving import Serving
 from wattribute.agent.sight import Sight
 from wattribute.agent.sources import Source
 from wattribute.agent.statement import receipt_of
-from wattribute.agent.view import Row, ShowWindow, take
+from wattribute.agent.view import ShowWindow
 from wattribute.agent.wiring import Sensors
 
 if TYPE_CHECKING:
@@ -125,22 +120,28 @@ class Node:
         self._sensors = sensors
         self._climate = climate
         self._dues = dues
-        self._notes = [*sensors.notes, *notes]
         self._resident_bytes = resident_bytes
         self._found = found
         self._allotted = allotted
         self._engines = engines
         self._gpus = GpuProcesses(cpu, registry, None if found is None else found.groups, allotted)
-        self._folds = record.folds
-        self._rows = {job_id: Row.of(live, pack(live.entry.values)) for job_id, live in registry.jobs.items()}
         self._sight = Sight(config.export, config.agent.scheduler_uids, everybody=basis == "in-process")
         self.views = ShowWindow(round(config.export.export_age_s * NS_PER_S))
-        self._seq = 0
-        self._viewed = 0
+        self._about = About(basis, node_id, sensors, books, climate, dues, clock, notes)
+        self._commits = Commits(
+            books,
+            registry,
+            serving,
+            record,
+            climate,
+            self._about,
+            self.views,
+            cpu,
+            None if found is None else found.groups,
+            clock,
+            hold_s=config.export.hold_s,
+        )
         self._last_tick_ns = 0
-        self._taken_ns = 0
-        self._take_used_ns = 0
-        self._pace = Pace()
         self._cpu_read_ns = 0
         self._cpu_read_unix_ns: int | None = None
         self._edge = False
@@ -151,7 +152,6 @@ class Node:
         self._tick_ns = 0
         self._late_ns: deque[int] = deque(maxlen=LATE_KEPT)
         self._agent_cpu_ns = 0
-        self._gaps: list[tuple[int, Gap]] = []
         self._sensed = {r.domain.kind for r in sensors.first if r.quality != "modelled"}
         self._foreign: set[ProcessId] = set()
         self._cpu_lock = threading.Lock()
@@ -208,16 +208,16 @@ class Node:
         live = self.registry.jobs.get(job_id) or self.record.finished(job_id)
         if live is None or not self._sight.may_see(live, peer):
             return None
-        return self._receipt(live, self._about(), peer)
+        return self._receipt(live, self._about.now(), peer)
 
     def settled(self, job_id: str) -> bool:
         """Whether a job has ended and its closing readings are in."""
         live = self.registry.jobs.get(job_id)
-        return live is not None and not live.running and self._settled(live)
+        return live is not None and not live.running and self._commits.settled(live)
 
     def jobs(self, peer: Peer | None = None) -> list[dict[str, Any]]:
         """Receipts of the jobs that run or are still held, as far as the peer may know of them."""
-        about, sight = self._about(), self._sight
+        about, sight = self._about.now(), self._sight
         return [self._receipt(live, about, peer) for live in self.registry.jobs.values() if sight.may_see(live, peer)]
 
     def sees_all(self, peer: Peer | None) -> bool:
@@ -334,7 +334,7 @@ class Node:
 
     def show(self) -> bool:
         """Put up what the record has by now and is old enough to be shown; True where there was news."""
-        return self.views.show(self.record.committed, self._clock.monotonic_ns())
+        return self._commits.show()
 
     def problem(self) -> str:
         """Why the node isn't healthy, in words; "" where it is."""
@@ -374,8 +374,8 @@ class Node:
             agent_energy_uj=view.agent_energy_uj,
             agent_late_ns=tuple(self._late_ns),
             suspended_ns=self._clock.asleep_ns(),
-            attribution=self._methods(),
-            policy={"idle": self.books.rules.idle, "overhead": self.books.rules.overhead},
+            attribution=self._about.methods(),
+            policy=self._about.policy(),
             idle_uw=idle_powers(self.books),
             web_refused={} if self.web is None else dict(self.web.refused),
         )
@@ -383,11 +383,7 @@ class Node:
 
     def flush(self, patience_s: float = 5.0) -> None:
         """Write down what was booked, wait until it is durable, and show it."""
-        for _ in range(2):
-            if self._taken_ns < self._last_tick_ns or self._viewed < self._seq:
-                self._take(self._last_tick_ns, self._clock.time_ns())
-            self.record.flush(patience_s)
-            self.show()  # which makes room for a view that there was none for
+        self._commits.flush(self._last_tick_ns, patience_s)
 
     def foreign(self, roots: set[ProcessId]) -> None:
         """Process trees inside ours that measure themselves: what they use is theirs."""
@@ -460,7 +456,7 @@ class Node:
         for outcome in self.books.tick(now_ns, accounts, energy, asleep_ns, unix_ns=unix_ns):
             owner[outcome.domain].note(outcome)
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
-                self._gaps.append((unix_ns - (now_ns - outcome.start_ns), outcome))
+                self._commits.add_gap(unix_ns - (now_ns - outcome.start_ns), outcome)
                 if outcome.resumed:
                     start, end = (rfc3339(ns + unix_ns - now_ns) for ns in (outcome.start_ns, outcome.end_ns))
                     self._tell_holders(outcome.domain.id, start, end)
@@ -471,11 +467,9 @@ class Node:
         done = self.books.forget_settled()
         self.serving.tick(now_ns, done)
         self.serving.late(late)
-        news = bool(done) | self._retire(unix_ns)
-        used_ns = self._take_used_ns + self.record.used_ns
-        due = self._pace.due(now_ns, now_ns - self._taken_ns, used_ns)
-        if news or at_edge or due or self.record.waits:
-            self._take(now_ns, unix_ns)
+        news = bool(done) | self._commits.retire(unix_ns)
+        if self._commits.due(now_ns) or news or at_edge:
+            self._commits.take(now_ns, unix_ns)
         return now_ns
 
     def _tell(self, gap: dict[str, str | None]) -> None:
@@ -510,9 +504,6 @@ class Node:
         self._sensed.update(r.domain.kind for r in kept if r.quality != "modelled")
         return kept
 
-    def _settled(self, live: LiveJob) -> bool:
-        return live.entry.job.id not in self.books.jobs or self.books.settled(live.entry)
-
     def _health(self) -> list[Any]:
         process = SourceHealth(
             name="process",
@@ -539,86 +530,12 @@ class Node:
             found += self._engines.health()
         return found
 
-    def _retire(self, unix_ns: int) -> bool:
-        """Fold the series of jobs that ended `hold_s` ago; True where there were any."""
-        hold_ns = round(self._config.export.hold_s * NS_PER_S)
-        over = []
-        for job_id, live in self.registry.jobs.items():
-            ended_unix_ns = live.entry.job.ended_unix_ns
-            if ended_unix_ns is not None and unix_ns - ended_unix_ns >= hold_ns and self._settled(live):
-                over.append(job_id)
-        for job_id in over:
-            self.record.retire(self.registry.jobs.pop(job_id))
-        if over:
-            # A new mapping: the present one may be on show.
-            self._rows = {job_id: row for job_id, row in self._rows.items() if job_id in self.registry.jobs}
-        return bool(over)
-
-    def _take(self, now_ns: int, unix_ns: int) -> None:
-        began_ns = time.thread_time_ns()
-        rows, changed = dict(self._rows), []
-        for job_id, live in self.registry.jobs.items():
-            if live.entry.changed or not live.known_meta:
-                live.entry.changed = False
-                packed = pack(totals_of(live.entry))
-                row = rows.get(job_id)
-                rows[job_id] = Row.of(live, packed) if row is None or not is_described(live) else row.gone_on(packed)
-                changed.append((live, packed))
-        self._rows = rows
-        self._seq += 1
-        if self.views.has_room:
-            self._viewed = self._seq
-            corrections_ng = self.record.corrections.sums_ng
-            self.views.put(
-                take(self._seq, now_ns, unix_ns, self.books, self.serving, rows, self._folds, corrections_ng)
-            )
-        self._taken_ns = now_ns
-        self.record.about = self._about()
-        roots_ns: list[tuple[Root, int]] = [*self._cpu.trees_ns().items()]
-        if self._found is not None:
-            roots_ns += self._found.groups.counters_ns().items()
-        prices = dump(self._climate.stated(self.books, unix_ns))
-        self.record.write(self._seq, unix_ns, changed, self.books, self.serving, self._gaps, roots_ns, prices)
-        self._gaps = []
-        self._take_used_ns += time.thread_time_ns() - began_ns
-
     def _receipt(self, live: LiveJob, about: Mapping[str, Any], peer: Peer | None) -> dict[str, Any]:
         unix_ns = self._clock.time_ns()
-        settled = not live.running and self._settled(live)
+        settled = not live.running and self._commits.settled(live)
         settled = settled and not self._dues.open(live) and not self._climate.provisional(live, unix_ns)
         shown = live if self.sees_all(peer) else self._sight.shown(live, self.views.shown)
         receipt = receipt_of(shown, about, now_unix_ns=unix_ns, settled=settled, exact=live)
         if self.basis == "in-process":
             receipt["node_unattributed_uj"] = sum(self.books.unattributed_uj.values()) - live.unattributed_uj
         return receipt
-
-    def _methods(self) -> dict[tuple[DomainKind, str], str]:
-        """How each domain's energy is measured and split; of GPUs each by itself."""
-        methods: dict[tuple[DomainKind, str], str] = {
-            (domain.kind, ""): self._sensors.method[domain.kind]
-            for domain in self.books.meters()
-            if domain.kind in self._sensors.method and domain.kind != "gpu"
-        }
-        methods.update((("gpu", device), how) for device, how in self._sensors.gpu_methods().items())
-        return methods
-
-    def _method_words(self) -> dict[str, str]:
-        """As a receipt has it: one line per kind, with how idle power is known."""
-        by_kind: dict[str, list[str]] = {}
-        for (kind, _), how in self._methods().items():
-            by_kind.setdefault(kind, []).append(how)
-        words = {kind: "; ".join(dict.fromkeys(hows)) for kind, hows in by_kind.items()}
-        return {kind: f"{how}, {idle_words(self.books, kind)}" for kind, how in words.items()}
-
-    def _about(self) -> dict[str, Any]:
-        kinds: dict[DomainKind, None] = {d.kind: None for d in self.books.meters()}
-        return {
-            "domains": [kind for kind in DOMAIN_KINDS if kind in kinds],
-            "notes": [*self._notes, *idle_notes(self.books)],
-            "node": self.node_id,
-            "basis": self.basis,
-            "method": self._method_words(),
-            "policy": {"idle": self.books.rules.idle, "overhead": self.books.rules.overhead},
-            **self._climate.about(self._clock.time_ns()),
-            "products": self._dues.about(),
-        }

@@ -287,17 +287,17 @@ def test_a_long_export_age_keeps_few_views(bench: Bench) -> None:
 def test_a_pue_series_is_a_pue_that_somebody_gave(bench: Bench, tmp_path: Path) -> None:
     (tmp_path / "pue.csv").write_text("valid_from,pue\n2023-11-14T00:00:00Z,1.5\n2023-11-14T22:13:25Z,1.0\n")
     bench.open(f'[carbon]\nintensity_g_per_kwh = 100\npue_series = "{tmp_path}/pue.csv"\n')
-    about = bench.node._about()
+    about = bench.node._about.now()
     assert not [note for note in about["notes"] if "PUE" in note]
     bench.clock.pass_(10)
-    about = bench.node._about()
+    about = bench.node._about.now()
     assert (about["pue"], about["bands"]["pue"]) == (1.0, ["19/20", "21/20"]), "a job may have been charged at 1.5"
 
 
 @pytest.mark.parametrize(("factors", "g_per_kwh"), [("lifecycle", "480"), ("direct", "475")])
 def test_the_note_names_the_default_that_is_in_force(bench: Bench, factors: str, g_per_kwh: str) -> None:
     bench.open(f'[carbon]\nfactor_type = "{factors}"\n')
-    (note,) = [note for note in bench.node._about()["notes"] if "intensity" in note]
+    (note,) = [note for note in bench.node._about.now()["notes"] if "intensity" in note]
     assert f"defaulted to {g_per_kwh} g/kWh" in note
 
 
