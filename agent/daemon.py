@@ -78,8 +78,8 @@ def _serve(node: Node, loaded: Loaded, notifier: Notifier) -> int:
         site = Site(node, exemplars=config.serving.exemplars, interval_s=interval_s)
         web = WebServer(selector, host, port, site.routes(), _door(config, selector))
         stack.callback(web.close)
-        node.web = web
-        node.otlp = pusher = _pusher(config)
+        node.condition.web = web
+        node.condition.otlp = pusher = _pusher(config)
         if pusher is not None:
             stack.callback(pusher.close)
         wakeup_fd = node.record.wakeup_fd

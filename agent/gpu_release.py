@@ -12,6 +12,7 @@ from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.intensity import rfc3339
 from wattribute.agent.core.model import Clock
 from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.live import LiveJob
 from wattribute.agent.requests import GpuRelease, Peer
 from wattribute.agent.sources import Release, Source
 
@@ -66,3 +67,15 @@ class GpuHold:
 
     def _over(self) -> bool:
         return self._release is not None and self._clock.monotonic_ns() >= self._release.until_ns
+
+
+def tell_holders(jobs: Iterable[LiveJob], gpu: str, start: str | None, end: str | None) -> None:
+    """Nobody looks at a GPU for a while: what its jobs use of it then isn't in their receipts. It is told when that
+    begins, because a job may end in it, and again with its end.
+    """
+    cause = f"GPU {gpu} was released: its energy isn't split over jobs"
+    for live in jobs:
+        gaps = [gap for gap in live.gaps if gap["cause"] != cause or gap["end"] is not None]
+        if live.running and (gpu in live.entry.gpus or len(gaps) < len(live.gaps)):
+            live.gaps = [*gaps, {"start": start, "end": end, "cause": cause}]
+            live.known_meta = False

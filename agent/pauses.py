@@ -5,8 +5,14 @@ both may stand still; when wall time is set right afterwards, it has moved again
 does a clock that somebody set.
 """
 
+import logging
+from collections.abc import Iterable, Mapping
+
 from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.live import LiveJob
+
+log = logging.getLogger("wattribute")
 
 ASLEEP_NS = 100_000_000
 STEP_NS = NS_PER_S
@@ -32,6 +38,15 @@ class Pauses:
             why = f"wall time moved by {stepped_ns / NS_PER_S:+.1f} s: the machine was paused, or its clock set"
             gaps.append(_gap(unix_ns, max(0, stepped_ns), why))
         return gaps
+
+
+def tell_jobs(jobs: Iterable[LiveJob], gap: Mapping[str, str | None]) -> None:
+    """The machine stood still since the last tick: the window is longer, and jobs didn't run in that part of it."""
+    log.info("%s", gap["cause"])
+    for live in jobs:
+        if live.running:
+            live.gaps.append(dict(gap))
+            live.known_meta = False
 
 
 def _gap(unix_ns: int, duration_ns: int, cause: str) -> dict[str, str | None]:

@@ -211,7 +211,7 @@ def test_no_question_makes_a_sensor_be_read(bench: Bench, worker: Worker) -> Non
     bench.tick()
     bench.start("a", worker.pid)
     counted = []
-    for source in bench.node._sensors.sources:
+    for source in bench.node._rounds._sources:
         counted.append(collector := Counted(source._collector))
         source._collector = collector
     bench.tick()
