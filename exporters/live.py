@@ -184,7 +184,7 @@ def _job(totals: JobTotals, kinds: Sequence[DomainKind]) -> Document:
         "ended_unix_s": None if job.ended_unix_ns is None else job.ended_unix_ns / NS_PER_S,
         "nodes": job.nodes,
         "energy_uj": _energy(values, kinds),
-        "quality_uj": _qualities(values),
+        "quality_uj": by_quality(values),
         "terms_ng": values[_FIRST_TERM:_LAST_TERM],
         "cpu_ns": values[CPU_NS_SLOT],
         "sm_ns": values[SM_NS_SLOT],
@@ -205,7 +205,8 @@ def _energy(values: Sequence[int], kinds: Sequence[DomainKind]) -> Mapping[str, 
     return energy_uj
 
 
-def _qualities(values: Sequence[int]) -> list[int]:
+def by_quality(values: Sequence[int]) -> list[int]:
+    """The microjoules of each of QUALITIES, of a job's or a product's totals."""
     return [sum(values[first:ENERGY_SLOTS:_OF_SHARE]) for first in range(_OF_SHARE)]
 
 
@@ -240,7 +241,7 @@ def _product(
         "running_jobs": product.running_jobs,
         "jobs_total": product.jobs_total,
         "energy_uj": _energy(values, kinds),
-        "quality_uj": _qualities(values),
+        "quality_uj": by_quality(values),
         "terms_ng": values[_FIRST_TERM:_LAST_TERM],
         "epc_own_ng": product.epc_own_ng,
         "epc_inherited_ng": product.epc_inherited_ng,

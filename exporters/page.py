@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from html import escape
 
-from wattribute.agent.core.model import ENERGY_SLOTS, TERM_SLOT, TERMS, JobTotals, Snapshot, SourceHealth
+from wattribute.agent.core.model import ENERGY_SLOTS, QUALITIES, TERM_SLOT, TERMS, JobTotals, Snapshot, SourceHealth
 from wattribute.agent.core.units import NS_PER_S, g_of, j_of
 from wattribute.exporters.assets import SERVED, asset, show_asset
-from wattribute.exporters.live import LivePage
+from wattribute.exporters.live import LivePage, by_quality
 from wattribute.exporters.messages import RequestHead, Response
 from wattribute.exporters.negotiation import accepts_gzip, choose_format
 from wattribute.exporters.prometheus import CONTENT_TYPE, PrometheusPage
@@ -105,7 +105,7 @@ def _jobs_table(jobs: list[JobTotals]) -> Iterator[str]:
     yield f"<h2>Jobs</h2><p>{running} running, {len(jobs) - running} ended a short while ago.</p>"
     if not jobs:
         return
-    yield '<div class="wide"><table><tr><th>job<th>product<th>role<th>state<th class="n">J'
+    yield '<div class="wide"><table><tr><th>job<th>product<th>role<th>state<th class="n">J<th>quality'
     yield '<th class="n">gCO<sub>2</sub>e (ASC<sup>e</sup>)'
     used_first = sorted(jobs, key=lambda totals: (not totals.running, -sum(totals.values[:ENERGY_SLOTS])))
     for totals in used_first[:JOBS_SHOWN]:
@@ -115,7 +115,9 @@ def _jobs_table(jobs: list[JobTotals]) -> Iterator[str]:
         # bdi: an id in a right-to-left script, or with an override in it, stays in its own cell.
         yield f"<tr><td><bdi>{escape(job.id)}</bdi>"
         yield f"<td><bdi>{escape(job.product_id)}</bdi><td>{escape(job.role)}"
-        yield f'<td>{"running" if totals.running else "ended"}<td class="n">{energy_j:,.3f}<td class="n">{asce_g:,.6f}'
+        quality = ", ".join(name for name, uj in zip(QUALITIES, by_quality(totals.values), strict=True) if uj)
+        yield f'<td>{"running" if totals.running else "ended"}<td class="n">{energy_j:,.3f}<td>{quality}'
+        yield f'<td class="n">{asce_g:,.6f}'
     yield "</table></div>"
     if len(jobs) > JOBS_SHOWN:
         yield f"<p>And {len(jobs) - JOBS_SHOWN} more: see /metrics.</p>"

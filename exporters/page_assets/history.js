@@ -49,19 +49,21 @@ export function ratesBetween(before, now) {
   const gramsPerHour = (later, sooner) => Object.fromEntries(Object.entries(later).map(([term, ng]) => [
     term, Math.max(0, ((ng - (sooner[term] ?? 0)) / 1e9 / (lasted[term] ?? seconds)) * HOUR_S),
   ]));
-  const domains = kinds.flatMap((kind) => Object.keys(now.node.energy_uj[kind]).map((quality) => [`${kind} ${quality}`, Math.max(0,
-    (now.node.energy_uj[kind][quality] - (before.node.energy_uj[kind]?.[quality] ?? 0)) / 1e6 / (now.read_s[kind] - before.read_s[kind]))]));
+  const domains = Object.keys(now.node.energy_uj).flatMap((kind) => Object.keys(now.node.energy_uj[kind]).map((quality) => [`${kind} ${quality}`,
+    kinds.includes(kind) ? Math.max(0, (now.node.energy_uj[kind][quality] - (before.node.energy_uj[kind]?.[quality] ?? 0)) / 1e6 / (now.read_s[kind] - before.read_s[kind])) : null]));
+  const since = (name) => (now.agent[name] < before.agent[name] ? null : now.agent[name] - before.agent[name]); // started anew
   return {
     at: now.booked_unix_s,
     seconds,
-    domains: Object.fromEntries(domains),
+    domains: Object.fromEntries(domains), // null: its sensor says nothing
+    unread: Object.keys(now.node.energy_uj).filter((kind) => !kinds.includes(kind)),
     jobs,
     node: power,
     unattributed: watts((kind) => unattributed(now, kind), (kind) => unattributed(before, kind)),
     terms: gramsPerHour(billed(now), billed(before)),
     inventory: sum(Object.values(gramsPerHour(inventory(now), inventory(before)))),
-    agent: (now.agent.energy_uj - before.agent.energy_uj) / 1e6 / seconds,
-    agentCpu: (now.agent.cpu_ns - before.agent.cpu_ns) / 1e9 / (now.taken_unix_s - before.taken_unix_s),
+    agent: since("energy_uj") === null ? null : since("energy_uj") / 1e6 / seconds,
+    agentCpu: since("cpu_ns") === null ? null : since("cpu_ns") / 1e9 / (now.taken_unix_s - before.taken_unix_s),
   };
 }
 

@@ -14,6 +14,7 @@ const SAVE_EVERY = 30; // looks
 const TOP_JOBS = 8;
 const DOCUMENT = new URL("live.json", location.origin + location.pathname); // without a login that the address may hold
 const SLOTS = 8; // colours of jobs
+const BY_ENERGY = ["operation", "cooling"];
 
 const at = (id) => document.getElementById(id);
 const history = new History();
@@ -87,6 +88,16 @@ const charts = {
 };
 const slots = new Map(); // job -> its colour, for as long as it is drawn
 
+const orZero = (value) => (value === undefined ? 0 : value); // null is what isn't known
+
+// 0 to 1 of all energy of the node; `mark`: what stands behind a number of which no part was counted by itself.
+function modelledPart() {
+  const byQuality = Object.values(live.node.energy_uj);
+  const all = sum(byQuality.flatMap(Object.values));
+  return all > 0 ? sum(byQuality.map((of) => of.modelled ?? 0)) / all : 0;
+}
+const mark = (part) => (part === 1 ? 1 : part > 0);
+
 function drawCharts() {
   const { samples } = history;
   const now = live.booked_unix_s;
@@ -95,7 +106,7 @@ function drawCharts() {
   const keys = ["cpu", "dram", "gpu", "rest"].flatMap((kind) => live.qualities.map((quality) => [kind, quality]))
     .filter(([kind, quality]) => live.node.energy_uj[kind]?.[quality] !== undefined);
   charts.domains.draw(times, keys.reverse().map(([kind, quality]) => layer(kind + quality, Object.keys(live.node.energy_uj[kind]).length > 1 ? `${kind}, ${quality}` : kind,
-    `--${kind}`, Number(quality === "modelled"), (sample) => sample.domains[`${kind} ${quality}`] ?? 0)), now);
+    `--${kind}`, Number(quality === "modelled"), (sample) => orZero(sample.domains[`${kind} ${quality}`]))), now);
 
   const used = new Map();
   for (const sample of samples) for (const [id, w] of Object.entries(sample.jobs ?? {})) used.set(id, (used.get(id) ?? 0) + w);
@@ -106,14 +117,15 @@ function drawCharts() {
     if (!slots.has(id)) slots.set(id, free);
   }
   const parts = new Map(live.jobs.map((job) => [job.id, modelled(job)]));
+  const unsplit = mark(modelledPart());
   const ofTop = (sample) => sum(top.map((id) => sample.jobs[id] ?? 0));
   charts.jobs.draw(times, [
-    layer("nobody", "billed to nobody", "--nobody", modelledPart() > 0, (sample) => sample.unattributed),
+    layer("nobody", "billed to nobody", "--nobody", unsplit, (sample) => sample.unattributed),
     ...(samples.some((sample) => !sample.hole && sample.node - sample.unattributed - ofTop(sample) > 0.005)
-      ? [layer("others", "other jobs", "--others", modelledPart() > 0, (sample) => Math.max(0, sample.node - sample.unattributed - ofTop(sample)))] : []),
+      ? [layer("others", "other jobs", "--others", unsplit, (sample) => Math.max(0, sample.node - sample.unattributed - ofTop(sample)))] : []),
     ...top.map((id) => layer(`job ${id}`, id, `--job${slots.get(id)}`, parts.get(id) ?? 0, (sample) => sample.jobs[id] ?? 0)),
   ], now);
-  charts.terms.draw(times, live.terms.map((term) => layer(term, TERM_NAMES[term] ?? term, `--${term}`, ["operation", "cooling"].includes(term) && modelledPart() > 0, (sample) => sample.terms[term] ?? 0)).reverse(), now);
+  charts.terms.draw(times, live.terms.map((term) => layer(term, TERM_NAMES[term] ?? term, `--${term}`, BY_ENERGY.includes(term) && unsplit, (sample) => sample.terms[term] ?? 0)).reverse(), now);
 }
 
 function showHead() {
@@ -133,10 +145,11 @@ function showHead() {
   const { intensity } = live;
   const grid = [...new Set([intensity.zone, intensity.provider, intensity.method, intensity.quality].filter(Boolean))];
   const nodeModelled = modelledPart();
+  const without = rates?.unread.length ? `without ${rates.unread.join(" and ")}: not read` : "";
   const tiles = [
-    ["Power now", power(rates?.node), "", nodeModelled],
-    ["Running jobs", count(all), ""],
-    ["Emitted now", perHour(rates?.inventory), "operation, cooling, hardware", nodeModelled],
+    ["Power now", power(rates?.node), without, nodeModelled],
+    ["Running jobs", count(all), live.sums._overflow.count ? "those past max_jobs aren't counted" : ""],
+    ["Emitted now", perHour(rates?.inventory), ["operation, cooling, hardware", without].filter(Boolean).join("; "), nodeModelled],
     ["Grid", `${figures(intensity.gco2e_per_kwh)} g/kWh`, [...grid, `PUE ${figures(live.pue)}`].join(", ")],
   ];
   fill(at("tiles"), tiles, () => h("div", {}, h("dt"), h("dd"), h("dd", { className: "under" })), (tile, [name, value, under, part]) => {
@@ -144,15 +157,13 @@ function showHead() {
     patchNumber(tile.children[1], value, part);
     patch(tile.children[2], under);
   });
-  const unmeasured = Object.entries(live.node.energy_uj).filter(([, byQuality]) => byQuality.modelled).map(([kind]) => kind);
+  const unmeasured = Object.entries(live.node.energy_uj).filter(([, byQuality]) => byQuality.modelled);
+  const named = (those) => those.map(([kind]) => kind).join(" and ");
+  const never = unmeasured.filter(([, byQuality]) => Object.values(byQuality).length === 1);
+  const partly = unmeasured.filter(([, byQuality]) => Object.values(byQuality).length > 1);
   at("modelled").hidden = unmeasured.length === 0;
-  patch(at("modelled"), `m: modelled, or partly so. There is no sensor for ${unmeasured.join(" and ")}${unmeasured.length > 1 ? "; these domains are" : "; it is"} estimated from use (striped).`);
-}
-
-function modelledPart() {
-  const byQuality = Object.values(live.node.energy_uj);
-  const all = sum(byQuality.flatMap(Object.values));
-  return all > 0 ? sum(byQuality.map((of) => of.modelled ?? 0)) / all : 0;
+  patch(at("modelled"), ["m: modelled, or partly so: estimated, not measured (striped).",
+    never.length ? `No sensor measures ${named(never)}.` : "", partly.length ? `Of ${named(partly)} a part was measured.` : ""].filter(Boolean).join(" "));
 }
 
 function jobSums() {
@@ -189,14 +200,16 @@ function showNode() {
   nodeEnergy.update(Object.entries(live.node.energy_uj).map(([kind, byQuality]) => {
     const [whole, by] = [sum(Object.values(byQuality)), live.node.unattributed_uj[kind] ?? {}];
     const nobody = sum(Object.values(by));
-    const now = rates && sum(Object.keys(byQuality).map((quality) => rates.domains[`${kind} ${quality}`] ?? 0));
+    const now = rates && (rates.unread.includes(kind) ? null : sum(Object.keys(byQuality).map((quality) => rates.domains[`${kind} ${quality}`] ?? 0)));
     return [kind + (byQuality.modelled ? ", modelled" : ""), power(now), energy(whole), energy(whole - nobody), energy(nobody)];
   }));
   fillFacts(at("nobody"), Object.entries(live.node.unattributed_uj).map(([kind, by]) => [
     `nobody's ${kind}`, reasons(by).map(([reason, uj]) => `${reason} ${energy(uj)}`).join(", ") || energy(0),
   ]));
   const grams = Object.entries(live.node.gco2e_ng).map(([term, ng]) => [term, ng, sum(Object.values(live.node.unattributed_ng[term] ?? {}))]);
-  const rows = grams.map(([term, ng, nobody]) => [term, mass(ng - nobody), mass(nobody), mass(ng)]);
+  const rows = grams.map(([term, ng, nobody]) => [
+    term + (BY_ENERGY.includes(term) ? ["", ", partly modelled", ", modelled"][Number(modelledPart() > 0) + Number(modelledPart() === 1)] : ""), mass(ng - nobody), mass(nobody), mass(ng),
+  ]);
   const [all, none] = [sum(grams.map(([, ng]) => ng)), sum(grams.map(([, , nobody]) => nobody))];
   nodeGrams.update([...rows, Object.assign(["all", mass(all - none), mass(none), mass(all)], { className: "sum" })]);
   fillFacts(at("measured"), [
@@ -207,7 +220,7 @@ function showNode() {
   fillFacts(at("agent"), [
     ["power", `${power(rates?.agent)} (in overhead)`],
     ["energy", energy(live.agent.energy_uj)],
-    ["CPU", rates ? percent(rates.agentCpu, 1) + " of a core" : ABSENT],
+    ["CPU", `${percent(rates?.agentCpu, 1)} of a core`],
     ["memory", size(live.agent.resident_bytes)],
     ["last tick took", `${figures(live.agent.tick_ns / 1e6)} ms`],
     ["ticks", `${count(live.agent.ticks)}, ${count(live.agent.ticks_late)} late`],
@@ -223,10 +236,12 @@ function show(news) {
   showHead();
   if (news) drawCharts();
   jobs.update(live.jobs, jobSums(), modelledPart() > 0);
-  at("no-jobs").hidden = live.jobs.length > 0;
-  at("jobs").hidden = live.jobs.length === 0;
+  const any = live.jobs.length + live.sums._retired.count + live.sums._overflow.count > 0;
+  at("no-jobs").hidden = any;
+  at("jobs").hidden = !any;
   products.update(live.products, []);
   at("products").hidden = live.products.length === 0;
+  at("epc-missing").hidden = !live.products.some((product) => declared(product) && epc(product) === null);
   at("products-more").hidden = live.products_left_out === 0;
   patch(at("products-more"), `And ${count(live.products_left_out)} more: see /metrics.`);
   showNode();

@@ -233,6 +233,14 @@ def test_without_a_job_it_says_how_to_start_one(browser: Browser) -> None:
         assert not browser.eval("document.querySelector('#jobs table').checkVisibility()")
 
 
+def test_jobs_that_have_left_are_still_in_the_sums(browser: Browser) -> None:
+    with served(snapshot([totals(Job(id="_retired", product_id="p"), info=False)])) as url:
+        browser.show(url)
+        browser.until("document.querySelectorAll('#jobs tfoot tr').length === 4")
+        assert browser.eval("document.querySelector('#jobs table').checkVisibility()")
+        assert not browser.eval("document.querySelector('#no-jobs').checkVisibility()")
+
+
 def test_of_many_jobs_the_table_has_some_and_the_sum_of_the_rest(browser: Browser) -> None:
     with served(snapshot(jobs(300))) as url:
         browser.show(url)
@@ -298,7 +306,10 @@ import('/nodes/a/page/history.js').then(({ History }) => {
     look(13, { at: 13, uj: 15e6 }, { at: 13, uj: 300e6 }, 150e6),
   ]) told.push(looked);
   const [first, second] = history.samples;
-  return [told, first.node, first.jobs.a, second.node, second.jobs.a, Math.round(second.inventory * 1e9 / 3600)];
+  const ngPerS = Math.round(second.inventory * 1e9 / 3600);
+  look(20, { at: 20, uj: 50e6 }, { at: 13, uj: 300e6 }, 150e6);
+  const { domains, unread, node } = history.rates;
+  return [told, [domains, unread, node], first.node, first.jobs.a, second.node, second.jobs.a, ngPerS];
 })
 """
 
@@ -308,7 +319,9 @@ def test_a_sensor_that_is_late_makes_no_spike(browser: Browser) -> None:
     with served(snapshot([])) as url:
         browser.show(url)
         browser.until("location.href !== 'about:blank' && document.readyState === 'complete'")
-        told, *powers, ng_per_s = browser.eval(LATE)
+        told, lost, *powers, ng_per_s = browser.eval(LATE)
     assert told == [True, False, True, True]  # the second look says nothing yet
     assert powers == [105, 50, 105, 50]
     assert ng_per_s == 105_000_000
+    # The GPU then says nothing for 7 s: its power isn't 0, it isn't known.
+    assert lost == [{"cpu measured": 5, "gpu measured": None}, ["gpu"], 5]
