@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from wattribute.agent.admission import check_id
 from wattribute.agent.climate import Climate
 from wattribute.agent.commits import Commits
 from wattribute.agent.condition import Condition
@@ -35,7 +36,7 @@ from wattribute.agent.idle_words import idle_powers
 from wattribute.agent.live import CpuTime, LiveJob
 from wattribute.agent.node_about import About
 from wattribute.agent.pauses import Pauses, tell_jobs
-from wattribute.agent.registry import Registry, check_id
+from wattribute.agent.registry import Registry
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer, Units
 from wattribute.agent.rounds import Read, Rounds
 from wattribute.agent.serving import Serving

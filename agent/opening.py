@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from wattribute import __version__
+from wattribute.agent.admission import Admission
 from wattribute.agent.climate import Climate
 from wattribute.agent.config import Loaded, load
 from wattribute.agent.config.schema import Config
@@ -162,11 +163,13 @@ def open_node(
     registry = Registry(
         books,
         cpu,
+        Admission(
+            owner_of=_labeller(config),
+            owns=_ownership(books.taxes, basis),
+            privileged=lambda uid: uid == 0 or uid in config.agent.scheduler_uids,
+            uid_of=lambda pid: _uid_of(Path(config.paths.proc), pid),
+        ),
         max_jobs=config.export.max_jobs,
-        owner_of=_labeller(config),
-        owns=_ownership(books.taxes, basis),
-        privileged=lambda uid: uid == 0 or uid in config.agent.scheduler_uids,
-        uid_of=lambda pid: _uid_of(Path(config.paths.proc), pid),
         groups=None if found is None else found.groups,
     )
     dues = Dues(books, declared, courier)

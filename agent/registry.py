@@ -1,4 +1,4 @@
-"""The live table of jobs: who is a member, which process tree feeds which job, who may register what.
+"""The live table of jobs: who is a member, and which process tree or cgroup feeds which job.
 
 A member is one `with job()` or one `run`: a root process and a token. CPU time of a root's tree goes to the innermost
 jobs open on it, in equal parts where several overlap (threads, coroutines). Ended jobs stay until `hold_s` is over.
@@ -7,11 +7,11 @@ jobs open on it, in equal parts where several overlap (threads, coroutines). End
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
+from wattribute.agent.admission import Admission, check_id, is_same, is_unnamed, whose
 from wattribute.agent.core.books import Books
-from wattribute.agent.core.claims import Entry
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.found import NOTHING_RESERVED, FoundJob, Reservation
-from wattribute.agent.core.model import CPU_NS_SLOT, GroupId, Job, ProcessId, Root, UsageReading
+from wattribute.agent.core.model import CPU_NS_SLOT, GroupId, ProcessId, Root, UsageReading
 from wattribute.agent.live import Age, CpuTime, GroupTime, LiveJob
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 
@@ -31,33 +31,26 @@ class _Feeder:
 class Registry:
     """Jobs by id and roots by process. Times are the agent's; nothing here reads a clock.
 
-    `owner_of(uid)` gives the user label; `may_pay_for(product_id, uid)` says whether a user may register roles and
-    weights for a product; `may_register(uid)` whether it may register processes of others.
+    `admission` says who may register what.
     """
 
     def __init__(
         self,
         books: Books,
         cpu: CpuTime,
+        admission: Admission,
         *,
         max_jobs: int,
-        owner_of: Callable[[int], str],
-        owns: Callable[[str, int], bool],
-        privileged: Callable[[int], bool],
-        uid_of: Callable[[int], int | None],
         groups: GroupTime | None = None,
     ) -> None:
         self.jobs: dict[str, LiveJob] = {}
         self._books = books
         self._cpu = cpu
+        self._admission = admission
         self._roots: dict[Root, _Feeder] = {}
         self._departed: dict[Root, list[str]] = {}
         self._groups = groups
         self._max_jobs = max_jobs
-        self._owner_of = owner_of
-        self._owns = owns
-        self._privileged = privileged
-        self._uid_of = uid_of
 
     def start(
         self,
@@ -73,16 +66,17 @@ class Registry:
         `name` gives a running job that was found, and that nothing has named a product for, the request's.
         """
         check_id(request.job_id)
-        process = self._process(request.pid or peer.pid, peer)
+        pid = request.pid or peer.pid
+        process = self._admission.check_process(pid, self._cpu.identify(pid), peer)
         live = self.jobs.get(request.job_id) or known
         if live is None:
-            live = self._new(request, peer, at_ns, unix_ns)
+            live = self._admission.requested(request, peer, at_ns, unix_ns)
             live.folded = len(self.jobs) >= self._max_jobs
         else:
             if live is known:
                 live.folded = len(self.jobs) >= self._max_jobs
-            naming = name is not None and request.product_id != "default" and self._is_unnamed(live)
-            self._rejoin(live, request, peer, naming=naming)
+            naming = name is not None and request.product_id != "default" and is_unnamed(live)
+            self._admission.check_rejoin(live, request, peer, naming=naming)
             if request.member in live.members:
                 raise Refused(f"member {request.member!r} of job {request.job_id!r} is open already")
             if name is not None and naming:
@@ -119,14 +113,14 @@ class Registry:
         that comes back for another product begins them anew.
         """
         groups = self._groups
-        found, live = self._whose(found, finished)
+        found, live = whose(found, lambda job_id: self.jobs.get(job_id) or finished(job_id))
         counter_ns = None if groups is None else groups.watch(found.group, 0 if age == "new" else None)
         if groups is None or counter_ns is None:
             return None
         fresh = live is None
         if live is None:
-            live = LiveJob(Entry(self._job_of(found, unix_ns), at_ns), found.uid)
-        elif not self._is_same(live, found):
+            live = self._admission.found(found, at_ns, unix_ns)
+        elif not is_same(live, found):
             if live.entry.job.id in self.jobs:
                 fold(live)
             product_id = found.product_id or live.entry.job.product_id
@@ -153,26 +147,12 @@ class Registry:
             live.notes.setdefault(LATE_NOTE)
         return live
 
-    def _whose(self, found: FoundJob, finished: Callable[[str], LiveJob | None]) -> tuple[FoundJob, LiveJob | None]:
-        """The job that a cgroup is of, by its id and user.
-
-        A job registered under the same id by the same user is the same job. One that belongs to somebody else isn't,
-        so that nobody can take over what another runs by naming it first: the found one then has an id of its own.
-        """
-        stem = found.job_id[:100]
-        for job_id in (found.job_id, f"{stem}~{found.uid}", f"{stem}~{found.group.inode}"):
-            live = self.jobs.get(job_id) or finished(job_id)
-            if live is None or self._is_same(live, found) or (live.uid == found.uid and not live.running):
-                return replace(found, job_id=job_id), live
-        raise Refused(f"the id {found.job_id!r} and those beside it belong to others: give it one by a [[rule]]")
-
     def end(self, request: JobEnd, peer: Peer, at_ns: int, unix_ns: int) -> LiveJob:
         """Close a member; the job ends with its last. Raises Refused."""
         live = self.jobs.get(request.job_id)
         if live is None or request.member not in live.members:
             raise Refused(f"no open member {request.member!r} of a job {request.job_id!r}: start it first")
-        if peer.uid != live.uid and not self._privileged(peer.uid):
-            raise Refused(f"job {request.job_id!r} belongs to another user")
+        self._admission.check_end(live, peer)
         process = live.members[request.member]
         if not isinstance(process, ProcessId):
             raise Refused(f"member {request.member!r} of job {request.job_id!r} is a cgroup: it ends by itself")
@@ -307,74 +287,6 @@ class Registry:
         )
         live.entry.reserved = NOTHING_RESERVED if total == NOTHING_RESERVED else total
 
-    def _job_of(self, found: FoundJob, unix_ns: int) -> Job:
-        return Job(
-            id=found.job_id,
-            product_id=found.product_id or "default",
-            uses=found.uses,
-            role=found.role,
-            phase=found.phase,
-            weight_ppm=max(1, 1_000_000 // max(1, found.nodes)),
-            nodes=found.nodes,
-            user=self._owner_of(found.uid),
-            origin=found.origin,
-            labels=found.labels,
-            started_unix_ns=unix_ns,
-        )
-
-    @staticmethod
-    def _is_unnamed(live: LiveJob) -> bool:
-        """Whether a job was found, and nothing has said yet which product it works for."""
-        job = live.entry.job
-        return bool(live.found) and live.running and job.product_id == "default" and job.role == "use"
-
-    @staticmethod
-    def _is_same(live: LiveJob, found: FoundJob) -> bool:
-        job = live.entry.job
-        return live.uid == found.uid and found.product_id in ("", job.product_id) and found.role in ("use", job.role)
-
-    def _process(self, pid: int, peer: Peer) -> ProcessId:
-        process = self._cpu.identify(pid)
-        if process is None:
-            raise Refused(f"there is no process {pid} here (a container needs the host's process namespace)")
-        if pid != peer.pid and not self._privileged(peer.uid) and self._uid_of(pid) != peer.uid:
-            raise Refused(f"process {pid} belongs to another user: only root and agent.scheduler_uids may register it")
-        return process
-
-    def _new(self, request: JobStart, peer: Peer, at_ns: int, unix_ns: int) -> LiveJob:
-        trusted = request.role == "use" and request.weight == 1
-        if not trusted and not self._owns(request.product_id, peer.uid):
-            raise Refused(
-                f"role {request.role!r} or a weight for product {request.product_id!r} is for its owners: "
-                f"add {self._owner_of(peer.uid)!r} to its `owners` in the agent's configuration, or by "
-                "`wattribute product add --update --owner`, of which the agent hears within some seconds"
-            )
-        job = Job(
-            id=request.job_id,
-            product_id=request.product_id,
-            uses=request.uses,
-            role=request.role,
-            phase=request.phase,
-            weight_ppm=max(1, request.weight * 1_000_000 // request.nodes),
-            nodes=request.nodes,
-            user=self._owner_of(peer.uid),
-            origin=request.origin,
-            parent_job_id=request.parent_job_id if request.parent_job_id != request.job_id else None,
-            labels=request.labels,
-            started_unix_ns=unix_ns,
-        )
-        return LiveJob(Entry(job, at_ns), peer.uid)
-
-    @staticmethod
-    def _rejoin(live: LiveJob, request: JobStart, peer: Peer, *, naming: bool) -> None:
-        job = live.entry.job
-        if live.uid != peer.uid:
-            raise Refused(f"job {job.id!r} belongs to another user: choose another id")
-        if not naming and request.product_id not in ("default", job.product_id):
-            raise Refused(f"job {job.id!r} works for product {job.product_id!r}, not {request.product_id!r}")
-        if request.role not in ("use", job.role):
-            raise Refused(f"job {job.id!r} has the role {job.role!r}, not {request.role!r}")
-
     def _feed(self, process: ProcessId, root: _Feeder) -> None:
         self._share(root, self._cpu.busy_ns(process))
 
@@ -453,13 +365,3 @@ class Registry:
 def group_token(group: GroupId) -> str:
     """How the membership of a cgroup is named."""
     return f"cgroup {group.inode} {group.path}"
-
-
-def check_id(job_id: str) -> None:
-    """1..128 printable UTF-8 characters without a leading `_` (contract, section 2). Raises Refused."""
-    if not 1 <= len(job_id) <= 128:
-        raise Refused(f"a job id has 1 to 128 characters, not {len(job_id)}")
-    if job_id.startswith("_"):
-        raise Refused("a job id must not begin with `_`: those are the agent's own (_retired, _overflow)")
-    if not job_id.isprintable():
-        raise Refused("a job id must be printable UTF-8 characters")

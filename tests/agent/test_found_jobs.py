@@ -12,6 +12,7 @@ from tests.doubles.found_node import MS, FoundNode, ToldJobs, found_job, unavail
 from tests.doubles.listed_tree import ListedTree
 from tests.doubles.node_bench import HandClock
 
+from wattribute.agent.admission import Admission
 from wattribute.agent.core.accounting import Price
 from wattribute.agent.core.books import Books, Rules
 from wattribute.agent.core.claims import demands
@@ -263,11 +264,13 @@ class Desk:
         self.registry = Registry(
             self.books,
             self.cpu,
+            Admission(
+                owner_of=str,
+                owns=lambda product_id, uid: False,
+                privileged=lambda uid: uid == 0,
+                uid_of=lambda pid: ANN,
+            ),
             max_jobs=self.max_jobs,
-            owner_of=str,
-            owns=lambda product_id, uid: False,
-            privileged=lambda uid: uid == 0,
-            uid_of=lambda pid: ANN,
             groups=self.groups,
         )
 

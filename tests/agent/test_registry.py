@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from wattribute.agent.admission import Admission, check_id
 from wattribute.agent.core.accounting import Price
 from wattribute.agent.core.books import Books, Rules
 from wattribute.agent.core.errors import Refused
@@ -16,7 +17,7 @@ from wattribute.agent.core.prices import PriceSeries
 from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.core.trees import Member
 from wattribute.agent.live import LiveJob
-from wattribute.agent.registry import Registry, check_id
+from wattribute.agent.registry import Registry
 from wattribute.agent.requests import JobEnd, JobStart, Peer
 
 ANN, BOB, ROOT = 1000, 1001, 0
@@ -87,11 +88,13 @@ class Desk:
         self.registry = Registry(
             self.books,
             self.clocks,
+            Admission(
+                owner_of=lambda uid: f"user-{uid}",
+                owns=lambda product, uid: uid == ROOT,
+                privileged=lambda uid: uid == ROOT,
+                uid_of=lambda pid: BOB if pid >= 500 else ANN,
+            ),
             max_jobs=max_jobs,
-            owner_of=lambda uid: f"user-{uid}",
-            owns=lambda product, uid: uid == ROOT,
-            privileged=lambda uid: uid == ROOT,
-            uid_of=lambda pid: BOB if pid >= 500 else ANN,
         )
         self.now_ns = 0
 
