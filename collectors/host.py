@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from wattribute.agent.core.following import FollowedTrees, Follower, Stat
+from wattribute.agent.core.followed import FollowedTrees
+from wattribute.agent.core.following import Follower, Stat
 from wattribute.agent.core.model import Account, ProcessId, UsageReading
 
 NS_PER_S = 1_000_000_000

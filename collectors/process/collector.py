@@ -4,7 +4,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from wattribute.agent.core.following import FollowedTrees, Follower, Kernel
+from wattribute.agent.core.followed import FollowedTrees
+from wattribute.agent.core.following import Follower, Kernel
 from wattribute.agent.core.model import Account, ProcessId, UsageReading
 from wattribute.collectors.process.ends import Ends
 from wattribute.collectors.process.node import NodeTime
