@@ -7,7 +7,7 @@ from wattribute.agent.core.model import DOMAIN_KINDS, DomainKind
 def idle_powers(books: Books) -> dict[tuple[DomainKind, str, str], int]:
     """Idle power in microwatts by (kind, device, how it is known): what is in force for the domains that are read."""
     powers: dict[tuple[DomainKind, str, str], int] = {}
-    for domain, quality in books.meters().items():
+    for domain, quality in books.domains.qualities().items():
         given_uw = books.rules.idle_uw.get((domain.kind, quality))
         learner = books.idle_gpus.get(domain.id) if domain.kind == "gpu" else books.idle.get(domain.kind)
         if given_uw is not None:
@@ -23,7 +23,7 @@ def idle_words(books: Books, kind: str) -> str:
     known = {device: f"{uw / 1e6:g} W {how}" for (of, device, how), uw in idle_powers(books).items() if of == kind}
     if not known:
         return "idle not learnt yet (counted as 0 W)"
-    gpus = sum(domain.kind == "gpu" for domain in books.meters()) if kind == "gpu" and "" not in known else 0
+    gpus = sum(domain.kind == "gpu" for domain in books.domains.qualities()) if kind == "gpu" and "" not in known else 0
     missing = f", not learnt yet on {gpus - len(known)} of {gpus} GPUs (0 W)" if len(known) < gpus else ""
     return f"idle {', '.join(dict.fromkeys(known.values()))}{missing}"
 
@@ -33,7 +33,7 @@ def idle_notes(books: Books) -> list[str]:
     known = {(kind, device) for kind, device, _ in idle_powers(books)}
     missing = {
         domain.kind: None
-        for domain in books.meters()
+        for domain in books.domains.qualities()
         if domain.kind in DOMAIN_KINDS and not known & {(domain.kind, ""), (domain.kind, domain.id)}
     }
     if not missing:

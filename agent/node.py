@@ -372,7 +372,7 @@ class Node:
                     start, end = (rfc3339(ns + unix_ns - now_ns) for ns in (outcome.start_ns, outcome.end_ns))
                     tell_holders(self.registry.jobs.values(), outcome.domain.id, start, end)
         if self.gpu_hold.released:
-            for domain in self.books.give_up("gpu"):
+            for domain in self.books.domains.give_up("gpu"):
                 tell_holders(self.registry.jobs.values(), domain.id, rfc3339(unix_ns), None)
         late = self._dues.collect(self.registry.jobs, self.record)
         done = self.books.forget_settled()

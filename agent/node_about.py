@@ -37,7 +37,7 @@ class About:
 
     def now(self) -> dict[str, Any]:
         """As it is at this moment: what is measured, and what energy costs, may change."""
-        kinds: dict[DomainKind, None] = {d.kind: None for d in self._books.meters()}
+        kinds: dict[DomainKind, None] = {d.kind: None for d in self._books.domains.qualities()}
         return {
             "domains": [kind for kind in DOMAIN_KINDS if kind in kinds],
             "notes": [*self._notes, *idle_notes(self._books)],
@@ -53,7 +53,7 @@ class About:
         """How each domain's energy is measured and split; of GPUs each by itself."""
         methods: dict[tuple[DomainKind, str], str] = {
             (domain.kind, ""): self._sensors.method[domain.kind]
-            for domain in self._books.meters()
+            for domain in self._books.domains.qualities()
             if domain.kind in self._sensors.method and domain.kind != "gpu"
         }
         methods.update((("gpu", device), how) for device, how in self._sensors.gpu_methods().items())

@@ -116,7 +116,7 @@ def take(
         folds={key: list(values) for key, values in folds.values.items()},
         payees=books.taxes.paid(),
         products=books.taxes.totals(),
-        read_ns=books.read_ns(),
+        read_ns=books.domains.read_ns(),
         node_energy_uj=dict(books.node_energy_uj),
         unattributed_uj=dict(books.unattributed_uj),
         node_co2e_ng=dict(books.node_co2e_ng),

@@ -1,19 +1,18 @@
 """The agent's books: one tick takes readings and gives every job its share, in energy and in carbon.
 
-No clock, no I/O: times come with the readings. Each domain remembers its last reading and the cumulative use of all
-jobs at that moment, so that a window of any length (a late sensor, a restart) is split by what was used in it.
+No clock, no I/O: times come with the readings. What was used by then is kept with each domain (core/domains.py).
 Units: microjoules, nanograms, nanoseconds (CLOCK_BOOTTIME).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from wattribute.agent.core.accounting import Price, accrue_energy, accrue_hardware
 from wattribute.agent.core.attribution import Split, split
 from wattribute.agent.core.billing import Bill, Meter
 from wattribute.agent.core.claims import Demands, Entry, Use, demands
-from wattribute.agent.core.counters import between, integrate
+from wattribute.agent.core.domains import Domains
 from wattribute.agent.core.gpu_use import GpuUses, gpu_demand
 from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.idle import IdleOfGpu, IdleOfUse
@@ -48,13 +47,6 @@ SETTLE_NS = 10_000_000_000
 """How long an ended job's use is kept for a sensor that is late; what a later one brings is then unregistered."""
 
 
-@dataclass(slots=True)
-class _Meter:
-    reading: EnergyReading | PowerReading
-    use: Use
-    released: bool = False
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How this node attributes: policies, its size (>= 1), idle power by kind and quality (uW per domain).
@@ -81,6 +73,7 @@ class Books:
         self.prices = prices
         self.late: list[Closed] = []
         self.jobs: dict[str, Entry] = {}
+        self.domains = Domains()
         self.node_energy_uj: dict[tuple[DomainKind, str, Quality], int] = {}
         self.unattributed_uj: dict[tuple[DomainKind, Reason], int] = {}
         self.node_co2e_ng: dict[Term, int] = {"operation": 0, "cooling": 0, "hardware": 0}
@@ -92,7 +85,6 @@ class Books:
         self._feeding: dict[str, Entry] = {}  # those of `jobs` whose cost is a product's overhead
         self._unbilled: set[str] = set()  # those that ended since the last tick: their taxes come with the next
         self._hardware = hardware
-        self._meters: dict[Domain, _Meter] = {}
         self._use = Use(at_ns, 0, 0, 0, {})
         self._late_ns = 0
         self._at_ns = at_ns
@@ -130,7 +122,7 @@ class Books:
         entry.base_ns += cpu_ns
         entry.changed = True
         job_id = entry.job.id
-        for use in {id(use): use for use in (self._use, *(meter.use for meter in self._meters.values()))}.values():
+        for use in {id(use): use for use in (self._use, *self.domains.uses())}.values():
             if job_id in use.jobs_ns:
                 use.jobs_ns[job_id] += cpu_ns
 
@@ -141,28 +133,7 @@ class Books:
         if self._at_ns - entry.ended_ns > SETTLE_NS:
             return True
         late_ns = self._at_ns - SETTLE_NS  # a sensor that is silent for as long isn't waited for
-        ended_ns = entry.ended_ns
-        return all(not late_ns <= meter.reading.at_ns < ended_ns for meter in self._meters.values())
-
-    def meters(self) -> dict[Domain, Quality]:
-        """The domains that have been read, and how good their last reading was."""
-        return {domain: meter.reading.quality for domain, meter in self._meters.items()}
-
-    def give_up(self, kind: DomainKind) -> list[Domain]:
-        """Somebody else has the domains of a kind until each is read again: that time is a gap, over a restart too.
-        Returns those of which this is news.
-        """
-        news = [domain for domain, meter in self._meters.items() if domain.kind == kind and not meter.released]
-        for domain in news:
-            self._meters[domain].released = True
-        return news
-
-    def read_ns(self) -> dict[DomainKind, int]:
-        """Until when the energy of each kind of domain is booked: its latest reading. A sensor may be late."""
-        latest: dict[DomainKind, int] = {}
-        for domain, meter in self._meters.items():
-            latest[domain.kind] = max(meter.reading.at_ns, latest.get(domain.kind, 0))
-        return latest
+        return self.domains.read_since(entry.ended_ns, late_ns)
 
     def see_gpu(
         self,
@@ -205,7 +176,7 @@ class Books:
         groups: dict[tuple[DomainKind, Quality, int], tuple[Use, list[Interval]]] = {}
         bill = Bill(self.prices, now_ns, unix_ns)
         for reading in readings:
-            outcome, before = self._advance(reading, use)
+            outcome, before = self.domains.advance(reading, use)
             outcomes.append(outcome)
             if reading.domain.kind not in DOMAIN_KINDS:
                 continue  # psys contains package and DRAM: watched, never summed
@@ -276,20 +247,6 @@ class Books:
         if entry.job.role in ("platform", "retraining"):
             self._feeding[entry.job.id] = entry
 
-    def _advance(self, reading: EnergyReading | PowerReading, use: Use) -> tuple[Gap | Interval, Use]:
-        meter = self._meters.get(reading.domain)
-        last = meter.reading if meter is not None else None
-        if meter is not None and meter.released:
-            reading = replace(reading, resumed=True)
-        if isinstance(reading, EnergyReading):
-            asleep_ns = use.asleep_ns - (use if meter is None else meter.use).asleep_ns
-            outcome = between(last if isinstance(last, EnergyReading) else None, reading, asleep_ns)
-        else:
-            outcome = integrate(last if isinstance(last, PowerReading) else None, reading)
-        if not (isinstance(outcome, Gap) and outcome.cause == "stale"):
-            self._meters[reading.domain] = _Meter(reading, use)
-        return outcome, meter.use if meter is not None else use
-
     def _demands(self, before: Use, now: Use) -> Demands:
         # Use learnt late (a child's, at its reaping) was unregistered when it happened: it comes off the next window's.
         late_ns = self._late_ns if before is self._use else 0
@@ -307,11 +264,7 @@ class Books:
         awake_ns = max(0, now.at_ns - before.at_ns - asleep_ns)
         learner = self.idle.setdefault(kind, IdleOfUse())
         # What was lost for good, and a model that a sensor took the place of, isn't waited for.
-        late_ns = now.at_ns - SETTLE_NS
-        domains = sum(
-            domain.kind == kind and meter.reading.quality == quality and meter.reading.at_ns >= late_ns
-            for domain, meter in self._meters.items()
-        )
+        domains = self.domains.count(kind, quality, now.at_ns - SETTLE_NS)
         if len(intervals) == domains and awake_ns:
             learner.see(energy_uj, max(0, now.node_ns - before.node_ns), awake_ns, self.rules.cpus)
         if learner.idle is None:
@@ -376,11 +329,7 @@ class Books:
             "unattributed": {reason: list(values) for reason, values in self.unattributed.items()},
             "agent_energy_uj": self.agent_energy_uj,
             "use": [self._use.at_ns, self._use.node_ns, self._use.asleep_ns],
-            "counters": [
-                [d.kind, d.id, m.reading.at_ns, m.reading.energy_uj, m.released]
-                for d, m in self._meters.items()
-                if isinstance(m.reading, EnergyReading) and m.reading.quality == "measured"
-            ],
+            "counters": self.domains.save(),
             "products": self.taxes.save(),
             "retraining": self.taxes.save_retraining(),
             "idle": {kind: learner.save() for kind, learner in self.idle.items()},
@@ -415,7 +364,4 @@ class Books:
             jobs_ns,
             asleep_ns,
         )
-        for kind, domain_id, at_ns, energy_uj, *released in saved["counters"]:  # an older version's has four
-            domain = Domain(kind=kind, id=domain_id)
-            reading = EnergyReading(domain=domain, at_ns=at_ns, energy_uj=energy_uj)
-            self._meters[domain] = _Meter(reading, self._use, any(released))
+        self.domains.restore(saved["counters"], self._use)
