@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wattribute.agent.admission import check_id
+from wattribute.agent.bound_ratios import BoundRatios
 from wattribute.agent.climate import Climate
 from wattribute.agent.commits import Commits
 from wattribute.agent.condition import Condition
@@ -108,6 +109,7 @@ class Node:
         """Whether a source gives power, which must be sampled at least once a second."""
         self._sight = Sight(config.export, config.agent.scheduler_uids, everybody=basis == "in-process")
         self.views = ShowWindow(round(config.export.export_age_s * NS_PER_S))
+        self._bounds = BoundRatios()
         self._about = About(basis, node_id, sensors, books, climate, dues, clock, notes)
         self._commits = Commits(
             books,
@@ -275,6 +277,8 @@ class Node:
         """The last view that the ledger has, with the sources' present health."""
         view = self.views.shown
         unix_ns = self._clock.time_ns()
+        jobs = self.registry.jobs
+        shown = {job_id: jobs[job_id] for job_id, row in view.rows.items() if job_id in jobs and not row.folded}
         snapshot = Snapshot(
             taken_at_unix_ns=unix_ns,
             booked_ns=view.at_ns,
@@ -307,6 +311,7 @@ class Node:
             policy=self._about.policy(),
             idle_uw=idle_powers(self.books),
             web_refused=self.condition.web_refused(),
+            bounds_ppm=self._bounds.of(shown, self.record.about, view.at_ns),
         )
         return rounded(snapshot, self._sight.quantum_uj) if self._sight.quantum_uj else snapshot
 

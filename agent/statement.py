@@ -21,7 +21,7 @@ from wattribute.agent.core.model import (
 from wattribute.agent.core.products import Product, payees, pays_epc
 from wattribute.agent.core.receipt import build
 from wattribute.agent.core.retraining import served
-from wattribute.agent.core.uncertainty import band_of_texts, bounds, receipt_bounds
+from wattribute.agent.core.uncertainty import Uncertainty, band_of_texts, bounds, receipt_bounds
 from wattribute.agent.core.unit_shares import told
 from wattribute.agent.core.units import UJ_PER_KWH, g_of
 from wattribute.agent.live import LiveJob
@@ -82,10 +82,15 @@ def _charged(live: LiveJob, about: Mapping[str, Any], *, digits: int = 17) -> di
 
 
 def _bounds(live: LiveJob, about: Mapping[str, Any]) -> dict[str, object]:
-    """Between which figures its terms lie; nothing for a job of a version that didn't say how far off prices may be."""
+    found = uncertainty_of(live, about)
+    return {"jsce": None, "asce": None} if found is None else receipt_bounds(found)
+
+
+def uncertainty_of(live: LiveJob, about: Mapping[str, Any]) -> Uncertainty | None:
+    """Between which figures its terms lie; None for a job of a version that didn't say how far off prices may be."""
     bands = about.get("bands")
     if bands is None:
-        return {"jsce": None, "asce": None}
+        return None
     job, values = live.entry.job, live.entry.values
     products = _Products(about["products"])
     epc_bands: dict[str, Band | None] = {}
@@ -102,7 +107,7 @@ def _bounds(live: LiveJob, about: Mapping[str, Any]) -> dict[str, object]:
         name = cast(Term, term)
         terms_ng[name] += delta_ng
         taxes_ng[product_id, name] = taxes_ng.get((product_id, name), 0) + delta_ng
-    found = bounds(
+    return bounds(
         terms_ng,
         {
             quality: sum(values[energy_slot(kind, share, quality)] for kind in DOMAIN_KINDS for share in SHARE_KINDS)
@@ -115,7 +120,6 @@ def _bounds(live: LiveJob, about: Mapping[str, Any]) -> dict[str, object]:
         taxes_ng=taxes_ng,
         declared=declared,
     )
-    return receipt_bounds(found)
 
 
 class _Products(Mapping[str, Product]):

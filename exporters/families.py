@@ -89,6 +89,16 @@ class JobCounters(NamedTuple):
         return *([self.job],) * 6, energy, [(*self.job, term) for term in TERMS]
 
 
+class JobBounds(NamedTuple):
+    """Of which sums and ends (low, high) a job's bounds are known."""
+
+    job_id: str
+    known: tuple[tuple[str, str], ...]
+
+    def series(self) -> Series:
+        return ([(self.job_id, *key) for key in self.known],)
+
+
 def batches(snapshot: Snapshot) -> Iterator[Batch]:
     """All series of a snapshot with their values; no series comes twice, whatever the ids and labels are."""
     counters: dict[Labels, Sequence[int]] = {}
@@ -99,6 +109,7 @@ def batches(snapshot: Snapshot) -> Iterator[Batch]:
     yield from _node(snapshot)
     yield _job_states(snapshot.jobs)
     yield _job_counters(snapshot, counters)
+    yield _job_bounds(snapshot.bounds_ppm)
     yield from product_batches(snapshot, counters)
     yield from served_batches(snapshot.served)
     yield from _intensity(snapshot)
@@ -204,6 +215,12 @@ def _job_counters(snapshot: Snapshot, counters: Mapping[Labels, Sequence[int]]) 
         energy_uj += shown_uj
         terms_ng += terms
     return Batch(JOB_COUNTERS, owners, columns)
+
+
+def _job_bounds(bounds_ppm: Mapping[str, Mapping[tuple[str, str], int]]) -> Batch:
+    found = {JobBounds(cleaned((job_id,))[0], tuple(ratios)): ratios for job_id, ratios in bounds_ppm.items()}
+    column = [ppm for ratios in found.values() for ppm in ratios.values()]
+    return Batch((METRIC["wattribute_job_bound_ratio"],), list(found), [column])
 
 
 def _intensity(snapshot: Snapshot) -> Iterator[Batch]:

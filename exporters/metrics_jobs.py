@@ -116,4 +116,14 @@ JOBS: tuple[Metric, ...] = (
         NG,
         note="Terms: operation, cooling, platform, retraining, hardware, overhead_hardware, product.",
     ),
+    Metric(
+        "wattribute_job_bound_ratio",
+        "Jobs",
+        "How far off the job's JSC^e or ASC^e may be: its lower or upper bound over the figure itself.",
+        ("job_id", "sum", "end"),
+        "ratio",
+        MICRO_UNITS,
+        note="`sum`: jsce, asce; `end`: low, high. Worst case, worked out once a minute; absent where no bound is "
+        "known: a missing EPC leaves ASC^e without one.",
+    ),
 )

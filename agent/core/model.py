@@ -373,6 +373,7 @@ class Snapshot:
     policy: Mapping[str, Policy] = field(default_factory=dict)  # idle, overhead
     idle_uw: Mapping[tuple[DomainKind, str, str], int] = field(default_factory=dict)  # (kind, device, how known)
     web_refused: Mapping[str, int] = field(default_factory=dict)  # by reason
+    bounds_ppm: Mapping[str, Mapping[tuple[str, str], int]] = field(default_factory=dict)  # job -> (sum, end) -> ratio
 
 
 class Collector(Protocol):

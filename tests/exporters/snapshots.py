@@ -125,6 +125,7 @@ def snapshot(
         "policy": {"idle": "reserved", "overhead": "usage"},
         "idle_uw": {("cpu", "", "observed"): 37_000_001},
         "web_refused": {"auth": 2, "busy": 0},
+        "bounds_ppm": {t.job.id: {("jsce", "low"): 880_000, ("jsce", "high"): 1_310_001} for t in jobs if t.info},
     }
     return Snapshot(**{**fields, **changes})  # type: ignore[arg-type]
 

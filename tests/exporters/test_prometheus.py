@@ -309,7 +309,7 @@ def test_a_variant_is_rendered_once_per_snapshot(shown: Snapshot) -> None:
 def test_what_left_the_page_is_not_kept(shown: Snapshot) -> None:
     page = page_of(shown)
     page.text()
-    page.publish(dataclasses.replace(shown, jobs=shown.jobs[:1]))
+    page.publish(dataclasses.replace(shown, jobs=shown.jobs[:1], bounds_ppm={}))
     assert b'job_id="job-1"' not in page.text()
     assert len(page._templates["wattribute_job_info"]) == 1
     page.close()
