@@ -51,7 +51,7 @@ const jobs = new Table(at("jobs"), {
 });
 
 const epc = (product) => (product.epc_own_ng === null || product.epc_inherited_ng === null ? null : product.epc_own_ng + product.epc_inherited_ng);
-const due = (product) => (product.billed_ng.product ?? 0) + (product.untaxed_ng.product ?? 0);
+const recovered = (product) => (epc(product) ? product.billed_ng.product ?? 0 : null); // untaxed is owed, and not made up for
 const declared = (product) => product.kind !== "undeclared";
 const taxed = (title, key) => ({
   title: [title],
@@ -73,7 +73,7 @@ const products = new Table(at("products"), {
     { title: ["energy"], number: true, modelled, value: jobEnergy, text: (product) => energy(jobEnergy(product)) },
     costs("ASC^e"),
     { title: ["EPC"], number: true, rank: 2, value: epc, text: (product) => (declared(product) && epc(product) === null ? "missing" : mass(epc(product))) },
-    { title: ["recovered here"], number: true, rank: 1, value: (product) => (epc(product) ? due(product) : null), text: (product) => (epc(product) ? mass(due(product)) : ABSENT) },
+    { title: ["recovered here"], number: true, rank: 1, value: recovered, text: (product) => mass(recovered(product)) },
     taxed("billed", "billed_ng"),
     taxed("untaxed", "untaxed_ng"),
     { title: ["requests"], number: true, rank: 2, value: requests, text: (product) => count(requests(product)) },

@@ -241,6 +241,17 @@ def test_jobs_that_have_left_are_still_in_the_sums(browser: Browser) -> None:
         assert not browser.eval("document.querySelector('#no-jobs').checkVisibility()")
 
 
+def test_recovered_is_what_users_were_billed_for(browser: Browser) -> None:
+    """As `product epc` says it: what nobody was there to pay isn't recovered."""
+    one = product("m", epc_own_ng=10**12)
+    one = dataclasses.replace(one, billed_ng={"product": 2 * 10**9}, untaxed_ng={"product": 10**9})
+    with served(snapshot([], products=[one])) as url:
+        browser.show(url)
+        browser.until("document.querySelectorAll('#products tbody tr').length === 1")
+        cells = browser.eval("[...document.querySelectorAll('#products tbody td')].map((cell) => cell.textContent)")
+        assert cells[4:7] == ["2 g", "2 g", "1 g"]  # recovered here, billed, untaxed
+
+
 def test_of_many_jobs_the_table_has_some_and_the_sum_of_the_rest(browser: Browser) -> None:
     with served(snapshot(jobs(300))) as url:
         browser.show(url)
