@@ -6,6 +6,8 @@ from wattribute.exporters.grafana.fleet_health import health_row
 from wattribute.exporters.grafana.panels import (
     BAD,
     GOOD,
+    PER_HOUR,
+    PER_KWH,
     Column,
     Panel,
     Query,
@@ -54,7 +56,7 @@ def _now() -> list[Panel]:
             "`deploy/prometheus/rules/*.yml` into Prometheus (docs/prometheus.md), or most of them stay empty. An "
             "organisation's total is **operation + cooling + hardware** of all nodes, jobs and idle alike. **ASC^e is "
             "a price, not an inventory**: platform, retraining, overhead_hardware and product redistribute what is "
-            "already in it. Bounds are not in metrics: `wattribute receipt JOB` has them.",
+            "already in it. How sure a job's figures are is on Job, *Bounds*. 1 Mg is a tonne.",
         ),
         figure("Nodes", "Agents that are scraped now.", "none", Query("fleet:wattribute_nodes:count")),
         figure("Power", "Of all nodes, all domains.", "watt", Query(power)),
@@ -67,7 +69,7 @@ def _now() -> list[Panel]:
         figure(
             "Emissions, per hour",
             f"Grams of CO2 equivalent an hour. {WHOLE}",
-            "massg",
+            PER_HOUR,
             Query(per_hour(f"sum(fleet:wattribute_node_co2e_grams:rate5m{INVENTORY})")),
         ),
         figure(
@@ -95,6 +97,7 @@ def _inventory() -> list[Panel]:
             "Emissions in the time shown",
             f"Grams of CO2 equivalent by term, idle included. {WHOLE}",
             "massg",
+            Query(grown_of(last), "all"),
             Query(grown_of(last, by="term"), "{{term}}"),
             width=12,
         ),
@@ -102,20 +105,21 @@ def _inventory() -> list[Panel]:
             "Emissions since the ledgers began",
             f"Grams of CO2 equivalent by term, of the nodes that are targets now. {WHOLE}",
             "massg",
+            Query(f"sum(fleet:wattribute_node_co2e_grams:sum{INVENTORY})", "all"),
             Query(f"fleet:wattribute_node_co2e_grams:sum{INVENTORY}", "{{term}}"),
             width=12,
         ),
         graph(
             "Embodied against operational, per hour",
             f"Grams of CO2 equivalent an hour: operation and cooling, and the hardware's embodied carbon. {WHOLE}",
-            "massg",
+            PER_HOUR,
             Query(per_hour(f"fleet:wattribute_node_co2e_grams:rate5m{INVENTORY}"), "{{term}}"),
             stacked=True,
         ),
         graph(
             "Whose emissions, per hour",
             f"Grams of CO2 equivalent an hour: of jobs by role, and those that nobody is billed for. {WHOLE}",
-            "massg",
+            PER_HOUR,
             Query(
                 per_hour(f"sum by (role) (fleet_role:wattribute_product_co2e_grams:rate5m{INVENTORY})"),
                 "jobs: {{role}}",
@@ -130,19 +134,19 @@ def _inventory() -> list[Panel]:
             "Emissions by phase, per hour",
             "Grams of CO2 equivalent an hour of jobs, by the phase that they name: data, experimentation, training, "
             f"inference. {WHOLE}",
-            "massg",
+            PER_HOUR,
             Query(
-                per_hour(f"sum by (phase) (product_phase:wattribute_job_co2e_grams:rate5m{INVENTORY})"),
-                "phase {{phase}}",
+                _phases(per_hour(f"sum by (phase) (product_phase:wattribute_job_co2e_grams:rate5m{INVENTORY})")),
+                "{{phase}}",
             ),
             stacked=True,
             empty="no jobs",
         ),
         graph(
             "Power by phase",
-            "Power of jobs, by the phase that they name. Without a name: jobs that name none.",
+            "Power of jobs, by the phase that they name.",
             "watt",
-            Query("sum by (phase) (product_phase:wattribute_job_energy_joules:rate5m)", "phase {{phase}}"),
+            Query(_phases("sum by (phase) (product_phase:wattribute_job_energy_joules:rate5m)"), "{{phase}}"),
             stacked=True,
             empty="no jobs",
         ),
@@ -156,13 +160,17 @@ def _inventory() -> list[Panel]:
         graph(
             "Carbon intensity by grid zone",
             "Grams of CO2 equivalent per kWh of electricity, in force on the nodes of each zone, and where it is from.",
-            "suffix: g/kWh",
+            PER_KWH,
             Query(
                 "3.6e6 * avg by (grid_zone, provider, method) (wattribute_grid_intensity_grams_per_joule)",
                 "{{grid_zone}} {{provider}} {{method}}",
             ),
         ),
     ]
+
+
+def _phases(by_phase: str) -> str:
+    return f'label_replace({by_phase}, "phase", "no phase named", "phase", "")'
 
 
 def _largest() -> list[Panel]:
@@ -201,8 +209,8 @@ def _largest() -> list[Panel]:
             "Means over the time shown, of a product that began within it since then: power, and grams of CO2 "
             f"equivalent an hour; inventory is operation + cooling + hardware. Totals are on Product. {PRICE}",
             Column(mean("product:wattribute_product_energy_joules:rate5m"), "power", "watt"),
-            Column(per_hour(mean(f"{grams}{INVENTORY}")), "inventory an hour", "massg"),
-            Column(per_hour(mean(grams)), "ASC^e an hour", "massg"),
+            Column(per_hour(mean(f"{grams}{INVENTORY}")), "inventory an hour", PER_HOUR),
+            Column(per_hour(mean(grams)), "ASC^e an hour", PER_HOUR),
             sort="power",
             opens={"product_id": "product"},
             empty="no jobs",
@@ -214,7 +222,7 @@ def _largest() -> list[Panel]:
             Column(
                 f"topk({TOP}, 3600 * sum by (job_id, product_id) (job:wattribute_job_platform_tax_grams:rate5m))",
                 "tax an hour",
-                "massg",
+                PER_HOUR,
             ),
             sort="tax an hour",
             opens={"job_id": "job", "product_id": "product"},
@@ -244,7 +252,7 @@ def _unattributed() -> list[Panel]:
         graph(
             "What idle costs, per hour",
             "Grams of CO2 equivalent an hour of idle that nobody is billed for, by term.",
-            "massg",
+            PER_HOUR,
             Query(per_hour('fleet_reason:wattribute_node_unattributed_grams:rate5m{reason="idle"}'), "{{term}}"),
             stacked=True,
         ),

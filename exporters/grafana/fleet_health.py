@@ -66,13 +66,15 @@ def health_row() -> Row:
                 "The part of the ticks that began more than 5 ms and a tenth of an interval late; the 20 worst nodes.",
                 "percentunit",
                 Query(f"topk(20, {late} / {ticks})", "{{instance}}"),
+                reaches=0.01,
             ),
             graph(
                 "What doesn't add up",
-                "By how much what must be equal differs, relative to the whole; the 20 largest. 1e-12 is floating "
-                "point, 1e-9 and more is a defect: please report it.",
-                "none",
-                Query("topk(20, instance:wattribute_conservation_error:ratio)", "{{instance}} {{identity}}"),
+                "By how much what must be equal differs, relative to the whole, on the worst node. 1e-12 is floating "
+                "point, 1e-9 and more is a defect: please report it. The alert about it names the node.",
+                "sci",
+                Query("max by (identity) (instance:wattribute_conservation_error:ratio)", "{{identity}}"),
+                reaches=1e-9,
             ),
         ],
     )

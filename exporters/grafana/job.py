@@ -15,12 +15,13 @@ from wattribute.exporters.grafana.panels import (
     graph,
     listing,
     made,
-    note,
 )
-from wattribute.exporters.grafana.promql import JOB, PRICE, now, rate, seen, series, total
+from wattribute.exporters.grafana.promql import JOB, PRICE, TWICE, now, rate, seen, series, total
 
 ENERGY = "wattribute_job_energy_joules_total"
 GRAMS = "wattribute_job_co2e_grams_total"
+COSTS = (("jsc", "JSC"), ("jsce", "JSC^e"), ("asc", "ASC"), ("asce", "ASC^e"))
+ALL = "Of the chosen jobs together."
 LAST = "As it stood last in the time shown, over all nodes. Choose a time that the job ran in, or its last minutes."
 
 
@@ -41,21 +42,44 @@ def dashboard() -> dict[str, Any]:
 
 def _costs() -> list[Panel]:
     def stat(title: str, says: str, name: str) -> Panel:
-        return figure(title, f"{says} {LAST}", "massg", Query(total(name, JOB, by="job_id"), f"{{{{job_id}}}} {title}"))
+        return figure(title, f"{says} {ALL} {LAST}", "massg", Query(total(name, JOB)))
+
+    def each(cost: str) -> str:
+        return total(f"wattribute_job_{cost}_grams_total", JOB, by="job_id")
 
     return [
-        figure("Energy", f"Own energy and the job's part of idle and overhead. {LAST}", "joule", _total_energy()),
-        figure("Power", "What the job is billed for now.", "watt", Query(rate(ENERGY, JOB, by="job_id"), "{{job_id}}")),
-        stat("JSC", "Job-specific cost: operation + cooling.", "wattribute_job_jsc_grams_total"),
-        stat("JSC^e", "JSC + platform + retraining.", "wattribute_job_jsce_grams_total"),
+        figure(
+            "Energy",
+            f"Own energy and the job's part of idle and overhead. {ALL} {LAST}",
+            "joule",
+            Query(total(ENERGY, JOB)),
+        ),
+        figure("Power", f"What the job is billed for now. {ALL}", "watt", Query(rate(ENERGY, JOB))),
+        stat("JSC", "Job Sustainability Cost: operation + cooling.", "wattribute_job_jsc_grams_total"),
+        stat("JSC^e", f"JSC + platform + retraining. {TWICE}", "wattribute_job_jsce_grams_total"),
         stat("ASC", "JSC + hardware.", "wattribute_job_asc_grams_total"),
-        stat("ASC^e", f"JSC^e + hardware + overhead_hardware + product. {PRICE}", "wattribute_job_asce_grams_total"),
+        stat(
+            "ASC^e",
+            f"JSC^e + hardware + overhead_hardware + product. {TWICE} {PRICE}",
+            "wattribute_job_asce_grams_total",
+        ),
+        listing(
+            "Each job",
+            f"The same of each chosen job. {LAST} {PRICE}",
+            Column(total(ENERGY, JOB, by="job_id"), "energy", "joule"),
+            Column(rate(ENERGY, JOB, by="job_id"), "power", "watt"),
+            *[Column(each(cost), name, "massg") for cost, name in COSTS],
+            width=24,
+            height=6,
+            sort="energy",
+            opens={"job_id": "job"},
+        ),
         graph(
             "The seven terms of ASC^e",
             "How they grew: operation + cooling = JSC; + platform + retraining = JSC^e; then the rest of ASC^e. "
-            f"{PRICE}",
+            f"{ALL} {PRICE}",
             "massg",
-            *[Query(now(GRAMS, JOB, f'term="{term}"', by="job_id"), f"{{{{job_id}}}} {term}") for term in TERMS],
+            *[Query(now(GRAMS, JOB, f'term="{term}"'), term) for term in TERMS],
             width=16,
             stacked=True,
         ),
@@ -66,19 +90,29 @@ def _costs() -> list[Panel]:
             width=8,
             sort="grams",
         ),
-        note(
+        listing(
             "Bounds",
-            "Where to find how sure these figures are.",
-            "Series carry no bounds. `wattribute receipt JOB`, on a node that the job ran on, prints each figure with "
-            "its lower and upper bound, what was modelled, and the gaps. What was booked otherwise later (retraining, "
-            "corrections) is in receipts and in the ledger; series keep what was booked first.",
-            height=3,
+            "Between which figures JSC^e and ASC^e lie, at worst. Absent while a node's bound isn't known (ASC^e: a "
+            "product's embodied cost is missing). `wattribute receipt JOB` has every term's, and what was modelled. "
+            f"{PRICE} {LAST}",
+            Column(_bound("jsce", "low"), "JSC^e at least", "massg"),
+            Column(_bound("jsce", "high"), "JSC^e at most", "massg"),
+            Column(_bound("asce", "low"), "ASC^e at least", "massg"),
+            Column(_bound("asce", "high"), "ASC^e at most", "massg"),
+            width=24,
+            height=6,
+            opens={"job_id": "job"},
         ),
     ]
 
 
-def _total_energy() -> Query:
-    return Query(total(ENERGY, JOB, by="job_id"), "{{job_id}}")
+def _bound(name: str, end: str) -> str:
+    """Worst cases add up over nodes; where one of them is missing, the sum would be no bound."""
+    grams = f"max_over_time({series(f'wattribute_job_{name}_grams_total', JOB)}[$__range])"
+    ratio = series("wattribute_job_bound_ratio", JOB, f'sum="{name}"', f'end="{end}"')
+    told = f"{grams} * on (job, instance, job_id) group_left () last_over_time({ratio}[$__range])"
+    whole = f"count by (job_id) ({told}) == count by (job_id) ({grams} > 0)"
+    return f"sum by (job_id) ({told}) and on (job_id) ({whole})"
 
 
 def _energy() -> list[Panel]:
@@ -118,23 +152,39 @@ def _work() -> list[Panel]:
     started = series("wattribute_job_start_time_seconds", JOB)
     expected = seen("wattribute_job_expected_nodes", JOB, by="job_id")
     return [
-        figure("CPU time", LAST, "dtdurations", Query(total(cpu, JOB, by="job_id"), "{{job_id}}")),
+        figure("CPU time", f"{ALL} {LAST}", "s", Query(total(cpu, JOB)), width=6),
         figure(
             "GPU SM time",
-            f"Time that the job kept GPU multiprocessors busy, over all GPUs. {LAST}",
-            "dtdurations",
-            Query(total(sm, JOB, by="job_id"), "{{job_id}}"),
+            f"Time that the job kept GPU multiprocessors busy, over all GPUs. {ALL} {LAST}",
+            "s",
+            Query(total(sm, JOB)),
+            width=6,
         ),
-        figure("Nodes that reported", "In the time shown.", "none", Query(reporting, "{{job_id}}")),
-        figure("Nodes expected", "On how many nodes the job says it runs.", "none", Query(expected, "{{job_id}}")),
         figure(
             "Complete?",
-            "Whether all nodes of the job have reported. While some are missing every total here is too small.",
+            "Whether all nodes of all chosen jobs have reported. While some are missing every total here is too small.",
             "none",
-            Query(f"{reporting} >= bool {expected}", "{{job_id}}"),
+            Query(f"min({reporting} >= bool {expected})"),
             steps=((None, BAD), (1, GOOD)),
-            words={"0": "incomplete: nodes are missing", "1": "complete"},
-            width=8,
+            words={"0": "nodes are missing", "1": "complete"},
+            width=12,
+        ),
+        listing(
+            "Start, end, nodes",
+            "When the job began and ended, over its nodes; how many nodes reported in the time shown, on how many it "
+            "says it runs, and on how many it runs now. No end: it runs, or ended out of the time shown.",
+            Column(
+                f"1000 * min by (job_id) (last_over_time({started}[$__range]))",
+                "started",
+                "dateTimeAsIso",
+            ),
+            Column(f"1000 * {seen('wattribute_job_end_time_seconds', JOB, by='job_id')}", "ended", "dateTimeAsIso"),
+            Column(reporting, "nodes that reported"),
+            Column(expected, "nodes expected"),
+            Column(now("wattribute_job_running", JOB, by="job_id"), "nodes it runs on now"),
+            width=24,
+            height=6,
+            opens={"job_id": "job"},
         ),
         graph(
             "Cores and GPUs kept busy",
@@ -151,17 +201,19 @@ def _work() -> list[Panel]:
             sort="energy",
             opens={"instance": "node"},
         ),
+    ]
+
+
+def _joins() -> list[Panel]:
+    info = "job_id, product_id, role, phase, user, origin, parent_job_id"
+    return [
         listing(
-            "Start, end, running",
-            "When the job began and ended, over its nodes, and on how many nodes it runs now. No end: it runs, or "
-            "ended out of the time shown.",
-            Column(
-                f"1000 * min by (job_id) (last_over_time({started}[$__range]))",
-                "started",
-                "dateTimeAsIso",
-            ),
-            Column(f"1000 * {seen('wattribute_job_end_time_seconds', JOB, by='job_id')}", "ended", "dateTimeAsIso"),
-            Column(now("wattribute_job_running", JOB, by="job_id"), "nodes it runs on now"),
+            "The job",
+            "What it is, as it was registered.",
+            Column(seen("wattribute_job_info", JOB, by=info)),
+            width=24,
+            height=5,
+            opens={"product_id": "product"},
         ),
         listing(
             "Whose taxes it pays",
@@ -174,22 +226,11 @@ def _work() -> list[Panel]:
             opens={"product_id": "product"},
             empty="no declared product",
         ),
-    ]
-
-
-def _joins() -> list[Panel]:
-    info = "job_id, product_id, role, phase, user, origin, parent_job_id"
-    return [
-        listing(
-            "The job",
-            "What it is, as it was registered.",
-            Column(seen("wattribute_job_info", JOB, by=info)),
-            opens={"product_id": "product"},
-        ),
         listing(
             "GPUs",
             "GPUs that the job held. gpu_uuid is what dcgm-exporter calls UUID: join its series on it.",
             Column(seen("wattribute_job_gpu_info", JOB, by="job_id, instance, gpu_uuid")),
+            wide={"gpu_uuid": 380},
             empty="none",
         ),
         listing(
@@ -202,6 +243,8 @@ def _joins() -> list[Panel]:
                     by="job_id, slurm_cluster, slurm_job_id, array_task_id, partition, account",
                 )
             ),
+            width=24,
+            height=5,
             empty="none",
         ),
         listing(
@@ -214,6 +257,8 @@ def _joins() -> list[Panel]:
                     by="job_id, pod_namespace, pod_name, container_name, owner_kind, owner_name, pod_uid",
                 )
             ),
+            width=24,
+            height=5,
             empty="none",
         ),
     ]

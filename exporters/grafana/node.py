@@ -5,7 +5,8 @@ from typing import Any
 from wattribute.exporters.grafana.panels import (
     BAD,
     GOOD,
-    NEUTRAL,
+    PER_HOUR,
+    PER_KWH,
     WARNING,
     Column,
     Panel,
@@ -64,7 +65,8 @@ def _power() -> list[Panel]:
             "Power by domain",
             "What the nodes use, by what was measured: cpu, dram, gpu, rest. The domains don't overlap.",
             "watt",
-            Query(rate(node, NODE, by="instance, domain"), "{{instance}} {{domain}}"),
+            Query(rate(node, NODE, by="domain"), "{{domain}}"),
+            width=8,
             stacked=True,
         ),
         graph(
@@ -73,7 +75,15 @@ def _power() -> list[Panel]:
             "computed without a sensor (modelled).",
             "watt",
             Query(rate(node, NODE, by="quality"), "{{quality}}"),
+            width=8,
             stacked=True,
+        ),
+        graph(
+            "Power by node",
+            "What each node uses; the 20 largest at each moment.",
+            "watt",
+            Query(f"topk(20, {rate(node, NODE, by='instance')})", "{{instance}}"),
+            width=8,
         ),
         graph(
             "Who pays: power by job",
@@ -122,7 +132,7 @@ def _unattributed() -> list[Panel]:
             "watt",
             Query(
                 series("wattribute_idle_power_watts", NODE),
-                "{{instance}} {{domain}} {{device}} idle power ({{method}})",
+                "{{instance}} {{domain}} {{device}} ({{method}})",
             ),
             empty="not known yet",
         ),
@@ -130,14 +140,8 @@ def _unattributed() -> list[Panel]:
             "How each domain is measured and split",
             "The method of each domain, and who pays for idle and overhead: reserved, equal, usage or unattributed.",
             Column(series("wattribute_attribution_info", NODE)),
-            width=16,
-        ),
-        figure(
-            "Suspended",
-            "Time since the boot that the machine spent suspended. No idle power is counted for it.",
-            "s",
-            Query(series("wattribute_node_suspended_seconds_total", NODE), "{{instance}}"),
-            width=8,
+            width=24,
+            wide={"device": 380, "method": 460},
         ),
     ]
 
@@ -147,14 +151,14 @@ def _carbon() -> list[Panel]:
         graph(
             "Carbon by term, per hour",
             "Grams of CO2 equivalent an hour: operation (electricity), cooling (what PUE adds), hardware (embodied).",
-            "massg",
+            PER_HOUR,
             Query(per_hour(rate("wattribute_node_co2e_grams_total", NODE, by="term")), "{{term}}"),
             stacked=True,
         ),
         graph(
             "Carbon that nobody is billed for, per hour",
             "Grams of CO2 equivalent an hour that no job pays for, by term and reason.",
-            "massg",
+            PER_HOUR,
             Query(
                 per_hour(rate("wattribute_node_unattributed_grams_total", NODE, by="term, reason")),
                 "{{term}} {{reason}}",
@@ -164,7 +168,7 @@ def _carbon() -> list[Panel]:
         graph(
             "Carbon intensity",
             "Grams of CO2 equivalent per kWh of electricity, in force on the nodes, and where it is from.",
-            "suffix: g/kWh",
+            PER_KWH,
             Query(
                 f"3.6e6 * avg by (grid_zone, provider, method) "
                 f"({series('wattribute_grid_intensity_grams_per_joule', NODE)})",
@@ -189,10 +193,11 @@ def _sources() -> list[Panel]:
     return [
         listing(
             "Sources",
-            "Which sources there are: whether the last read went well (1), how long ago that was, how long it took.",
-            Column(f"min by ({_BY_NODE}) ({series(up, NODE)})", "up"),
+            "Which sources there are: whether the last read went well, how long ago that was, how long it took.",
+            Column(f"min by ({_BY_NODE}) ({series(up, NODE)})", "state", words={"0": ("down", BAD), "1": ("up", GOOD)}),
             Column(f"time() - max by ({_BY_NODE}) ({series(last, NODE)})", "last read, ago", "s"),
             Column(f"max by ({_BY_NODE}) ({series('wattribute_source_read_seconds', NODE)})", "read time", "s"),
+            wide={"source": 220, "state": 70},
         ),
         graph(
             "Age of the last good read",
@@ -218,6 +223,7 @@ def _sources() -> list[Panel]:
             "The part of the time over which a source's energy isn't known exactly.",
             "percentunit",
             Query(rate("wattribute_source_gap_seconds_total", NODE, by=_BY_NODE), name),
+            reaches=0.01,
             empty="none",
         ),
         graph(
@@ -266,8 +272,9 @@ def _agent() -> list[Panel]:
         graph(
             "Requests turned away",
             "Connections and requests a second that the agent's web server refused, by reason. The log says whose.",
-            "cps",
+            "reqps",
             Query(rate("wattribute_web_refused_total", NODE, by="instance, reason"), "{{instance}} {{reason}}"),
+            reaches=1,
             empty="none",
         ),
         figure(
@@ -276,25 +283,24 @@ def _agent() -> list[Panel]:
             "percentunit",
             Query(f"{rate(late, NODE)} / {rate(ticks, NODE)}"),
             steps=((None, GOOD), (0.01, WARNING), (0.1, BAD)),
-            width=8,
+            width=12,
         ),
-        figure("Ticks", "Ticks a second, all nodes together.", "cps", Query(rate(ticks, NODE)), width=8),
-        figure(
-            "Ledger begun",
-            "When the node's ledger was created: its counters started at 0 then.",
-            "dateTimeAsIso",
-            Query(f"1000 * {series('wattribute_ledger_created_timestamp_seconds', NODE)}", "{{instance}}"),
-            steps=((None, NEUTRAL),),
-            width=8,
-        ),
+        figure("Ticks", "Ticks a second, all nodes together.", "hertz", Query(rate(ticks, NODE)), width=12),
         listing(
-            "Versions",
-            "What runs on each node.",
-            Column(series("wattribute_build_info", NODE)),
-        ),
-        listing(
-            "Registry",
-            "Fingerprint of the declared products. Nodes that differ bill differently.",
-            Column(series("wattribute_registry_info", NODE)),
+            "What runs on each node",
+            "Versions; when the node's ledger was created, so that its counters started at 0; the fingerprint of the "
+            "declared products: nodes that differ in it bill differently; and how long since the boot the machine was "
+            "suspended, for which no idle power is counted.",
+            # Without their names, which would keep Grafana from merging them to one line a node.
+            Column(f"max by (instance, version, python, schema) ({series('wattribute_build_info', NODE)})"),
+            Column(f"max by (instance, hash) ({series('wattribute_registry_info', NODE)})"),
+            Column(
+                f"1000 * max by (instance) ({series('wattribute_ledger_created_timestamp_seconds', NODE)})",
+                "ledger begun",
+                "dateTimeAsIso",
+            ),
+            Column(now("wattribute_node_suspended_seconds_total", NODE, by="instance"), "suspended", "s"),
+            width=24,
+            opens={"instance": "node"},
         ),
     ]

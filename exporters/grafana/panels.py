@@ -27,6 +27,10 @@ SCHEMA_VERSION = 39
 DATASOURCE = shapes.DataSourceRef(type_val="prometheus", uid="${datasource}")
 DASHBOARDS = {"fleet": "Fleet", "node": "Node", "job": "Job", "product": "Product"}
 NEUTRAL, GOOD, WARNING, BAD = "text", "green", "orange", "red"
+PER_HOUR = "si:g/h"
+PER_KWH = "suffix:g/kWh"  # Grafana puts a space before it
+FIRST = ("job_id", "product_id", "instance", "source")
+"""Labels that say what a line of a table is about, in the order of its columns; the others follow by their names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +43,15 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """What a table shows of one query: a value with its unit, or, without a name, the labels alone."""
+    """What a table shows of one query: a value with its unit, or, without a name, the labels alone.
+
+    `words`: what values mean, and the colour of each.
+    """
 
     expr: str
     name: str = ""
     unit: str = "none"
+    words: Mapping[str, tuple[str, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +91,14 @@ def graph(
     *queries: Query,
     width: int = 12,
     stacked: bool = False,
+    reaches: float | None = None,
     opens: tuple[str, str] | None = None,
     empty: str = "",
 ) -> Panel:
-    """Lines over time; absence is a gap in them. `empty` is what to show where having no series is the good case."""
+    """Lines over time; absence is a gap in them. `empty` is what to show where having no series is the good case.
+
+    `reaches` is how far the axis goes at least: by itself Grafana draws it up to 100 where all is 0.
+    """
     panel = timeseries.Panel().legend(
         common.VizLegendOptions()
         .display_mode(shapes.LegendDisplayMode.LIST)
@@ -98,6 +110,8 @@ def graph(
     panel.show_points(shapes.VisibilityMode.AUTO).span_nulls(False).axis_soft_min(0).line_width(1)
     panel.color_scheme(dashboard.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
     panel.fill_opacity(40 if stacked else 0)
+    if reaches is not None:
+        panel.axis_soft_max(reaches)
     if stacked:
         panel.stacking(common.StackingConfig().mode(shapes.StackingMode.NORMAL).group("A"))
     if opens:
@@ -117,8 +131,12 @@ def figure(
     words: Mapping[str, str] | None = None,
     empty: str = "",
 ) -> Panel:
-    """Numbers at the end of the time shown. `steps`: from which value on which colour; `words`: what values mean."""
+    """Numbers at the end of the time shown. `steps`: from which value on which colour; `words`: what values mean.
+
+    They have to be few, however much is chosen: of more than four nothing can be read.
+    """
     panel = stat.Panel().graph_mode(shapes.BigValueGraphMode.NONE).color_mode(shapes.BigValueColorMode.VALUE)
+    panel.wide_layout(False)  # names above the numbers, which leaves these more room
     panel.reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).fields("").values(False))
     panel.thresholds(
         dashboard.ThresholdsConfig()
@@ -139,15 +157,22 @@ def listing(
     says: str,
     *columns: Column,
     width: int = 12,
+    height: int = 8,
     sort: str = "",
     opens: Mapping[str, str] | None = None,
+    wide: Mapping[str, int] | None = None,
     empty: str = "",
 ) -> Panel:
     """A table: one line for each set of labels, one column for each label and each query.
 
-    `sort` names the column that the largest come first by; `opens` has a dashboard for each label that leads to one.
+    `sort` names the column that the largest come first by; `opens` has a dashboard for each label that leads to one;
+    `wide`: columns that need more than an even share of the width, in pixels.
     """
     panel = table.Panel().show_header(True)
+    if empty:  # else each cell without a value says so, not only a table without lines
+        panel.override_by_regexp("/.*/", [model.DynamicConfigValue(id_val="noValue", value="")])
+    for label, width_px in (wide or {}).items():
+        panel.override_by_name(label, [model.DynamicConfigValue(id_val="custom.width", value=width_px)])
     # `job` is what Prometheus calls the scrape: nobody's job.
     hidden, names = {"Time": True, "__name__": True, "job": True}, {}
     for letter, column in zip(ascii_uppercase, columns, strict=False):
@@ -159,17 +184,29 @@ def listing(
             else:
                 hidden[value] = True
         if column.name:
-            panel.override_by_name(column.name, [model.DynamicConfigValue(id_val="unit", value=column.unit)])
+            panel.override_by_name(column.name, _of_column(column))
     if len(columns) > 1:
         panel.with_transformation(model.DataTransformerConfig(id_val="merge", options={}))
-    organised = {"excludeByName": hidden, "indexByName": {}, "renameByName": names}
+    order = {label: place for place, label in enumerate(FIRST)}
+    organised = {"excludeByName": hidden, "indexByName": order, "renameByName": names}
     panel.with_transformation(model.DataTransformerConfig(id_val="organize", options=organised))
     if sort:
         panel.sort_by([common.TableSortByFieldState().display_name(sort).desc(True)])
     for label, to in (opens or {}).items():
         named, url = link(to, label, in_table=True)
         panel.override_by_name(label, [model.DynamicConfigValue(id_val="links", value=[{"title": named, "url": url}])])
-    return _framed(panel, title, says, "none", width=width, height=8, empty=empty)
+    return _framed(panel, title, says, "none", width=width, height=height, empty=empty)
+
+
+def _of_column(column: Column) -> list[model.DynamicConfigValue]:
+    found = [model.DynamicConfigValue(id_val="unit", value=column.unit)]
+    if column.words:
+        texts = {value: {"text": word, "color": color} for value, (word, color) in column.words.items()}
+        found += [
+            model.DynamicConfigValue(id_val="mappings", value=[{"type": "value", "options": texts}]),
+            model.DynamicConfigValue(id_val="custom.cellOptions", value={"type": "color-text"}),
+        ]
+    return found
 
 
 def distribution(title: str, says: str, unit: str, query: Query, *, width: int = 12, empty: str = "") -> Panel:

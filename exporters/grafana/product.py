@@ -5,6 +5,7 @@ from typing import Any
 from wattribute.exporters.grafana.panels import (
     BAD,
     GOOD,
+    PER_HOUR,
     Column,
     Panel,
     Query,
@@ -21,6 +22,7 @@ from wattribute.exporters.grafana.promql import (
     JSCE_TERMS,
     PRICE,
     PRODUCT,
+    TWICE,
     UNFOLDED,
     grown,
     now,
@@ -53,48 +55,56 @@ def dashboard() -> dict[str, Any]:
 def _costs() -> list[Panel]:
     by, name = "product_id", "{{product_id}}"
     return [
-        figure(
-            "Running jobs",
-            "Its own jobs and those that use it, added up over nodes: a job counts once on each node that it runs on.",
-            "none",
-            Query(now("wattribute_product_running_jobs", PRODUCT, by=by), name),
-        ),
-        figure(
-            "Jobs",
-            "Its own and those that use it, since the ledgers began: a job counts once on each of its nodes.",
-            "none",
-            Query(now("wattribute_product_jobs_total", PRODUCT, by=by), name),
-        ),
-        figure("Power", "Of its jobs.", "watt", Query(rate(JOULES, PRODUCT, by=by), name)),
+        figure("Power", "Of the chosen products' jobs.", "watt", Query(rate(JOULES, PRODUCT)), width=6),
         figure(
             "Energy in the time shown",
-            "Of its jobs, short and ended ones too.",
+            "Of the chosen products' jobs, short and ended ones too.",
             "joule",
-            Query(grown(JOULES, PRODUCT, by=by), name),
+            Query(grown(JOULES, PRODUCT)),
+            width=6,
         ),
         figure(
             "JSC^e in the time shown",
-            "Grams of CO2 equivalent of its jobs: operation + cooling + platform + retraining.",
+            "Grams of CO2 equivalent of the chosen products' jobs: operation + cooling + platform + retraining. "
+            f"{TWICE}",
             "massg",
-            Query(grown(GRAMS, PRODUCT, JSCE, by=by), f"{name} JSC^e"),
+            Query(grown(GRAMS, PRODUCT, JSCE)),
+            width=6,
         ),
         figure(
             "ASC^e in the time shown",
-            f"Grams of CO2 equivalent that its jobs are billed for, all terms. {PRICE}",
+            f"Grams of CO2 equivalent that the chosen products' jobs are billed for, all terms. {TWICE} {PRICE}",
             "massg",
-            Query(grown(GRAMS, PRODUCT, by=by), f"{name} ASC^e"),
+            Query(grown(GRAMS, PRODUCT)),
+            width=6,
+        ),
+        listing(
+            "Each product",
+            "The same of each one, with its kind, or that jobs merely name it (undeclared); and its jobs, running now "
+            "and since the ledgers began: its own and those that use it, once on each node that they run on. " + PRICE,
+            Column(seen("wattribute_product_info", PRODUCT, by="product_id, kind")),
+            Column(rate(JOULES, PRODUCT, by=by), "power", "watt"),
+            Column(grown(JOULES, PRODUCT, by=by), "energy", "joule"),
+            Column(grown(GRAMS, PRODUCT, JSCE, by=by), "JSC^e", "massg"),
+            Column(grown(GRAMS, PRODUCT, by=by), "ASC^e", "massg"),
+            Column(now("wattribute_product_running_jobs", PRODUCT, by=by), "running jobs"),
+            Column(now("wattribute_product_jobs_total", PRODUCT, by=by), "jobs"),
+            width=24,
+            height=6,
+            sort="energy",
+            opens={"product_id": "product"},
         ),
         graph(
             "JSC^e and ASC^e, per hour",
             f"Grams of CO2 equivalent an hour that the product's jobs are billed for. {PRICE}",
-            "massg",
+            PER_HOUR,
             Query(per_hour(rate(GRAMS, PRODUCT, JSCE, by=by)), f"{name} JSC^e"),
             Query(per_hour(rate(GRAMS, PRODUCT, by=by)), f"{name} ASC^e"),
         ),
         graph(
             "ASC^e by term, per hour",
             f"Grams of CO2 equivalent an hour, by term. {PRICE}",
-            "massg",
+            PER_HOUR,
             Query(per_hour(rate(GRAMS, PRODUCT, by="product_id, term")), f"{name} {{{{term}}}}"),
             stacked=True,
         ),
@@ -109,7 +119,7 @@ def _costs() -> list[Panel]:
             "Retraining, per hour",
             "Grams of CO2 equivalent an hour: what retraining jobs of the product emit (operation, cooling, hardware), "
             "and what its users are billed for it.",
-            "massg",
+            PER_HOUR,
             Query(
                 per_hour(rate(GRAMS, PRODUCT, 'role="retraining"', 'term=~"operation|cooling|hardware"', by=by)),
                 f"{name} emitted by retraining jobs",
@@ -123,41 +133,31 @@ def _costs() -> list[Panel]:
 
 
 def _embodied() -> list[Panel]:
-    def epc(by: str) -> str:
-        return f"max by ({by}) ({series('wattribute_product_epc_grams', PRODUCT)})"
+    def epc(by: str, *where: str) -> str:
+        return f"max by ({by}) ({series('wattribute_product_epc_grams', PRODUCT, *where)})"
 
-    recovered = grown_since("wattribute_product_amortised_grams_total", by="product_id, method")
+    def owed(method: str) -> str:
+        return grown_since("wattribute_product_amortised_grams_total", f'method="{method}"')
+
     return [
-        figure(
-            "EPC",
-            "Embodied product cost: what making it emitted (own), and its part of what it was made from (inherited). "
-            "Each node says the same; the largest is shown.",
-            "massg",
-            Query(epc("product_id, part"), "{{product_id}} {{part}}"),
-            width=8,
-            empty="not known",
-        ),
-        figure(
-            "Is its EPC known?",
-            "Where it isn't, ASC^e is a lower bound.",
-            "none",
-            Query(
-                f"max by (product_id, part) ({series('wattribute_product_epc_missing', PRODUCT)})",
-                "{{product_id}} {{part}}",
+        listing(
+            "EPC of each product",
+            "Embodied product cost: what making it emitted (own), and its part of what it was made from (inherited); "
+            "where a part is missing, ASC^e is a lower bound. Each node says the same; the largest is shown. And what "
+            "users owe of it since the ledgers began, by time and by units: the product is billed by one of them.",
+            Column(epc("product_id", 'part="own"'), "own", "massg"),
+            Column(epc("product_id", 'part="inherited"'), "inherited", "massg"),
+            Column(
+                f"max by (product_id) ({series('wattribute_product_epc_missing', PRODUCT)})",
+                "known?",
+                words={"0": ("known", GOOD), "1": ("missing", BAD)},
             ),
-            steps=((None, GOOD), (1, BAD)),
-            words={"0": "known", "1": "missing"},
-            width=8,
+            Column(owed("time"), "owed, by time", "massg"),
+            Column(owed("units"), "owed, by units", "massg"),
+            width=14,
+            sort="own",
+            opens={"product_id": "product"},
             empty="no declared product",
-        ),
-        figure(
-            "EPC that users owe so far",
-            "What was amortised since the ledgers began, by time and by units where both are known. The product is "
-            "billed by one of them.",
-            "massg",
-            Query(recovered, "{{product_id}} by {{method}}"),
-            width=8,
-            empty="nothing",
         ),
         graph(
             "EPC recovered",
@@ -168,19 +168,15 @@ def _embodied() -> list[Panel]:
                 f" / on (product_id) group_left () (sum by (product_id) ({epc('product_id, part')}) > 0)",
                 "{{product_id}} by {{method}}",
             ),
+            width=10,
             empty="nothing",
-        ),
-        listing(
-            "Products",
-            "Declared products by kind, and those that jobs merely name (undeclared).",
-            Column(seen("wattribute_product_info", PRODUCT, by="product_id, kind")),
         ),
     ]
 
 
-def grown_since(name: str, *, by: str) -> str:
-    """What counters of products came to since the ledgers began, nodes that left in the time shown included."""
-    return f"sum by ({by}) (max_over_time({series(name, PRODUCT)}[$__range]))"
+def grown_since(name: str, *where: str) -> str:
+    """What products' counters came to since the ledgers began, nodes that left in the time shown included."""
+    return f"sum by (product_id) (max_over_time({series(name, PRODUCT, *where)}[$__range]))"
 
 
 def _taxes() -> list[Panel]:
@@ -189,7 +185,7 @@ def _taxes() -> list[Panel]:
         graph(
             "Overhead, per hour",
             "Grams of CO2 equivalent an hour to be taxed on behalf of the product: billed + untaxed.",
-            "massg",
+            PER_HOUR,
             Query(per_hour(rate("wattribute_product_overhead_grams_total", PRODUCT, by="product_id, term")), term),
             stacked=True,
             empty="no declared product",
@@ -197,7 +193,7 @@ def _taxes() -> list[Panel]:
         graph(
             "Billed and untaxed, per hour",
             "The part of the overhead that jobs were billed for, and the part that nobody was there to pay for.",
-            "massg",
+            PER_HOUR,
             Query(
                 per_hour(rate("wattribute_product_billed_grams_total", PRODUCT, by="product_id")),
                 "{{product_id}} billed",

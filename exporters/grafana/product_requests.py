@@ -1,6 +1,16 @@
 """The part of the product's dashboard about serving: what a request costs, tenants, stages and receipts."""
 
-from wattribute.exporters.grafana.panels import Column, Panel, Query, Row, distribution, figure, graph, listing
+from wattribute.exporters.grafana.panels import (
+    PER_HOUR,
+    Column,
+    Panel,
+    Query,
+    Row,
+    distribution,
+    figure,
+    graph,
+    listing,
+)
 from wattribute.exporters.grafana.promql import JSCE_TERMS, PRICE, PRODUCT, grown, now, per_hour, rate
 
 NOT_METERED = "no metered requests"
@@ -23,19 +33,19 @@ def request_rows() -> list[Row]:
 
 def _per_request() -> list[Panel]:
     def cost(title: str, unit: str, numerator: str, says: str) -> Panel:
-        ratio = f"{numerator} / ({grown(UNITS, PRODUCT, REQUESTS, by=BY)} > 0)"
-        return figure(title, says, unit, Query(ratio, f"{NAME} {title}"), width=6, empty=NOT_METERED)
+        ratio = f"{numerator} / ({grown(UNITS, PRODUCT, REQUESTS)} > 0)"
+        return figure(title, says, unit, Query(ratio), width=6, empty=NOT_METERED)
 
-    in_time = f"Mean over the time shown, without idle. {SLOW}"
+    in_time = f"Mean over the time shown, of all requests of the chosen products, without idle. {SLOW}"
     moment = f"{rate(UNITS, PRODUCT, REQUESTS, by=BY)}"
     return [
-        cost("JSC^e of a request", "massg", grown(REQUEST_GRAMS, PRODUCT, JSCE, by=BY), in_time),
-        cost("ASC^e of a request", "massg", grown(REQUEST_GRAMS, PRODUCT, by=BY), f"{in_time} {PRICE}"),
-        cost("Energy of a request", "joule", grown(REQUEST_JOULES, PRODUCT, by=BY), in_time),
+        cost("JSC^e of a request", "massg", grown(REQUEST_GRAMS, PRODUCT, JSCE), in_time),
+        cost("ASC^e of a request", "massg", grown(REQUEST_GRAMS, PRODUCT), f"{in_time} {PRICE}"),
+        cost("Energy of a request", "joule", grown(REQUEST_JOULES, PRODUCT), in_time),
         cost(
             "ASC^e of a request, with idle",
             "massg",
-            f"({grown(REQUEST_GRAMS, PRODUCT, by=BY)} + {grown(IDLE_GRAMS, PRODUCT, by=BY)})",
+            f"({grown(REQUEST_GRAMS, PRODUCT)} + {grown(IDLE_GRAMS, PRODUCT)})",
             f"With what it took to keep the product ready. {PRICE}",
         ),
         graph(
@@ -68,7 +78,7 @@ def _serving() -> list[Panel]:
         graph(
             "Units served, a second",
             "What the product served, by unit; request: requests that were answered.",
-            "cps",
+            "short",
             Query(rate(UNITS, PRODUCT, by="product_id, unit"), f"{NAME} {{{{unit}}}}"),
             empty=NOT_METERED,
         ),
@@ -93,7 +103,7 @@ def _serving() -> list[Panel]:
         graph(
             "Idle carbon, per hour",
             "Grams of CO2 equivalent an hour of metered jobs that no request was there for, by term.",
-            "massg",
+            PER_HOUR,
             Query(per_hour(rate(IDLE_GRAMS, PRODUCT, by="product_id, term")), f"{NAME} {{{{term}}}}"),
             stacked=True,
             empty=NOT_METERED,
@@ -128,6 +138,7 @@ def _parts() -> list[Panel]:
             Column(grown("wattribute_tenant_grams_total", PRODUCT, JSCE, by=tenant), "JSC^e", "massg"),
             Column(grown("wattribute_tenant_grams_total", PRODUCT, by=tenant), "ASC^e", "massg"),
             Column(grown("wattribute_tenant_units_total", PRODUCT, REQUESTS, by=tenant), "requests"),
+            width=14,
             sort="energy",
             empty="no named tenants",
         ),
@@ -140,6 +151,7 @@ def _parts() -> list[Panel]:
                 grown("wattribute_product_stage_grams_total", PRODUCT, JSCE, by="product_id, stage"), "JSC^e", "massg"
             ),
             Column(grown("wattribute_product_stage_grams_total", PRODUCT, by="product_id, stage"), "ASC^e", "massg"),
+            width=10,
             empty="no stages",
         ),
         distribution(

@@ -20,6 +20,8 @@ PRICE = (
     "already in operation, cooling and hardware. Don't add it up to an organisation's total."
 )
 
+TWICE = "With a platform chosen besides those that use it, the platform's own jobs are in this twice."
+
 
 def series(name: str, *where: str) -> str:
     """The selector of a metric with label matchers. Raises KeyError for a name that isn't in the table."""

@@ -11,7 +11,10 @@ from wattribute.exporters.grafana import panels as builders
 from wattribute.exporters.grafana.queries import panels
 
 SOURCE = {"type": "prometheus", "uid": "${datasource}"}
-UNITS = {"none", "short", "percentunit", "cps", "s", "dtdurations", "dateTimeAsIso", "bytes", "joule", "watt", "massg"}
+UNITS = {"none", "short", "sci", "percentunit", "cps", "reqps", "hertz", "s", "dateTimeAsIso"} | {
+    *("bytes", "joule", "watt", "massg")
+}
+OWN_UNITS = {builders.PER_HOUR, builders.PER_KWH}
 DRAWN = list(drawn())
 
 
@@ -43,13 +46,28 @@ def test_every_value_has_a_unit_that_grafana_knows() -> None:
         config = panel["fieldConfig"]
         properties = [one for override in config["overrides"] for one in override["properties"]]
         units = [config["defaults"]["unit"], *(one["value"] for one in properties if one["id"] == "unit")]
-        assert all(unit in UNITS or unit.startswith("suffix: ") for unit in units), (name, panel["title"], units)
+        assert set(units) <= UNITS | OWN_UNITS, (name, panel["title"], units)
 
 
 def test_our_units_are_of_the_list_that_comes_with_the_sdk() -> None:
     from grafana_foundation_sdk.models import units
 
     assert {value for value in vars(units).values() if isinstance(value, str)} >= UNITS
+
+
+def test_what_grows_with_the_choice_is_a_table_or_a_graph() -> None:
+    """Of ten numbers in a small panel none can be read."""
+    for name, panel in DRAWN:
+        if panel["type"] == "stat":
+            legends = {target.get("legendFormat", "") for target in panel["targets"]}
+            assert legends <= {"", "all", "{{term}}"}, (name, panel["title"])
+
+
+def test_a_cell_without_a_value_does_not_say_what_an_empty_table_says() -> None:
+    for name, panel in DRAWN:
+        if panel["type"] == "table" and "noValue" in panel["fieldConfig"]["defaults"]:
+            silent = {"matcher": {"id": "byRegexp", "options": "/.*/"}, "properties": [{"id": "noValue", "value": ""}]}
+            assert silent in panel["fieldConfig"]["overrides"], (name, panel["title"])
 
 
 def test_panels_lie_on_the_grid_and_not_on_each_other() -> None:
