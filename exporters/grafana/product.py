@@ -37,6 +37,9 @@ GRAMS = "wattribute_product_co2e_grams_total"
 JSCE = f'term=~"{JSCE_TERMS}"'
 
 
+PAID = 'term="product"'
+
+
 def dashboard() -> dict[str, Any]:
     """The dashboard `wattribute-product`."""
     return made(
@@ -136,6 +139,9 @@ def _embodied() -> list[Panel]:
     def epc(by: str, *where: str) -> str:
         return f"max by ({by}) ({series('wattribute_product_epc_grams', PRODUCT, *where)})"
 
+    billed = "wattribute_product_billed_grams_total"
+    whole = f"(sum by (product_id) ({epc('product_id, part')}) > 0)"
+
     def owed(method: str) -> str:
         return grown_since("wattribute_product_amortised_grams_total", f'method="{method}"')
 
@@ -160,13 +166,15 @@ def _embodied() -> list[Panel]:
             empty="no declared product",
         ),
         graph(
-            "EPC recovered",
-            "The part of the embodied product cost that users owe so far, by the way of amortising it.",
+            "EPC recovered, and owed",
+            "The part of the embodied product cost that users have paid, and what they owe so far, by the way of "
+            "amortising it: what was owed while nobody was there to pay it stays unpaid.",
             "percentunit",
+            Query(f"{now(billed, PRODUCT, PAID, by='product_id')} / {whole}", "{{product_id}} paid"),
             Query(
                 f"{now('wattribute_product_amortised_grams_total', PRODUCT, by='product_id, method')}"
-                f" / on (product_id) group_left () (sum by (product_id) ({epc('product_id, part')}) > 0)",
-                "{{product_id}} by {{method}}",
+                f" / on (product_id) group_left () {whole}",
+                "{{product_id}} owed by {{method}}",
             ),
             width=10,
             empty="nothing",
