@@ -4,7 +4,7 @@ import json
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,27 +13,20 @@ from tests.deploy.stores import Scrape
 
 
 class SimulatedFleet:
-    """The server of tests.doubles.many_nodes as process `pid`."""
+    """The servers of tests.doubles.many_nodes, one process; `late` are the instances that are missing at first."""
 
-    def __init__(self, nodes: int, port: int, pid: int) -> None:
+    def __init__(self, nodes: int, late: int, ports: Sequence[int]) -> None:
         self.nodes = nodes
-        self.pid = pid
-        self._port = port
+        self.late = [_instance(number) for number in range(nodes - late, nodes)]
+        self._ports = ports
 
     def scrape(self, interval: str) -> Scrape:
-        """Targets node-0, node-1, ..; that name is the instance, and the path on the one server."""
-        relabel = (
-            {"source_labels": ["__address__"], "target_label": "instance"},
-            {
-                "source_labels": ["__address__"],
-                "regex": r"node-(\d+)",
-                "target_label": "__metrics_path__",
-                "replacement": "/node/$1/metrics",
-            },
-            {"target_label": "__address__", "replacement": f"127.0.0.1:{self._port}"},
-        )
-        targets = [f"node-{number}" for number in range(self.nodes)]
-        return Scrape("wattribute", targets, interval, relabel)
+        """Targets node-0, node-1, ..: that name is the instance."""
+        targets = []
+        for number in range(self.nodes):
+            labels = {"instance": _instance(number), "__metrics_path__": f"/node/{number}/metrics"}
+            targets.append((f"127.0.0.1:{self._ports[number % len(self._ports)]}", labels))
+        return Scrape("wattribute", targets, interval)
 
     def admit(self) -> None:
         """The late nodes answer from now on."""
@@ -45,8 +38,12 @@ class SimulatedFleet:
         return found
 
     def _get(self, path: str) -> Any:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self._port}{path}", timeout=60) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self._ports[0]}{path}", timeout=60) as answer:
             return answer.read()
+
+
+def _instance(number: int) -> str:
+    return f"node-{number}"
 
 
 @contextmanager
@@ -54,9 +51,10 @@ def simulated_fleet(nodes: int, jobs: int, late: int) -> Iterator[SimulatedFleet
     """`nodes` of them with `jobs` each, the last `late` missing until they are admitted."""
     command = [sys.executable, "-m", "tests.doubles.many_nodes"]
     command += [f"--nodes={nodes}", f"--jobs={jobs}", f"--late={late}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]) as server:
+    root = Path(__file__).parents[2]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as server:
         assert server.stdout is not None
         try:
-            yield SimulatedFleet(nodes, int(server.stdout.readline()), server.pid)
+            yield SimulatedFleet(nodes, late, [int(port) for port in server.stdout.readline().split()])
         finally:
             server.terminate()

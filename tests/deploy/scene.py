@@ -177,7 +177,7 @@ def playing(
         agent.start(wait=False)
         dcgm = stack.enter_context(EngineServer())
         urls = {"wattribute": agent.url, "dcgm": dcgm.url.removesuffix("/metrics")}
-        opened = stores([Scrape(job, [url.removeprefix("http://")], SCRAPE) for job, url in urls.items()])
+        opened = stores([Scrape(job, [(url.removeprefix("http://"), {})], SCRAPE) for job, url in urls.items()])
         agent.wait()
         scene.quiet_s = agreed(opened, UP, recorded=jobless)
 

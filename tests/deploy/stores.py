@@ -122,12 +122,11 @@ def _point(point: Sequence[Any]) -> tuple[float, Decimal]:
 
 
 class Scrape(NamedTuple):
-    """What is scraped: `targets` as host:port, and how an address becomes another one (relabel_configs)."""
+    """What is scraped: each target is host:port and labels of its own (`instance`, `__metrics_path__`)."""
 
     job: str
-    targets: Sequence[str]
-    interval: str = "200ms"
-    relabel: Sequence[Mapping[str, object]] = ()
+    targets: Sequence[tuple[str, Mapping[str, str]]]
+    interval: str
 
 
 def fast_rules(files: Sequence[Path], folder: Path, interval: str) -> list[Path]:
@@ -186,8 +185,7 @@ def _config(path: Path, scrapes: Sequence[Scrape], rules: Sequence[Path]) -> Pat
             "job_name": scrape.job,
             "scrape_interval": scrape.interval,
             "scrape_timeout": scrape.interval,
-            "static_configs": [{"targets": list(scrape.targets)}],
-            "relabel_configs": list(scrape.relabel),
+            "static_configs": [{"targets": [address], "labels": labels} for address, labels in scrape.targets],
         }
         for scrape in scrapes
     ]

@@ -1,6 +1,6 @@
-"""A fleet of nodes that don't exist: each one's page, by the real exporter, at /node/NUMBER/metrics of one server.
+"""A fleet of nodes that don't exist: each one's page, by the real exporter, at /node/NUMBER/metrics of one process.
 
-    python -m tests.doubles.many_nodes --nodes 1000 --jobs 20 --late 10     # prints where it listens
+    python -m tests.doubles.many_nodes --nodes 1000 --jobs 20 --late 10     # prints the ports it listens on
 
 Every number grows with time, each at a rate of its own, and every page adds up as an agent's does. One job, BIG, runs
 on all nodes. The last `late` nodes answer 503 until GET /admit; GET /freeze stops growth, and answers with the truth.
@@ -52,6 +52,7 @@ DEVICES: tuple[tuple[DomainKind, str, Quality], ...] = (
 KINDS = tuple(dict.fromkeys((kind, quality) for kind, _, quality in DEVICES))
 NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
 SETTLING_S = 1.0
+NODES_A_SERVER = 40  # who scrapes keeps a connection to each, and a server has 64
 
 
 @dataclass
@@ -260,12 +261,14 @@ def main() -> None:
     parser.add_argument("--late", type=int, default=0, help="how many nodes are missing until GET /admit")
     options = parser.parse_args()
     selector = selectors.DefaultSelector()
-    server = WebServer(selector, "127.0.0.1", 0, Fleet(options.nodes, options.jobs, options.late))
-    print(server.port, flush=True)
+    fleet = Fleet(options.nodes, options.jobs, options.late)
+    servers = [WebServer(selector, "127.0.0.1", 0, fleet) for _ in range(0, options.nodes, NODES_A_SERVER)]
+    print(*[server.port for server in servers], flush=True)
     while True:
         for key, mask in selector.select(timeout=SETTLING_S):
             key.data(mask)
-        server.expire(time.monotonic())
+        for server in servers:
+            server.expire(time.monotonic())
 
 
 if __name__ == "__main__":
