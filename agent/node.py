@@ -331,6 +331,7 @@ class Node:
     def close(self) -> None:
         """Give the sensors back and write the rest down."""
         self._rounds.close()
+        self._cpu.close()
         self._climate.close()
         self.record.close()
         self._dues.close()  # last: it delivers what the record wrote

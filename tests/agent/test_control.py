@@ -5,8 +5,10 @@ import os
 import selectors
 import socket
 import stat
+import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -232,26 +234,27 @@ def test_connections_of_a_user_are_bounded(loop: Loop) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to connect as several users")
-def test_many_users_leave_a_place_for_root(loop: Loop, tmp_path: Path) -> None:
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    links: list[socket.socket] = []
-    for uid in range(60001, 60001 + control.CONNECTIONS // control.CONNECTIONS_PER_UID):
-        os.seteuid(uid)
-        try:
-            for _ in range(control.CONNECTIONS_PER_UID):
-                links.append(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
-                links[-1].connect(str(loop.server.path))
-        finally:
-            os.seteuid(0)
-        loop.turn(8)
-    with loop.connect() as root:
-        assert loop.ask(root, line(op="health", id=1))[0]["ok"] is True
-    loop.now_s = 60.0
-    loop.server.expire(60.0)
-    assert [link.recv(1) for link in links] == [b""] * control.CONNECTIONS  # all of them had a place
-    for link in links:
-        link.close()
+def test_many_users_leave_a_place_for_root() -> None:
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        Path(folder).chmod(0o755)  # where those users come by
+        loop = Loop(Path(folder) / "agent.sock")
+        stack.callback(loop.selector.close)
+        stack.callback(loop.server.close)
+        links: list[socket.socket] = []
+        for uid in range(60001, 60001 + control.CONNECTIONS // control.CONNECTIONS_PER_UID):
+            os.seteuid(uid)
+            try:
+                for _ in range(control.CONNECTIONS_PER_UID):
+                    links.append(stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)))
+                    links[-1].connect(str(loop.server.path))
+            finally:
+                os.seteuid(0)
+            loop.turn(8)
+        with loop.connect() as root:
+            assert loop.ask(root, line(op="health", id=1))[0]["ok"] is True
+        loop.now_s = 60.0
+        loop.server.expire(60.0)
+        assert [link.recv(1) for link in links] == [b""] * control.CONNECTIONS  # all of them had a place
 
 
 def test_a_defect_is_told_and_the_next_request_is_answered(

@@ -50,6 +50,9 @@ class Clocks:
     def recall(self, pid: int) -> ProcessId | None:
         return None
 
+    def close(self) -> None:
+        pass
+
     def settle_reaped(self, root: ProcessId, reaped_ns: int) -> bool:
         self.busy[root.pid] += reaped_ns
         return True
