@@ -26,7 +26,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="another seed for every scenario, instead of its own")
     parser.add_argument("--json", action="store_true", help="all figures, for programs")
     options = parser.parse_args(arguments)
-    logging.getLogger("wattribute").setLevel(logging.ERROR)
     played: list[Played] = []
     for scenario in SCENARIOS:
         if options.only and scenario.name not in options.only:
@@ -47,4 +46,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    logging.getLogger("wattribute").setLevel(logging.ERROR)
     sys.exit(main())
