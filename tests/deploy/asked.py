@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from tests.deploy.stores import Series, Store
+from tests.deploy.stores import Series, Store, exact_s
 
 from wattribute.exporters.grafana.queries import expanded, panel_queries
 
@@ -119,7 +119,6 @@ def answer(store: Store, asked: Asked, at_s: float, range_s: float) -> list[Seri
     if asked.instant:
         found = store.query(asked.expr, at_s)
     else:
-        step_s = max(round(range_s / POINTS, 1), 0.1)
-        end_s = round(at_s, 3)
-        found = store.query_range(asked.expr, end_s - int(range_s / step_s) * step_s, end_s, step_s)
+        step_s = max(exact_s(range_s / POINTS), 0.125)
+        found = store.query_range(asked.expr, at_s - int(range_s / step_s) * step_s, at_s, step_s)
     return [one for one in found if any(not value.is_nan() for _, value in one.points)]

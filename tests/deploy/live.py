@@ -41,10 +41,11 @@ class Live:
 @contextmanager
 def playing_live(folder: Path) -> Iterator[Live]:
     """Plays both at once, since a Prometheus begins to scrape 5 s after its start; all of it runs until the end."""
-    rules = fast_rules(asked.RULES, folder / "rules", "500ms")
+    every = fast_rules(asked.RULES, folder / "rules", "1s")
+    of_jobs = [path for path in every if path.name == "jobs.yml"]
     with ExitStack() as stack:
 
-        def opened(name: str, scrapes: Sequence[Scrape]) -> dict[str, Store]:
+        def opened(name: str, scrapes: Sequence[Scrape], rules: Sequence[Path]) -> dict[str, Store]:
             (home := folder / name).mkdir()
             return {
                 "prometheus": stack.enter_context(prometheus(home, scrapes, rules)),
@@ -52,11 +53,11 @@ def playing_live(folder: Path) -> Iterator[Live]:
             }
 
         simulated = stack.enter_context(simulated_fleet(NODES, jobs=2, late=LATE))
-        fleets = opened("fleet", [simulated.scrape("500ms")])
+        fleets = opened("fleet", [simulated.scrape("1s")], of_jobs)
         nodes: dict[str, Store] = {}
 
         def scraping(scrapes: Sequence[Scrape]) -> Sequence[Store]:
-            nodes.update(opened("node", scrapes))
+            nodes.update(opened("node", scrapes, every))
             return list(nodes.values())
 
         beside = stack.enter_context(ThreadPoolExecutor(1))

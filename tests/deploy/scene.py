@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.deploy.stores import Scrape, Store
+from tests.deploy.stores import Scrape, Store, exact_s
 from tests.doubles.engine_server import EngineServer, vllm
 from tests.doubles.nvml import GpuDouble, NvmlDouble
 from tests.doubles.nvml import Process as OnGpu
@@ -30,6 +30,7 @@ BURNERS = [sys.executable, "-S", str(Path(__file__).parents[1] / "e2e" / "burner
 SERVING = [sys.executable, str(Path(__file__).with_name("serving.py"))]
 INTERVAL_S = 0.2
 SETTLED_S = 0.5
+POLL_S = 0.2
 SCRAPE = "200ms"
 UP = 'up{job="wattribute"} == 1'
 NOT_AT_REST = {"job:wattribute_job_platform_tax_grams:rate5m"}
@@ -121,7 +122,7 @@ def wait_until(done: Callable[[], bool], what: Callable[[], str], seconds: float
     until_s = time.monotonic() + seconds
     while not done():
         assert time.monotonic() < until_s, what()
-        time.sleep(0.05)
+        time.sleep(POLL_S)
 
 
 def agreed(stores: Sequence[Store], *exprs: str, recorded: Collection[str] = (), settled_s: float = SETTLED_S) -> float:
@@ -133,7 +134,7 @@ def agreed(stores: Sequence[Store], *exprs: str, recorded: Collection[str] = (),
 
     def so() -> bool:
         nonlocal moment_s, unmet
-        moment_s, unmet = time.time() - settled_s, []
+        moment_s, unmet = exact_s(time.time() - settled_s), []
         for store in stores:
             store.flush()
             unmet += [f"{store.name}: {expr}" for expr in exprs if not store.query(expr, moment_s)]
@@ -200,7 +201,7 @@ def playing(
         scene.restarted_s = _scraped(opened, at_rest)
         agent.kill()
         agent.start()
-        scene.killed_s = _scraped(opened, at_rest, "max(changes(job:wattribute_job_energy_joules:sum[3s])) == 0")
+        scene.killed_s = _scraped(opened, at_rest, "max(changes(job:wattribute_job_energy_joules:sum[2s])) == 0")
         yield scene
 
 
