@@ -22,7 +22,8 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q -n 2 --ignore tests/e2e --ignore tests/deploy
+	$(BIN)/pytest -q tests/e2e tests/deploy   # alone: they measure this machine, or keep all of it busy
 
 venv: $(VENV)/.installed-test
 

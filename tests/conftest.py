@@ -4,7 +4,6 @@ import os
 import tempfile
 from collections import Counter
 from collections.abc import Generator
-from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -16,9 +15,6 @@ settings.register_profile("repeatable", derandomize=True)
 settings.load_profile("repeatable")
 
 MISSING = "missing: "
-TESTS = Path(__file__).parent
-SIDE_BY_SIDE = ("archive", "collectors", "core", "exporters")
-"""Folders whose tests neither start an agent nor mind what else runs."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,15 +29,6 @@ def pytest_configure(config: pytest.Config) -> None:
     if client is not None:
         client.close()
         pytest.exit("an agent runs on this machine, and tests of what happens without one would find it: stop it", 2)
-
-
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With several workers (`-n 2`), what finds agents, or measures this machine, runs in one of them, and first."""
-    alone = [item for item in items if item.path.relative_to(TESTS).parts[0] not in SIDE_BY_SIDE]
-    for item in alone:
-        item.add_marker(pytest.mark.xdist_group("machine"))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
 
 
 def _missing_tool(report: pytest.TestReport | pytest.CollectReport) -> str:

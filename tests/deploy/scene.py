@@ -29,7 +29,7 @@ from wattribute.agent.client import Client
 BURNERS = [sys.executable, "-S", str(Path(__file__).parents[1] / "e2e" / "burners.py")]
 SERVING = [sys.executable, str(Path(__file__).with_name("serving.py"))]
 INTERVAL_S = 0.2
-SETTLED_S = 0.5
+SETTLED_S = 1.5  # longer than rules pause: what a store finds of a moment changes with the next sample
 POLL_S = 0.2
 SCRAPE = "200ms"
 UP = 'up{job="wattribute"} == 1'
