@@ -11,6 +11,7 @@ from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.live import LiveJob
 from wattribute.agent.statement import uncertainty_of
+from wattribute.agent.view import View
 
 EVERY_NS = 60 * NS_PER_S
 AT_ONCE = 200  # 50 us each: a restart with thousands of held jobs must not hold up the loop
@@ -25,10 +26,12 @@ class BoundRatios:
     def __init__(self) -> None:
         self._known: dict[str, tuple[int | None, int, Ratios]] = {}  # until when they hold, revision, ratios
 
-    def of(self, jobs: Mapping[str, LiveJob], about: Mapping[str, Any], now_ns: int) -> Mapping[str, Ratios]:
-        """By job id. Those of at most AT_ONCE jobs are worked out; the others keep theirs, or have none yet."""
-        left, known = AT_ONCE, {}
-        for job_id, live in jobs.items():
+    def of(self, jobs: Mapping[str, LiveJob], view: View, about: Mapping[str, Any]) -> Mapping[str, Ratios]:
+        """Of the jobs that `view` names. At most AT_ONCE are worked out; the others keep theirs, or have none yet."""
+        left, known, now_ns = AT_ONCE, {}, view.at_ns
+        for job_id, row in view.rows.items():
+            if row.folded or (live := jobs.get(job_id)) is None:
+                continue
             until_ns, revision, ratios = self._known.get(job_id, (0, 0, {}))
             stale = revision != live.revision or (until_ns is not None and (now_ns >= until_ns or not live.running))
             if stale and left:

@@ -277,8 +277,6 @@ class Node:
         """The last view that the ledger has, with the sources' present health."""
         view = self.views.shown
         unix_ns = self._clock.time_ns()
-        jobs = self.registry.jobs
-        shown = {job_id: jobs[job_id] for job_id, row in view.rows.items() if job_id in jobs and not row.folded}
         snapshot = Snapshot(
             taken_at_unix_ns=unix_ns,
             booked_ns=view.at_ns,
@@ -311,7 +309,8 @@ class Node:
             policy=self._about.policy(),
             idle_uw=idle_powers(self.books),
             web_refused=self.condition.web_refused(),
-            bounds_ppm=self._bounds.of(shown, self.record.about, view.at_ns),
+            # Ratios to the millionth would tell the totals that aren't to be known.
+            bounds_ppm={} if self._sight.blurs else self._bounds.of(self.registry.jobs, view, self.record.about),
         )
         return rounded(snapshot, self._sight.quantum_uj) if self._sight.quantum_uj else snapshot
 

@@ -36,6 +36,11 @@ class Sight:
             return True
         return peer.uid == os.geteuid()  # who it is now: an agent that root starts may become another
 
+    @property
+    def blurs(self) -> bool:
+        """Whether pages are older or coarser than what is known: then nothing else may be told of the exact totals."""
+        return bool(self.age_ns or self.quantum_uj)
+
     def may_see(self, live: LiveJob, peer: Peer | None) -> bool:
         """Whether a peer may know of a job."""
         return self.sees_all(peer) or (peer is not None and peer.uid == live.uid)

@@ -124,6 +124,6 @@ JOBS: tuple[Metric, ...] = (
         "ratio",
         MICRO_UNITS,
         note="`sum`: jsce, asce; `end`: low, high. Worst case, worked out once a minute; absent where no bound is "
-        "known: a missing EPC leaves ASC^e without one.",
+        "known (a missing EPC leaves ASC^e without one), and with export.export_age_s or export.round_j.",
     ),
 )

@@ -79,3 +79,16 @@ def test_no_page_works_out_too_many(bench: Bench, workers: list[Worker], monkeyp
         bench.tick()
         known.append(len({labels["job_id"] for name, labels, _ in bench.page() if name == NAME}))
     assert known == [1, 2, 2]
+
+
+@pytest.mark.parametrize("blurred", ["round_j = 1", "export_age_s = 1"])
+def test_a_page_that_hides_totals_has_none(bench: Bench, workers: list[Worker], blurred: str) -> None:
+    """With the hardware's grams, which are exact, a ratio would tell those of the energy."""
+    bench.open(f"[export]\n{blurred}\n")
+    bench.start("a", workers[0].pid)
+    workers[0].burn()
+    for _ in range(4):
+        bench.tick()
+    page = bench.page(whole=False)
+    assert any(labels.get("job_id") == "a" for _, labels, _ in page)
+    assert not any(name == NAME for name, _, _ in page)
