@@ -177,7 +177,7 @@ def _tell(notifier: Notifier, node: Node) -> None:
     """After a tick that came to its end, and only then."""
     if notifier.listens:
         running = sum(live.running for live in node.registry.jobs.values())
-        down = [source["source"] for source in node.health()["sources"] if not source["up"]]
+        down = [source.name for source in node.condition.sources() if not source.up]
         notifier.ticked(f"{running} jobs run; " + (f"not read: {', '.join(down)}" if down else "all sources are read"))
 
 

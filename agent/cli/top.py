@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wattribute.agent.cli.top_frame import Row, Screen, Watch, fit, frame
-from wattribute.agent.client import AgentUnreachable, Client
+from wattribute.agent.client import AgentRefused, AgentUnreachable, Client
 from wattribute.agent.core.errors import WattributeError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class _Jobs:
             if not self.node:
                 self.node = str(self._client.call("hello", PATIENCE_S)["node"])
             answer = self._client.call("jobs", PATIENCE_S)
-        except AgentUnreachable as error:
+        except (AgentUnreachable, AgentRefused) as error:  # refused: it is short of places for a while
             if not self.node:
                 raise
             self.problem = self.problem or f"no answer since {time.strftime('%H:%M:%S')}: {error}"

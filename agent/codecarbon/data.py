@@ -14,15 +14,15 @@ from wattribute import __version__
 from wattribute.agent.process import here
 from wattribute.agent.receipts import Receipt
 
-UJ_PER_KWH = 3_600_000_000_000  # as in core/units.py, which a training script needn't load
-J_PER_KWH = 3_600_000
+J_PER_KWH = 3_600_000  # as in core/units.py, which a training script needn't load
 GPU_DEVICES = ("nvidia[0-9]*", "kfd", "dri/renderD*", "dxg")
 """By what a process reaches a GPU on Linux: who sees none of them uses none."""
 
 
 @dataclass(kw_only=True)
 class EmissionsData:
-    """The columns of emissions.csv in their order (CodeCarbon 3.3). What isn't known is None, never 0.
+    """The columns of emissions.csv in their order (CodeCarbon 3.3). What isn't known is None; a GPU that isn't there
+    used 0.
 
     Without slots: scripts ask it for its `__dict__`, as CodeCarbon does itself.
     """
@@ -103,7 +103,7 @@ class Prices:
 
 @dataclass(slots=True)
 class Amounts:
-    """What one receipt, or several of one run, say: microjoules by domain, nanojoule-free; grams; None: not known."""
+    """What the receipts of one run say together: joules by domain, grams; None: not known."""
 
     energy_j: dict[str, float]
     operation_g: float | None
