@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from wattribute.agent.client import AgentRefused, Client
 from wattribute.agent.core.accounting import sums_ng
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 class SlurmJob:
     """What a job of Slurm's used and cost. `nodes` have told of it, of the `expected_nodes` that it has.
 
-    `user` is "" where who told it doesn't say. Energy and grams are None where nothing could be measured.
+    `user` is "" where who told it doesn't say. Energy is None where nothing could be measured, grams where a receipt
+    has none.
     """
 
     job_id: str
@@ -169,7 +170,7 @@ def _of_record(record: JobRecord) -> SlurmJob:
         expected_nodes=record.expected_nodes,
         started_unix_ns=record.started_unix_ns,
         ended_unix_ns=record.ended_unix_ns,
-        energy_uj=sum(record.energy_uj.values()),
+        energy_uj=sum(record.energy_uj.values()) if record.energy_uj else None,
         jsce_gco2e=g_of(sums["jsce"]),
         asce_gco2e=g_of(sums["asce"]),
         basis="ledger",
@@ -180,9 +181,7 @@ def _of_live(live: "LiveJob") -> SlurmJob:
     job, values = live.entry.job, live.entry.values
     terms: dict[Term, int] = {term: values[slot] for term, slot in TERM_SLOT.items()}
     for (_, name), delta_ng in live.corrections_ng.items():
-        for term in terms:
-            if term == name:
-                terms[term] += delta_ng
+        terms[cast(Term, name)] += delta_ng
     sums = sums_ng(terms)
     return SlurmJob(
         job_id=job.id,

@@ -226,3 +226,11 @@ def test_a_job_on_many_nodes_is_one_line_of_the_fleets_ledger(archive: Archive) 
     assert list(of_archive(archive, since_unix_ns=300 * S)) == []
     assert record_of(archive, Asked("42", "lab"), since_unix_ns=None) == job
     assert record_of(archive, Asked("42", "other"), since_unix_ns=0) is None
+
+
+def test_a_job_of_which_no_energy_is_known_used_unknown_energy_not_none_at_all(archive: Archive) -> None:
+    rows = [told("lab-42", facts={"slurm": SLURM, "started_unix_ns": S}, hardware=4)]
+    archive.deliver("n1", "windows", chain(rows))
+    (job,) = of_archive(archive)
+    assert (job.energy_uj, job.asce_gco2e) == (None, 4e-9)
+    assert "energy_j=unknown" in comment_of(job)
