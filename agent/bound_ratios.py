@@ -1,11 +1,12 @@
 """How far off JSC^e and ASC^e of each job may be, for the page: bounds over the central figure, in parts per million.
 
-As ratios they change slowly: they are worked out once a minute for a job, and once more at its end, so that a page of
-thousands of jobs costs no more for them. Receipts have them in grams, and as they are now.
+As ratios they change slowly: they are worked out once a minute for a job, at its end, and a last time a minute later,
+when its closing readings are in, so that a page of thousands of jobs costs no more for them. Receipts have them in
+grams, and as they are now.
 """
 
 from collections.abc import Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from wattribute.agent.core.bounds import Bounded
 from wattribute.agent.core.units import NS_PER_S
@@ -20,11 +21,23 @@ Ratios: TypeAlias = Mapping[tuple[str, str], int]
 """By sum (jsce, asce) and end (low, high); a sum that has no bounds, or is 0 yet, isn't there."""
 
 
+class _Known(NamedTuple):
+    """As worked out when the job was `running`, or not; they hold until then, None: for good."""
+
+    until_ns: int | None
+    running: bool
+    revision: int
+    ratios: Ratios
+
+
+_NEW = _Known(0, True, 0, {})
+
+
 class BoundRatios:
     """Keeps the ratios of the jobs that are known."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[int | None, int, Ratios]] = {}  # until when they hold, revision, ratios
+        self._known: dict[str, _Known] = {}
 
     def of(self, jobs: Mapping[str, LiveJob], view: View, about: Mapping[str, Any]) -> Mapping[str, Ratios]:
         """Of the jobs that `view` names. At most AT_ONCE are worked out; the others keep theirs, or have none yet."""
@@ -32,15 +45,15 @@ class BoundRatios:
         for job_id, row in view.rows.items():
             if row.folded or (live := jobs.get(job_id)) is None:
                 continue
-            until_ns, revision, ratios = self._known.get(job_id, (0, 0, {}))
-            stale = revision != live.revision or (until_ns is not None and (now_ns >= until_ns or not live.running))
-            if stale and left:
+            kept = self._known.get(job_id, _NEW)
+            due = kept.until_ns is not None and (now_ns >= kept.until_ns or kept.running != live.running)
+            if left and (due or kept.revision != live.revision):
                 left -= 1
-                until_ns, ratios = (now_ns + EVERY_NS if live.running else None), _ratios(live, about)
-                revision = live.revision
-            known[job_id] = until_ns, revision, ratios
+                last = not live.running and not kept.running
+                kept = _Known(None if last else now_ns + EVERY_NS, live.running, live.revision, _ratios(live, about))
+            known[job_id] = kept
         self._known = known
-        return {job_id: ratios for job_id, (_, _, ratios) in known.items() if ratios}
+        return {job_id: kept.ratios for job_id, kept in known.items() if kept.ratios}
 
 
 def _ratios(live: LiveJob, about: Mapping[str, Any]) -> Ratios:

@@ -4,9 +4,14 @@ from fractions import Fraction
 
 import pytest
 from tests.agent.test_node import bench, workers
-from tests.doubles.node_bench import Bench, Worker
+from tests.doubles.node_bench import Bench, S, Worker
 
 from wattribute.agent import bound_ratios
+from wattribute.agent.core.claims import Entry
+from wattribute.agent.core.model import TERM_SLOT, Job
+from wattribute.agent.ledger.batch import pack
+from wattribute.agent.live import LiveJob
+from wattribute.agent.view import Row, View
 
 __all__ = ["bench", "workers"]  # fixtures
 
@@ -92,3 +97,24 @@ def test_a_page_that_hides_totals_has_none(bench: Bench, workers: list[Worker], 
     page = bench.page(whole=False)
     assert any(labels.get("job_id") == "a" for _, labels, _ in page)
     assert not any(name == NAME for name, _, _ in page)
+
+
+def test_what_is_booked_after_the_end_counts_too() -> None:
+    """A closing reading that is late finds a job that is on the page as ended, with nothing."""
+    entry = Entry(Job(id="brief"), 0, ended_ns=S)
+    live = LiveJob(entry, 0)
+    bands = {"pue": ["1", "1"], "hardware": ["1/2", "2"]}
+    about = {"bands": bands, "products": {}}
+    known = bound_ratios.BoundRatios()
+
+    def at(second: int) -> object:
+        view = View(at_ns=second * S, rows={"brief": Row.of(live, pack(entry.values))})
+        return known.of({"brief": live}, view, about).get("brief", {})
+
+    assert not live.running
+    assert at(1) == {}
+    entry.values[TERM_SLOT["hardware"]] = 1000
+    assert at(2) == {}
+    assert at(62) == {("asce", "low"): 500_000, ("asce", "high"): 2_000_000}
+    entry.values[TERM_SLOT["operation"]] = 1000
+    assert at(200) == at(62)  # it was the last time
