@@ -189,10 +189,14 @@ def test_what_no_rule_names_stays_unregistered(start_agent: Start, cgroups: Cgro
     receipt = agent.receipt(f"{cgroups.path[1:]}/mine")
     assert receipt["cpu_s"] == pytest.approx(cgroups.cpu_s("mine"), rel=0.01, abs=0.01)
     assert receipt["energy_j"]["cpu"]["direct"] == pytest.approx(receipt["cpu_s"] * W_PER_CORE, rel=0.02)
-    samples = agent.samples()
-    check_identities(samples)
-    left = {s.labels["reason"]: s.value for s in samples if s.name == "wattribute_node_unattributed_joules_total"}
-    assert float(left["unregistered"]) >= 0.9 * cgroups.cpu_s("other") * W_PER_CORE
+    check_identities(agent.samples())
+
+    def unregistered_j() -> float:
+        name = "wattribute_node_unattributed_joules_total"
+        return sum(float(s.value) for s in agent.samples() if s.name == name and s.labels["reason"] == "unregistered")
+
+    # The page is a tick behind, and more where the disk is slow.
+    wait_until(lambda: unregistered_j() >= 0.9 * cgroups.cpu_s("other") * W_PER_CORE)
 
 
 def test_a_slurm_job_is_found_with_its_steps_and_a_session_inside_is_the_same_job(
