@@ -6,6 +6,7 @@ worker in any, the account is this process's own memory, with a token of its own
 """
 
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ class AccountFile:
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
+        self.taking = threading.RLock()
+        """Held while a slot is taken, or lost. Only in a `with`: nothing that a signal raises can leave it held."""
         self._slot: int | None = None
         self._reporting: Reporting | None = None
         self._detach: list[weakref.WeakMethod[Callable[[], None]]] = []
@@ -61,13 +64,22 @@ class AccountFile:
 
     def slot(self) -> int:
         """The number of this worker's own slot, taken at the first call."""
-        if self._slot is None:
-            try:
-                self._slot = self._taken()
-            except (ArithmeticError, ValueError):  # numbers that no worker writes
-                self.memory.condemn()
-                self._slot = self._taken()
-        return self._slot
+        slot = self._slot
+        if slot is None:
+            with self.taking:
+                if self._slot is None:
+                    try:
+                        self._slot = self._taken()
+                    except (ArithmeticError, ValueError):  # numbers that no worker writes
+                        self.memory.condemn()
+                        self._slot = self._taken()
+                slot = self._slot
+        return slot
+
+    @property
+    def own_slot(self) -> int:
+        """The same for who counts nothing: -1 before the first call of `slot`, and after `renew` or a fork."""
+        return -1 if self._slot is None else self._slot
 
     @property
     def generation(self) -> int:
@@ -141,8 +153,9 @@ class AccountFile:
         """
         lost = self.memory.lost()
         if lost:
-            self._detached()
-            self._enter(self._mapped(self._path))
+            with self.taking:
+                self._detached()
+                self._enter(self._mapped(self._path))
         return lost
 
     def leave(self) -> None:
@@ -150,10 +163,11 @@ class AccountFile:
 
         Whoever leaves then asks `left_over`: another one may have done so after the last look of who reported.
         """
-        self._detached()
-        if self._slot is not None:
-            self.memory.give(layout.LOCK_SLOT + self._slot, self)
-        self._slot = None
+        with self.taking:
+            self._detached()
+            if self._slot is not None:
+                self.memory.give(layout.LOCK_SLOT + self._slot, self)
+            self._slot = None
         self.resign()
 
     def resign(self) -> None:
@@ -173,9 +187,10 @@ class AccountFile:
 
     def close(self) -> None:
         """Leaves for good: later counts reach nobody."""
-        self.leave()
-        self._path = None
-        self._enter(anonymous())
+        with self.taking:
+            self.leave()
+            self._path = None
+            self._enter(anonymous())
 
     def _detached(self) -> None:
         for reference in self._detach:
@@ -284,6 +299,7 @@ class AccountFile:
 
     def _forked(self) -> None:
         """In a child: slot and lock are the parent's; memory of a process alone isn't shared with children."""
+        self.taking = threading.RLock()
         self._enter(self.memory if self.memory.shared else anonymous())
 
 

@@ -94,7 +94,7 @@ class Billing:
 
     def renewed(self) -> bool:
         """Whether the worker lost its slot: its next has a virtual time of its own, and nothing of before is known."""
-        with self._lock:  # nobody's request of the new slot is heard before that
+        with self._file.taking, self._lock:  # nobody's request of the new slot is heard before that
             if not self._file.renew():
                 return False
             self.seen_ns = _boottime_ns()

@@ -142,7 +142,7 @@ class Meter:
     def _first(self) -> None:
         """The tally has taken its slot for the first request."""
         if not self._stopped:
-            self._started().counting = True
+            self._started()
 
     def _late(self) -> None:
         here().say_once(

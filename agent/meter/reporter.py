@@ -44,8 +44,6 @@ class Reporter:
         self.pid = os.getpid()
         self.interval_s = _INTERVAL_S
         self.billing = Billing(file, tally, job, all_have=all_have)
-        self.counting = False
-        """Whether the tally has taken a slot."""
         self.in_flight = 0
         """Of all workers, as of the last report that this one made."""
         self._job = job
@@ -174,7 +172,7 @@ class Reporter:
         self.billing.take(self._tell({"account": self._file.token, "until_ns": 0, **self._seen()}))
 
     def _seen(self) -> dict[str, int]:
-        return {"seen_ns": self.billing.seen_ns, "slot": self._file.slot() if self.counting else -1}
+        return {"seen_ns": self.billing.seen_ns, "slot": self._file.own_slot}
 
     def _tell(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
@@ -218,7 +216,6 @@ class Reporter:
 
     def _leave(self) -> None:
         """The last to leave tells: of two that end at once, one has told before the other has counted all."""
-        self.counting = False
         self._file.leave()
         for _ in range(_LEAVING):
             if not self._file.left_over() or not self._file.is_reporter():

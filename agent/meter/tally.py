@@ -14,7 +14,6 @@ import itertools
 import math
 import os
 import sys
-import threading
 import time
 import weakref
 from collections import deque
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
 WEIGHT_LEAST, WEIGHT_MOST = 1e-3, 1e6
 _WEIGHT_STEPS = 1 << 20  # weights are whole numbers of these parts: sums of them are exact, and come back to 0
 _ENDED_KEPT = 16_384
-_WAIT_S = 0.2
 _known: "weakref.WeakSet[Tally]" = weakref.WeakSet()
 
 
@@ -73,7 +71,8 @@ class Tally:
         self._by_place: dict[int, Row] = {}
         self.watched: dict[int, weakref.ref[Detailed]] = {}
         """By number, those in flight with a receipt: who drops one has ended it."""
-        self._guard = threading.Lock()
+        self._adding = False
+        """Whether a row or a unit is being added: who has the lock and finds that is a signal's handler in there."""
         self.numbers = itertools.count(1)
         """Of requests, in this process."""
         self._path = Path(self, clock, needs_lock() if locked is None else locked)
@@ -109,17 +108,18 @@ class Tally:
     def row(self, tenant: object) -> Row:
         """The row to count a tenant in. Seldom: the path knows those it has seen."""
         first = False
-        if self._guard.acquire(timeout=_WAIT_S):
+        with self.file.taking:
+            if self._adding:
+                return self._nowhere()
             try:
+                self._adding = True
                 first, self._first = self._first, False
                 row = self._found(tenant)
             except Exception:  # noqa: BLE001 - a defect of ours must not cost anybody an answer
                 here().say_once("tally", "an error of wattribute's own while counting a request", exc_info=True)
                 row = self._nowhere()
             finally:
-                self._guard.release()
-        else:  # a signal's handler, in the middle of this
-            row = self._nowhere()
+                self._adding = False
         if first and self._on_first is not None:
             try:
                 self._on_first()
@@ -168,12 +168,14 @@ class Tally:
                 known = "unnamed"
             if known == REQUEST:  # an agent refuses the whole report for it
                 return self._refuse("request", "%s of unit %s is left out: each request is one by itself", amount, name)
-            if not self._guard.acquire(timeout=_WAIT_S):
-                return self._refuse("busy", "%s of unit %s is left out: a signal came in between", amount, name)
-            try:
-                place = self.file.kinds.place(known, layout.KINDS)
-            finally:
-                self._guard.release()
+            with self.file.taking:
+                if self._adding:
+                    return self._refuse("busy", "%s of unit %s is left out: a signal came in between", amount, name)
+                try:
+                    self._adding = True
+                    place = self.file.kinds.place(known, layout.KINDS)
+                finally:
+                    self._adding = False
             if place < 0:
                 return self._refuse("kind", "%s of unit %s is left out: there are 8 kinds already", amount, name)
             cell = row.cell + layout.units_at(place)
@@ -208,11 +210,11 @@ class Tally:
         self._by_place.clear()
         self.watched.clear()
         self.ended.clear()
-        self._guard = threading.Lock()
 
     def _forked(self) -> None:
         self._afresh()
         self._first = True
+        self._adding = False  # a thread of the parent's may have been in there
 
 
 def _after_fork() -> None:

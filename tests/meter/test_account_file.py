@@ -4,7 +4,9 @@ import os
 import random
 import signal
 import stat
+import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -463,3 +465,35 @@ def test_counts_are_there_the_moment_after_an_end(path: Path) -> None:
     report = report_of(tally.file)
     assert counts(report) == {"": (1000, 0)}
     assert report.served[0].units == {"tokens": 1000}
+
+
+def test_threads_that_ask_at_once_are_told_the_same_slot(path: Path) -> None:
+    """Of two slots one would count, and the other be asked for."""
+    file, told = AccountFile.open(path), list[int]()
+    everybody = threading.Barrier(8)
+
+    def ask() -> None:
+        everybody.wait()
+        told.append(file.slot())
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=ask) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert told == [0] * 8
+    assert [AccountFile.open(path).slot(), file.own_slot] == [1, 0]
+
+
+def test_who_counts_nothing_has_no_slot(path: Path) -> None:
+    file = AccountFile.open(path)
+    assert file.own_slot == -1
+    file.slot()
+    assert file.own_slot == 0
+    file.leave()
+    assert file.own_slot == -1

@@ -1,5 +1,6 @@
 """The count of one process: virtual time against the plain integral, threads, and what goes wrong in servers."""
 
+import dis
 import gc
 import itertools
 import logging
@@ -10,9 +11,10 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -23,6 +25,10 @@ from wattribute.agent.meter import request as requests_of
 from wattribute.agent.meter.account_file import AccountFile
 from wattribute.agent.meter.report import Report, Row
 from wattribute.agent.meter.tally import Tally
+
+
+class Stop(Exception):
+    """What a signal's handler raises."""
 
 
 class Clock:
@@ -222,14 +228,55 @@ def test_the_busy_time_of_threads_is_the_time_in_which_any_was_there() -> None:
     assert rows(report)["t"].requests == 8000
 
 
+def stopped_at(place: int, serve: Callable[[], None]) -> bool:
+    """Raises Stop in `serve`, at a place at which CPython lets a signal's handler in; False: it has no such place."""
+    left = place
+    last: dict[FrameType, str] = {}
+
+    def stop(frame: FrameType, event: str, _: object) -> Any:
+        nonlocal left
+        if "meter" not in frame.f_code.co_filename:
+            return None
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        if event == "opcode":
+            if last.get(frame, "").startswith(("CALL", "RESUME", "JUMP_BACKWARD")):
+                left -= 1
+                if left == -1:
+                    raise Stop
+            last[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+        return stop
+
+    before = sys.gettrace()
+    sys.settrace(stop)
+    try:
+        with suppress(Stop):
+            serve()
+    finally:
+        sys.settrace(before)
+        last.clear()  # a frame of an unfinished request would keep it
+    return left < 0
+
+
+def test_a_signal_anywhere_in_the_first_request_leaves_the_next_ones_counted(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    for place in itertools.count():
+        file, _, tally = new()
+        if not stopped_at(place, lambda tally=tally: tally.begin().end()):  # type: ignore[misc]
+            break
+        served = rows(report_of(file)).get("")
+        counted = 0 if served is None else served.requests
+        tally.begin().end()
+        tally.request(units={"tokens": 1}).end({"tokens": 1})
+        report = report_of(file)
+        assert (rows(report)[""].requests, report.in_flight) == (counted + 2, 0), place
+    assert place > 50
+
+
 def test_a_signal_in_the_path_leaves_it_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "unraisablehook", lambda _: None)  # where the handler hits a finalizer
     file = AccountFile.open(None)
     tally = Tally(file)
     armed = False
-
-    class Stop(Exception):
-        pass
 
     def stop(*_: object) -> None:
         nonlocal armed
