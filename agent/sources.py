@@ -7,7 +7,7 @@ source is asked again after a back-off; its health is what `/metrics` and `docto
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, runtime_checkable
 
@@ -40,6 +40,13 @@ class Releasable(Protocol):
     def release(self) -> None: ...
 
 
+@runtime_checkable
+class OfDevices(Protocol):
+    """A collector that tells which devices it knows, and whether each could be read last time. From any thread."""
+
+    def devices(self) -> Mapping[str, bool]: ...
+
+
 @dataclass(slots=True)
 class Release:
     """A sensor that is given out of hand until `until_ns`: by `done` the collector has let go of it."""
@@ -58,6 +65,9 @@ class Source(Generic[T]):
         self.why = ""
         self.fix = ""
         self._collector = collector
+        self._devices: Callable[[], Mapping[str, bool]] = (
+            collector.devices if isinstance(collector, OfDevices) else dict
+        )
         self._clock = clock
         self._deadline_ns = deadline_ns
         self._failures: dict[str, int] = {}
@@ -72,7 +82,7 @@ class Source(Generic[T]):
         self.absent = False
         self.answered_well = False  # the last `collect` had an answer, and it was no error
         self._gone = False
-        self._faults: dict[str, str] = {}
+        self._faults: dict[str, Fault] = {}
         self._answers: queue.SimpleQueue[tuple[Sequence[T] | Exception, int]] = queue.SimpleQueue()
         self.fresh = threaded and isinstance(collector, FreshCollector)
         self._at_step: Callable[[], None] = lambda: None
@@ -185,6 +195,7 @@ class Source(Generic[T]):
             why=self.why if release is None else release.why,
             fix=self.fix if release is None else "",
             released=release is not None,
+            devices={} if release else {device: read and self.up for device, read in self._devices().items()},
         )
 
     def close(self) -> None:
@@ -240,14 +251,18 @@ class Source(Generic[T]):
         faults = [reading for reading in readings if isinstance(reading, Fault)]
         for fault in faults:
             self._failures["part"] = self._failures.get("part", 0) + 1
-            if self._faults.get(fault.domain.id) != fault.cause:
+            told = self._faults.get(fault.domain.id)
+            if told is None or told.cause != fault.cause:
                 log.warning("%s: %s: %s%s", self.name, fault.domain.id, fault.cause, _fix_words(fault.fix))
-        self._faults = {fault.domain.id: fault.cause for fault in faults}
+        # A lost device isn't asked each time: what was the matter holds until it is read again.
+        lost = {device for device, read in self._devices().items() if not read}
+        still = {device: fault for device, fault in self._faults.items() if device in lost}
+        self._faults = still | {fault.domain.id: fault for fault in faults}
         if not self.up:
             log.info("%s: reads again", self.name)
         self.up = len(faults) < len(readings) or not readings
-        self.why = faults[0].cause if faults else ""
-        self.fix = faults[0].fix if faults else ""
+        first = next(iter(self._faults.values()), None)
+        self.why, self.fix = ("", "") if first is None else (first.cause, first.fix)
 
     def _take_error(self, error: Exception) -> None:
         if isinstance(error, SensorGone):

@@ -239,6 +239,11 @@ def _sources(sources: Sequence[SourceHealth]) -> Iterator[Batch]:
     for source in sources:
         health.setdefault(cleaned((source.name,)), source)
     yield rows("wattribute_source_up", {name: int(source.up) for name, source in health.items()})
+    yield rows("wattribute_source_released", {name: int(source.released) for name, source in health.items()})
+    devices = {
+        cleaned((*name, device)): read for name, source in health.items() for device, read in source.devices.items()
+    }
+    yield rows("wattribute_source_device_up", {labels: int(read) for labels, read in devices.items()})
     yield rows("wattribute_source_read_seconds", {name: source.read_ns for name, source in health.items()})
     read_at = {name: source.last_read_unix_ns for name, source in health.items()}
     yield rows(

@@ -87,6 +87,21 @@ INTENSITY_TO_AGENT: tuple[Metric, ...] = (
     ),
     Metric("wattribute_source_up", "Sources", "1 if the source could be read last time.", _SOURCE),
     Metric(
+        "wattribute_source_released",
+        "Sources",
+        "1 while the source is let go of because somebody asked for it; it is not up then.",
+        _SOURCE,
+        note="`wattribute gpu release` does that to nvml.",
+    ),
+    Metric(
+        "wattribute_source_device_up",
+        "Sources",
+        "1 if this device of the source could be read last time: a RAPL domain, a GPU.",
+        (*_SOURCE, "device"),
+        note="0 for all of them while the source is down; absent while it is released. unidentified-N: a GPU whose "
+        "UUID could never be read.",
+    ),
+    Metric(
         "wattribute_source_read_seconds", "Sources", "How long the source's last read took.", _SOURCE, "seconds", NS
     ),
     Metric(

@@ -307,6 +307,7 @@ class SourceHealth:
     why: str = ""
     fix: str = ""
     released: bool = False  # down because somebody asked for it
+    devices: Mapping[str, bool] = field(default_factory=dict)  # of the parts that it knows: could it be read last time?
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -69,6 +69,9 @@ class NvmlCollector:
         self._gpus: dict[str, Gpu] = {}
         self._troubles: dict[str, _Trouble] = {}
         self._refused: set[int] = set()  # indices that can't even be looked up
+        self._taken: set[str] = set()  # UUIDs of GPUs that left while nobody had asked us to let go
+        self._given: set[str] = set()  # UUIDs of those that somebody else had until now
+        self._devices: dict[str, bool] = {}
         self._indices: dict[int, str] = {}
         self._names: dict[str, str] = {}
         self._listed_ns: int | None = None  # None: no session
@@ -80,6 +83,10 @@ class NvmlCollector:
     def names(self) -> Mapping[str, str]:
         """Product name by UUID, "" where the driver doesn't tell. From any thread."""
         return self._names
+
+    def devices(self) -> Mapping[str, bool]:
+        """Each GPU that there is or was, by UUID, and whether it could be read last time. From any thread."""
+        return self._devices
 
     def read(self) -> list[Reading]:
         """What all GPUs read now, a Fault for each that can't be; SensorUnavailable where there is no driver or GPU."""
@@ -104,6 +111,8 @@ class NvmlCollector:
         """Lets go of NVML, so that GPUs can be reset, repartitioned or unbound. The next `read` takes it up again."""
         self._end_session()
         self._troubles.clear()  # what was the matter may be mended
+        self._taken.clear()
+        self._given = set(self._gpus)
         for gpu in self._gpus.values():
             gpu.give_up()
 
@@ -149,6 +158,8 @@ class NvmlCollector:
                     gpu.drop_handle(driver_changed=True)
                     del self._gpus[uuid]
                     self._troubles.pop(uuid, None)
+                    if uuid not in self._given:
+                        self._taken.add(uuid)
                     continue
                 unknown += error.value == self._nvml.NVML_ERROR_UNKNOWN
                 readings += self._set_aside(gpu, error.value, now_ns)
@@ -159,9 +170,13 @@ class NvmlCollector:
             # One GPU may answer UNKNOWN by itself; if all do, it is the driver.
             self._troubles.clear()
             raise self._nvml.NVMLError(self._nvml.NVML_ERROR_UNKNOWN)
+        self._given.clear()
+        # These are replaced, never changed: others may be reading them.
+        unread = [*self._taken, *(_unidentified(index) for index in self._refused)]
+        self._devices = {uuid: uuid not in self._troubles for uuid in self._gpus} | dict.fromkeys(unread, False)
         methods = {uuid: how for uuid, how in {**self._methods, **methods}.items() if uuid in self._gpus}
         if methods != self._methods:
-            self._methods = methods  # replaced, never changed: others may be reading it
+            self._methods = methods
         return readings
 
     def _list(self, now_ns: int) -> list[Reading]:
@@ -183,9 +198,10 @@ class NvmlCollector:
                     self._refused.add(index)
                     cause, fix = why(nvml, error.value)
                     # There is no hardware identity to be had; no reading ever carries this one.
-                    faults.append(self._fault(f"unidentified-{index}", cause, fix, now_ns))
+                    faults.append(self._fault(_unidentified(index), cause, fix, now_ns))
                 continue
             self._refused.discard(index)
+            self._taken.discard(uuid)
             indices[index] = uuid
             if uuid not in self._gpus:
                 self._gpus[uuid] = Gpu(nvml, uuid, self._clock, self._processes)
@@ -219,3 +235,8 @@ class NvmlCollector:
 
     def _fault(self, gpu_id: str, cause: str, fix: str, now_ns: int) -> Fault:
         return Fault(domain=Domain(kind="gpu", id=gpu_id), at_ns=now_ns, cause=cause, fix=fix)
+
+
+def _unidentified(index: int) -> str:
+    """Stands for a GPU that can't be looked up, by its index of this session."""
+    return f"unidentified-{index}"

@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from wattribute.agent.core.errors import SensorUnavailable
@@ -35,6 +35,7 @@ class RaplCollector:
         self._ids: dict[tuple[str, str], str] = {}  # (key, name) -> id: a namesake keeps its own while others leave
         self._counters: dict[str, Counter] = {}
         self._mirrors: dict[str, str] = {}
+        self._devices: dict[str, bool] = {}
         self._closed = False
         self._scan()
 
@@ -67,9 +68,14 @@ class RaplCollector:
             counter.wait_ns = 0
             alive += 1
             readings.append(reading)
+        self._devices = {domain_id: not counter.lost for domain_id, counter in self._counters.items()}
         if not alive:
             raise self._nothing()
         return readings
+
+    def devices(self) -> Mapping[str, bool]:
+        """Each domain that was found, and whether it could be read last time. From any thread."""
+        return self._devices
 
     def read_fresh(self) -> list[Reading]:
         """As `read`, once every package's counter has moved, or FRESH_NS are over.

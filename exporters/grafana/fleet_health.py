@@ -1,5 +1,6 @@
 """The part of the fleet's dashboard about what needs a look: incomplete jobs, nodes that differ, lost agents."""
 
+from wattribute.exporters.grafana.node import STATES
 from wattribute.exporters.grafana.panels import Column, Query, Row, graph, listing
 from wattribute.exporters.grafana.promql import rate, series
 
@@ -9,6 +10,7 @@ AT_NODE = {"instance": "node"}
 def health_row() -> Row:
     """Tables that are empty where all is well."""
     incomplete = "on (job_id) (job:wattribute_job_complete:bool == 0)"
+    up = series("wattribute_source_up")
     late, ticks = (rate(f"wattribute_agent_{name}_total", by="instance") for name in ("ticks_late", "ticks"))
     return Row(
         "What needs a look",
@@ -49,15 +51,28 @@ def health_row() -> Row:
             ),
             listing(
                 "Sources that are down",
-                "What couldn't be read last time, by node.",
-                Column(f"{series('wattribute_source_up')} == 0"),
+                "What couldn't be read last time, by node; released: somebody asked the agent to let go of it.",
+                Column(
+                    f"{up} - {series('wattribute_source_released')} < 1",
+                    "state",
+                    words=STATES,
+                ),
                 opens=AT_NODE,
+                empty="none",
+            ),
+            listing(
+                "Devices that are lost",
+                "GPUs and RAPL domains that can't be read while others of their source can: their energy is a gap.",
+                Column(f"{series('wattribute_source_device_up')} == 0 and on (job, instance, source) ({up} == 1)"),
+                opens=AT_NODE,
+                wide={"device": 380},
                 empty="none",
             ),
             listing(
                 "Products whose EPC is missing",
                 "Declared products whose embodied cost isn't known: ASC^e of those who use them is a lower bound.",
                 Column("product:wattribute_product_epc_missing:max == 1"),
+                width=8,
                 opens={"product_id": "product"},
                 empty="none",
             ),
@@ -66,6 +81,7 @@ def health_row() -> Row:
                 "The part of the ticks that began more than 5 ms and a tenth of an interval late; the 20 worst nodes.",
                 "percentunit",
                 Query(f"topk(20, {late} / {ticks})", "{{instance}}"),
+                width=8,
                 reaches=0.01,
             ),
             graph(
@@ -74,6 +90,7 @@ def health_row() -> Row:
                 "point, 1e-9 and more is a defect: please report it. The alert about it names the node.",
                 "sci",
                 Query("max by (identity) (instance:wattribute_conservation_error:ratio)", "{{identity}}"),
+                width=8,
                 reaches=1e-9,
             ),
         ],

@@ -24,6 +24,8 @@ from wattribute.exporters.grafana.promql import NODE, NOT_RETIRED, grown, now, p
 INSTANCE = Variable("instance", "Node", "wattribute_build_info", "instance", ".+")
 
 _BY_NODE = "instance, source"
+STATES = {"-1": ("released", WARNING), "0": ("down", BAD), "1": ("up", GOOD)}
+"""Of a source: whether it is up, less whether it is released."""
 
 
 def dashboard() -> dict[str, Any]:
@@ -189,33 +191,52 @@ def _carbon() -> list[Panel]:
 
 def _sources() -> list[Panel]:
     up, last = "wattribute_source_up", "wattribute_source_last_read_timestamp_seconds"
+    state = f"{series(up, NODE)} - {series('wattribute_source_released', NODE)}"
     name = "{{instance}} {{source}}"
     return [
         listing(
             "Sources",
-            "Which sources there are: whether the last read went well, how long ago that was, how long it took.",
-            Column(f"min by ({_BY_NODE}) ({series(up, NODE)})", "state", words={"0": ("down", BAD), "1": ("up", GOOD)}),
+            "Which sources there are: whether the last read went well, how long ago that was, how long it took. "
+            "released: somebody asked the agent to let go of it.",
+            Column(f"min by ({_BY_NODE}) ({state})", "state", words=STATES),
             Column(f"time() - max by ({_BY_NODE}) ({series(last, NODE)})", "last read, ago", "s"),
             Column(f"max by ({_BY_NODE}) ({series('wattribute_source_read_seconds', NODE)})", "read time", "s"),
-            wide={"source": 220, "state": 70},
+            width=14,
+            wide={"source": 220, "state": 80},
+        ),
+        listing(
+            "Devices",
+            "The parts of each source, RAPL's domains and GPUs, and whether the last read of each went well. While one "
+            "is lost, its energy is a gap, and nobody is billed for it.",
+            Column(
+                f"min by ({_BY_NODE}, device) ({series('wattribute_source_device_up', NODE)})",
+                "state",
+                words={"0": ("lost", BAD), "1": ("up", GOOD)},
+            ),
+            width=10,
+            wide={"device": 340, "state": 80},
+            empty="no sensor has any",
         ),
         graph(
             "Age of the last good read",
             "How long ago each source was last read well. A line that climbs is a source that is stuck or gone.",
             "s",
             Query(f"time() - {series(last, NODE)}", name),
+            width=8,
         ),
         graph(
             "Read time",
             "How long the last read of each source took.",
             "s",
             Query(series("wattribute_source_read_seconds", NODE), name),
+            width=8,
         ),
         graph(
             "Failures",
             "Reads that failed, a second, by reason.",
             "cps",
             Query(rate("wattribute_source_failures_total", NODE, by=f"{_BY_NODE}, reason"), f"{name} {{{{reason}}}}"),
+            width=8,
             empty="none",
         ),
         graph(
@@ -228,7 +249,7 @@ def _sources() -> list[Panel]:
         ),
         graph(
             "Wraps and resets of hardware counters",
-            "Since the ledger was begun. A wrap is the end of a counter's range and is accounted for; a reset is a "
+            "Since the agent started. A wrap is the end of a counter's range and is accounted for; a reset is a "
             "driver reload or a suspend, and leaves a gap.",
             "none",
             Query(now("wattribute_counter_wraps_total", NODE, by=_BY_NODE), f"{name} wraps"),

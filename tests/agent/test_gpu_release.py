@@ -77,6 +77,15 @@ def release(agent: RunningAgent, *flags: str) -> dict[str, object]:
     return answer
 
 
+def released(agent: RunningAgent) -> bool:
+    """As the page tells it, which then says nothing of single GPUs."""
+    samples = agent.samples()
+    told = total(samples, "wattribute_source_released", source="nvml") == 1
+    gpus = [s for s in samples if s.name == "wattribute_source_device_up" and s.labels["source"] == "nvml"]
+    assert bool(gpus) is not told
+    return told
+
+
 def up(agent: RunningAgent) -> bool:
     return total(agent.samples(), "wattribute_source_up", source="nvml") == 1
 
@@ -84,12 +93,14 @@ def up(agent: RunningAgent) -> bool:
 def test_a_real_agent_lets_go_and_takes_up_what_has_changed(agent: RunningAgent, gpus: NvmlDouble) -> None:
     agent.start()
     assert up(agent)
+    assert not released(agent)
     assert device_files(agent.pid)
     answer = release(agent, "--for", "10m")
     assert (answer["released"], answer["source"]) == (True, True)
     assert not device_files(agent.pid)
     assert gpus.calls("shutdown") == 1
     assert not up(agent)
+    assert released(agent)
     told = {source["source"]: source for source in client_of(agent).call("health", 5.0)["sources"]}["nvml"]
     assert "released by user" in told["why"]
     assert agent.get("/healthz")  # asked for, so nobody is to restart it

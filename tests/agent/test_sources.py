@@ -1,5 +1,8 @@
 """When a source is up: what it said last, not that it said nothing."""
 
+from dataclasses import replace
+
+import pytest
 from tests.doubles.node_bench import HandClock
 
 from wattribute.agent.core.model import Domain, EnergyReading, Fault, Reading
@@ -37,3 +40,43 @@ def test_a_source_whose_parts_are_all_lost_stays_down_while_none_is_asked() -> N
         said.append((health.up, health.why))
     down = (False, LOST.cause)
     assert said == [(True, ""), down, down, down, down, (True, ""), (True, "")]
+
+
+class OfTwo(Scripted):
+    """Tells its devices as its last read left them."""
+
+    def __init__(self, *answers: tuple[list[Reading], dict[str, bool]]) -> None:
+        super().__init__(*[readings for readings, _ in answers])
+        self.states = iter([states for _, states in answers])
+        self.state: dict[str, bool] = {}
+
+    def read(self) -> list[Reading]:
+        self.state = next(self.states)
+        return super().read()
+
+    def devices(self) -> dict[str, bool]:
+        return self.state
+
+
+def test_a_lost_device_is_told_of_while_it_isnt_asked_and_logged_once(caplog: pytest.LogCaptureFixture) -> None:
+    other = replace(READ, domain=Domain(kind="gpu", id="GPU-2"))
+    one_lost = {"GPU-1": False, "GPU-2": True}
+    clock = HandClock()
+    answers: list[tuple[list[Reading], dict[str, bool]]] = [
+        ([LOST, other], one_lost),
+        ([other], one_lost),
+        ([LOST, other], one_lost),
+        ([READ, other], {"GPU-1": True, "GPU-2": True}),
+    ]
+    source: Source[Reading] = Source(OfTwo(*answers), clock, deadline_ns=1, threaded=False)
+    said = []
+    for _ in answers:
+        clock.pass_(1)
+        source.request()
+        source.collect(0)
+        health = source.health()
+        said.append((health.up, health.why, dict(health.devices)))
+    assert said == [(True, LOST.cause, one_lost)] * 3 + [(True, "", {"GPU-1": True, "GPU-2": True})]
+    assert caplog.text.count(LOST.cause) == 1
+    source.release(clock.monotonic_ns() + 1, "asked for")
+    assert (source.health().released, source.health().devices) == (True, {})

@@ -327,6 +327,7 @@ def test_a_zone_vanishes_and_returns(tree: PowercapTree, collect: Start, clock: 
     assert set(faults(readings)) == {"package-1", "package-1-dram"}
     assert "gone" in faults(readings)["package-1"].cause
     assert faults(readings)["package-1"].fix == "sudo modprobe intel_rapl_msr"
+    assert {domain for domain, read in collector.devices().items() if not read} == set(faults(readings))
     second.package.add(5)
     second.package.return_()
     clock.now_ns += 2 * NS_PER_S

@@ -189,6 +189,7 @@ def source(name: str, *, up: bool = True, why: str = "", fix: str = "") -> Sourc
         resets=1,
         why=why,
         fix=fix,
+        devices={f"{name}-0": up},
     )
 
 

@@ -23,9 +23,11 @@ def test_a_lost_gpu_leaves_the_others_alone_and_comes_back(
     assert [fault.domain.id for fault in faults(readings)] == [lost.uuid]
     assert faults(readings)[0].fix
     assert set(energies(readings)) == {driver.gpus[0].uuid, driver.gpus[2].uuid}
+    assert [uuid for uuid, read in collector.devices().items() if not read] == [lost.uuid]
     lost.break_down(0)
     driver.advance(S)
     assert len(energies(collector.read())) == 3
+    assert all(collector.devices().values())
 
 
 def test_a_lost_gpu_is_asked_less_and_less(driver: NvmlDouble, collector: NvmlCollector) -> None:
@@ -45,6 +47,11 @@ def test_a_gpu_lost_from_the_start_is_told_without_an_identity(driver: NvmlDoubl
     readings = collector.read()
     assert list(energies(readings)) == [driver.gpus[0].uuid]
     assert [fault.domain.id for fault in faults(readings)] == ["unidentified-1"]
+    assert collector.devices() == {driver.gpus[0].uuid: True, "unidentified-1": False}
+    driver.gpus[1].break_down(0)
+    driver.advance(61 * S)
+    collector.read()
+    assert collector.devices() == dict.fromkeys([gpu.uuid for gpu in driver.gpus], True)
 
 
 def test_one_gpu_answering_unknown_does_not_end_the_session(driver: NvmlDouble, collector: NvmlCollector) -> None:
@@ -142,6 +149,19 @@ def test_a_gpu_taken_out_is_dropped(driver: NvmlDouble, collector: NvmlCollector
     ]
     driver.advance(S)
     assert not faults(collector.read())
+    assert collector.devices() == {driver.gpus[0].uuid: True, gone: False}
+    collector.release()
+    collector.read()
+    assert collector.devices() == {driver.gpus[0].uuid: True}
+
+
+def test_a_gpu_that_was_unbound_while_it_was_let_go_of_isnt_lost(driver: NvmlDouble, collector: NvmlCollector) -> None:
+    driver.count(2)
+    collector.read()
+    collector.release()
+    driver.count(1)
+    collector.read()
+    assert collector.devices() == {driver.gpus[0].uuid: True}
 
 
 def test_no_gpu_is_unavailable_and_found_when_it_comes(driver: NvmlDouble, collector: NvmlCollector) -> None:
