@@ -98,6 +98,8 @@ def _serve(node: Node, loaded: Loaded, notifier: Notifier) -> int:
         notifier.stopping()
         node.tick()
         node.flush()
+        if pusher is not None:
+            pusher.finish(site.snapshot())
     log.info("stopped")
     return 0
 

@@ -4,8 +4,7 @@ Counters are cumulative monotonic sums, from the ledger's creation or the job's 
 doubles. Beside them OpenTelemetry's own `hw.energy` of each processor, memory zone and GPU, in joules.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from wattribute.agent.core.errors import ConfigError
@@ -20,6 +19,8 @@ if TYPE_CHECKING:
 
 POINTS = 5000
 """In one request at most: some 0.6 MB, of the 20 that a Collector takes by default."""
+PIECE_POINTS, PIECE_OWNERS = 150, 50
+"""So many are worked on between two breaths: about 1 ms."""
 UNITS: Mapping[str, str] = {  # UCUM; what is in braces is a note, which no converter turns into a suffix of the name
     "joules": "J",
     "grams": "g",
@@ -54,27 +55,29 @@ class OtlpEncoder:
         self._host_name = host_name
         self._started_unix_ns = started_unix_ns
 
-    def requests(self, snapshot: Snapshot) -> Iterator[bytes]:
-        """Serialised requests of at most POINTS points each; made one by one, so that one at a time is in memory."""
+    def requests(self, snapshot: Snapshot, breathe: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+        """Serialised requests of at most POINTS points each; made one by one, so that one at a time is in memory.
+
+        `breathe` is called after about each millisecond of work: others may want the interpreter.
+        """
         request, metrics = self._new(snapshot)
         room = POINTS
-        for metric, labels, column in _columns(snapshot):
+        for metric, series, numbers in _columns(snapshot, breathe):
             since = _Since(snapshot, metric, self._started_unix_ns)
-            series, numbers = list(labels), list(column)
-            while series:
+            into: OtlpMetric | None = None
+            at = 0
+            while at < len(series):
                 if room == 0:
                     yield bytes(request.SerializeToString())
                     request, metrics = self._new(snapshot)
-                    room = POINTS
-                now, series = series[:room], series[room:]
-                used, numbers = numbers[: len(now) * metric.numbers], numbers[len(now) * metric.numbers :]
-                into = metrics.add(name=metric.name, description=metric.help, unit=UNITS[metric.unit])
-                if metric.type == "histogram":
-                    into.histogram.aggregation_temporality = self._cumulative
-                elif metric.type == "counter" or metric is _HW_ENERGY:
-                    into.sum.aggregation_temporality, into.sum.is_monotonic = self._cumulative, True
-                _fill(into, metric, now, used, since, snapshot.taken_at_unix_ns)
-                room -= len(now)
+                    room, into = POINTS, None
+                into = self._add(metrics, metric) if into is None else into
+                end = min(at + room, at + PIECE_POINTS, len(series))
+                used = numbers[at * metric.numbers : end * metric.numbers]
+                _fill(into, metric, series[at:end], used, since, snapshot.taken_at_unix_ns)
+                room -= end - at
+                at = end
+                breathe()
         if room < POINTS:
             yield bytes(request.SerializeToString())
 
@@ -86,6 +89,14 @@ class OtlpEncoder:
         except Exception:  # noqa: BLE001 - protobuf's error has no public name; an answer that is none says nothing
             return 0, ""
         return answer.partial_success.rejected_data_points, answer.partial_success.error_message
+
+    def _add(self, metrics: Any, metric: Metric) -> "OtlpMetric":
+        into: OtlpMetric = metrics.add(name=metric.name, description=metric.help, unit=UNITS[metric.unit])
+        if metric.type == "histogram":
+            into.histogram.aggregation_temporality = self._cumulative
+        elif metric.type == "counter" or metric is _HW_ENERGY:
+            into.sum.aggregation_temporality, into.sum.is_monotonic = self._cumulative, True
+        return into
 
     def _new(self, snapshot: Snapshot) -> "tuple[ExportMetricsServiceRequest, Any]":
         request = self._service.ExportMetricsServiceRequest()
@@ -117,12 +128,18 @@ class _Since:
         return (self._of_job.get(labels[0]) or self._else) if self._of_job else self._else
 
 
-def _columns(snapshot: Snapshot) -> Iterator[tuple[Metric, Iterator[Labels], Sequence[Number]]]:
+def _columns(
+    snapshot: Snapshot, breathe: Callable[[], None]
+) -> Iterator[tuple[Metric, Sequence[Labels], Sequence[Number]]]:
     """Each family with the labels of its series, and their numbers."""
     for batch in batches(snapshot):
-        by_family = zip(*[owner.series() for owner in batch.owners], strict=True)
-        for metric, labels, column in zip(batch.metrics, by_family, batch.columns, strict=False):
-            yield metric, chain.from_iterable(labels), column
+        by_family: list[list[Labels]] = [[] for _ in batch.metrics]
+        for place, owner in enumerate(batch.owners, start=1):
+            for labels, of_owner in zip(by_family, owner.series(), strict=True):
+                labels += of_owner
+            if place % PIECE_OWNERS == 0:
+                breathe()
+        yield from zip(batch.metrics, by_family, batch.columns, strict=True)
     energy_uj: dict[Labels, int] = {}
     for (kind, device, _), uj in snapshot.node_energy_uj.items():
         if kind in HARDWARE:
@@ -131,7 +148,7 @@ def _columns(snapshot: Snapshot) -> Iterator[tuple[Metric, Iterator[Labels], Seq
             key = (*cleaned((name,)), HARDWARE[kind])
             energy_uj[key] = energy_uj.get(key, 0) + uj
     if energy_uj:
-        yield _HW_ENERGY, iter(energy_uj), tuple(energy_uj.values())
+        yield _HW_ENERGY, list(energy_uj), list(energy_uj.values())
 
 
 def _fill(

@@ -28,6 +28,9 @@ FIRST_BACKOFF_S = 1.0
 LAST_BACKOFF_S = 60.0
 RETRY_AFTER_S = 600.0
 CLOSE_S = 0.2
+FINISH_S = 2.0
+BREATH_S = 0.001
+"""A tick that comes in between has the interpreter as long as it needs it, most of the time."""
 ANSWER_BYTES = 65536
 PATH = "/v1/metrics"
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
@@ -42,7 +45,7 @@ Rejected: TypeAlias = Callable[[bytes], tuple[int, str]]
 class Encoder(Protocol):
     """Makes requests, and reads a Collector's answers to them."""
 
-    def requests(self, snapshot: Snapshot) -> Iterable[bytes]: ...
+    def requests(self, snapshot: Snapshot, breathe: Callable[[], None]) -> Iterable[bytes]: ...
     def rejected(self, body: bytes) -> tuple[int, str]: ...
 
 
@@ -80,6 +83,7 @@ class OtlpPusher:
         self._pushed = False
         self._failures: dict[str, int] = {}
         self._in_a_row = 0
+        self._unwelcome_until_s = 0.0
         self._why = self._fix = ""
         self._took_ns = 0
         self._delivered_unix_ns: int | None = None
@@ -109,34 +113,42 @@ class OtlpPusher:
                 fix=self._fix,
             )
 
+    def finish(self, last: Snapshot | None, patience_s: float = FINISH_S) -> None:
+        """Push this one at once, and then no more; what isn't delivered within `patience_s` is left."""
+        with self._changed:
+            self._snapshot, self._stopping = last, True
+            self._changed.notify()
+        self._thread.join(patience_s)
+
     def close(self) -> None:
         """Push no more; one that is under way is waited for a moment only. May be called twice."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify()
-        self._thread.join(CLOSE_S)
+        self.finish(None, CLOSE_S)
 
     def _run(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._stopping or self._snapshot is not None)
                 snapshot, self._snapshot = self._snapshot, None
-                if self._stopping or snapshot is None:
+                if snapshot is None or (self._stopping and time.monotonic() < self._unwelcome_until_s):
                     return
             began_s = time.monotonic()
             pause_s = self._push(snapshot)
             del snapshot
             left_s = pause_s - (time.monotonic() - began_s)
             with self._changed:
-                if self._changed.wait_for(lambda: self._stopping, timeout=max(0.0, left_s)):
-                    return
+                self._changed.wait_for(lambda: self._stopping, timeout=max(0.0, left_s))
                 self.wanted = True
+
+    def _breathe(self) -> None:
+        """Others have their turn at the interpreter; at the end nobody needs one."""
+        if not self._stopping:
+            time.sleep(BREATH_S)
 
     def _push(self, snapshot: Snapshot) -> float:
         """Pushes one; the time from its beginning to the next one's."""
         began_ns = time.monotonic_ns()
         try:
-            self._link.post(self._encoder.requests(snapshot), self._encoder.rejected)
+            self._link.post(self._encoder.requests(snapshot, self._breathe), self._encoder.rejected)
         except _Failed as failed:
             failure = failed
         except Exception as error:  # a defect costs the push, not the thread
@@ -156,6 +168,7 @@ class OtlpPusher:
         self._why, self._fix = failure.why, failure.fix
         self._took_ns, self._pushed = time.monotonic_ns() - began_ns, True
         self._in_a_row += 1
+        self._unwelcome_until_s = time.monotonic() + (failure.after_s or 0.0)
         if not failure.again:
             return max(self._interval_s, LAST_BACKOFF_S)
         backoff_s = min(self._first_backoff_s * 2.0 ** min(self._in_a_row - 1, 16), LAST_BACKOFF_S)

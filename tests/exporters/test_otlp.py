@@ -29,7 +29,11 @@ def encoder() -> OtlpEncoder:
 
 
 def decoded(encoder: OtlpEncoder, of: Snapshot) -> list[service.ExportMetricsServiceRequest]:
-    return [service.ExportMetricsServiceRequest.FromString(body) for body in encoder.requests(of)]
+    return [decode(body) for body in encoder.requests(of)]
+
+
+def decode(body: bytes) -> service.ExportMetricsServiceRequest:
+    return service.ExportMetricsServiceRequest.FromString(body)
 
 
 def key(point: Point) -> tuple[str, frozenset[tuple[str, str]]]:
@@ -235,6 +239,31 @@ def test_closing_waits_for_nothing_that_hangs(collector: Collector, push: Callab
     closing.start()
     closing.join(10)
     assert not closing.is_alive()
+
+
+def test_the_last_figures_are_pushed_at_the_end(collector: Collector, push: Callable[..., Pushing]) -> None:
+    pushing = push()
+    pushing.until(lambda: bool(collector.requests))
+    pushing.pusher.finish(snapshot(jobs(3)), 20.0)
+    shown = {point.attributes.get("job_id") for point in points(collector.requests[-1:])}
+    assert {job.job.id for job in jobs(3)} <= shown
+
+
+def test_the_last_figures_arent_forced_on_who_asked_for_quiet(
+    collector: Collector, push: Callable[..., Pushing]
+) -> None:
+    collector.answers = [(503, {"Retry-After": "60"}, b"")]
+    pushing = push()
+    pushing.until(lambda: pushing.health is not None)
+    pushing.pusher.finish(pushing.of, 20.0)
+    assert len(collector.paths) == 1
+
+
+def test_encoding_breathes_often(encoder: OtlpEncoder) -> None:
+    breaths: list[None] = []
+    of = snapshot(jobs(150))
+    found = list(encoder.requests(of, lambda: breaths.append(None)))
+    assert len(breaths) * 150 >= sum(1 for body in found for _ in points([decode(body)]))
 
 
 @pytest.mark.parametrize("text", ["a=b\x00", "k=%0d%0aHost: x", "ü=1", "a:b=c", "a%20b=c"])
