@@ -84,9 +84,14 @@ class Connection:
         elif self.since_s is None:
             self.since_s = now_s
         elif now_s - self.since_s >= LIMIT_S[self.state]:
-            if self.state not in ("idle", "drain"):
+            if not self._is_spare:
                 self._count("timeout", f"{LIMIT_S[self.state]:g} s in state {self.state}")
             self.close()
+
+    @property
+    def _is_spare(self) -> bool:
+        """Whether it asks nothing now, as connections that scrapers keep or open in reserve: closing refuses nothing."""
+        return self.state in ("idle", "drain", "hello") or (self.state == "head" and not self._buffer)
 
     def close(self) -> None:
         """Let go of the socket; may be called twice."""
