@@ -90,7 +90,7 @@ class Connection:
 
     @property
     def _is_spare(self) -> bool:
-        """Whether it asks nothing now, as connections that scrapers keep or open in reserve: closing refuses nothing."""
+        """Whether it asks nothing now, as connections that scrapers keep in reserve: closing refuses nothing."""
         return self.state in ("idle", "drain", "hello") or (self.state == "head" and not self._buffer)
 
     def close(self) -> None:

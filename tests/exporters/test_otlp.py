@@ -33,7 +33,9 @@ def decoded(encoder: OtlpEncoder, of: Snapshot) -> list[service.ExportMetricsSer
 
 
 def decode(body: bytes) -> service.ExportMetricsServiceRequest:
-    return service.ExportMetricsServiceRequest.FromString(body)
+    request = service.ExportMetricsServiceRequest()
+    request.MergeFromString(body)
+    return request
 
 
 def key(point: Point) -> tuple[str, frozenset[tuple[str, str]]]:
