@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from wattribute.agent.client import AgentRefused, Client
 from wattribute.agent.core.accounting import sums_ng
-from wattribute.agent.core.model import ENERGY_SLOTS, TERM_SLOT, TERMS, Term
+from wattribute.agent.core.model import ENERGY_SLOTS, TERM_SLOT, TERMS, Job, Term
 from wattribute.agent.core.records import JobRecord
 from wattribute.agent.core.units import NS_PER_S, g_of
 
 if TYPE_CHECKING:
     from wattribute.agent.archive import Archive
-    from wattribute.agent.live import LiveJob
+    from wattribute.agent.ledger.opening import SavedJob
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,15 +68,15 @@ def of_archive(archive: "Archive", *, since_unix_ns: int | None = None) -> Itera
             yield _of_record(record)
 
 
-def of_ledger(state_dir: Path) -> list[SlurmJob]:
-    """Those of this node, as they were at the agent's last commit. Raises LedgerError."""
+def of_ledger(state_dir: Path) -> Iterator[SlurmJob]:
+    """Those of this node, as they were at the agent's last commit, one by one. Raises LedgerError."""
     from wattribute.agent.ledger.reader import read_only
-    from wattribute.agent.saved import revive
 
     with read_only(state_dir) as ledger:
-        saved = {**ledger.finished_jobs(), **ledger.jobs()}
-    found = (revive(job) for key, job in saved.items() if not key.startswith("_"))
-    return [_of_live(live) for live in found if "slurm_job_id" in live.entry.job.labels]
+        for saved in ledger.described_by('"slurm_job_id"'):
+            job = Job(**saved.meta["job"])
+            if "slurm_job_id" in job.labels:
+                yield _of_saved(job, saved)
 
 
 def of_receipts(receipts: Iterable[Mapping[str, Any]]) -> list[SlurmJob]:
@@ -177,10 +177,10 @@ def _of_record(record: JobRecord) -> SlurmJob:
     )
 
 
-def _of_live(live: "LiveJob") -> SlurmJob:
-    job, values = live.entry.job, live.entry.values
+def _of_saved(job: Job, saved: "SavedJob") -> SlurmJob:
+    values = saved.totals
     terms: dict[Term, int] = {term: values[slot] for term, slot in TERM_SLOT.items()}
-    for (_, name), delta_ng in live.corrections_ng.items():
+    for (_, name), delta_ng in saved.corrected.corrections_ng.items():
         terms[cast(Term, name)] += delta_ng
     sums = sums_ng(terms)
     return SlurmJob(
@@ -190,7 +190,7 @@ def _of_live(live: "LiveJob") -> SlurmJob:
         expected_nodes=job.nodes,
         started_unix_ns=job.started_unix_ns,
         ended_unix_ns=job.ended_unix_ns,
-        energy_uj=sum(values[:ENERGY_SLOTS]),
+        energy_uj=sum(values[:ENERGY_SLOTS]) or None,  # which of its domains have a sensor isn't in the ledger
         jsce_gco2e=g_of(sums["jsce"]),
         asce_gco2e=g_of(sums["asce"]),
     )

@@ -59,26 +59,29 @@ def jobs(
     """Every job over all time, by id; in pieces, so that memory stays flat. Since a time: those with a row that ends
     later, still with all that they used. Raises LedgerError.
     """
-    of_product = _IS_A_JOB
+    told: list[str] = []
     params: dict[str, Value] = {"limit": JOBS_AT_ONCE}
     if product_id is not None:
-        of_product += " AND job_id IN (SELECT job_id FROM job_facts WHERE product_id = :product_id)"
+        told.append("product_id = :product_id")
         params["product_id"] = product_id
     if since_unix_ns is not None:
-        of_product += " AND job_id IN (SELECT job_id FROM job_facts WHERE until_unix_ns > :since)"
+        told.append("until_unix_ns > :since")
         params["since"] = since_unix_ns
+    fits = "".join(f" AND {one}" for one in told)
+    of_piece = f"job_id BETWEEN :first AND :last AND {_IS_A_JOB}"
+    if told:  # looked for between the ends of a piece alone: else each piece would go through all jobs
+        of_piece += f" AND job_id IN (SELECT job_id FROM job_facts WHERE job_id BETWEEN :first AND :last{fits})"
     after = ""
     while True:
         with database.transaction(writing=False):
             ids = database.rows(
-                f"SELECT DISTINCT job_id FROM job_facts WHERE job_id > :after AND {of_product}"
+                f"SELECT DISTINCT job_id FROM job_facts WHERE job_id > :after AND {_IS_A_JOB}{fits}"
                 " ORDER BY job_id LIMIT :limit",
                 {**params, "after": after},
             )
             if not ids:
                 return
-            between = {**params, "first": ids[0][0], "last": ids[-1][0]}
-            records = list(_records(database, f"job_id BETWEEN :first AND :last AND {of_product}", between))
+            records = list(_records(database, of_piece, {**params, "first": ids[0][0], "last": ids[-1][0]}))
             after = ids[-1][0]
         for record in records:
             if (product_id is None or record.product_id == product_id) and (role is None or record.role == role):

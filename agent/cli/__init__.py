@@ -120,12 +120,13 @@ def print_table(rows: Sequence[Sequence[str]], *, width: int, wrap_last: bool = 
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     indent = sum(widths[:-1]) + 2 * (len(widths) - 1)
     room = max(width - indent, 24)
+    lines = []
     for row in rows:
         last = textwrap.wrap(row[-1], room, break_long_words=False, break_on_hyphens=False) if wrap_last else [row[-1]]
         cells = [text.ljust(size) for text, size in zip(row[:-1], widths[:-1], strict=True)]
-        click.echo("  ".join([*cells, *(last[:1] or [""])]).rstrip())
-        for line in last[1:]:
-            click.echo(" " * indent + line)
+        lines.append("  ".join([*cells, *(last[:1] or [""])]).rstrip())
+        lines += (" " * indent + line for line in last[1:])
+    click.echo("\n".join(lines))  # at once: each call flushes
 
 
 def write_file(path: Path, text: str) -> None:

@@ -68,7 +68,7 @@ def _names(_context: click.Context, _parameter: click.Parameter, values: Sequenc
 @click.option("-u", "--user", "users", multiple=True, callback=_names, metavar="NAMES", help="Of these users only.")
 @click.option("-j", "--jobs", "numbers", multiple=True, callback=_names, metavar="IDS", help="42, 40_7, 40, lab-42.")
 @click.option("-P", "--parsable2", is_flag=True, help="Fields between |, in joules, grams and seconds.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON list.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON list, a job a line.")
 def command(
     starttime: int | None,
     endtime: int | None,
@@ -103,13 +103,14 @@ def command(
     ]
     jobs.sort(key=lambda job: (job.started_unix_ns, job.job_id))
     if as_json:
-        click.echo(json.dumps([_json(job, now_ns) for job in jobs], indent=2, ensure_ascii=False))
+        listed = (json.dumps(_json(job, now_ns), ensure_ascii=False) for job in jobs)
+        click.echo("[\n  " + ",\n  ".join(listed) + "\n]" if jobs else "[]")
     elif parsable2:
-        for row in (PARSABLE, *(_fields(job, now_ns) for job in jobs)):
-            click.echo("|".join(text.replace("|", "?") for text in row))
+        rows = (PARSABLE, *(_fields(job, now_ns) for job in jobs))
+        click.echo("\n".join("|".join(text.replace("|", "?") for text in row) for row in rows))
     elif jobs:
-        rows = [HEADER, *(_row(job, now_ns) for job in jobs)]
-        print_table(rows, width=shutil.get_terminal_size((200, 24)).columns, wrap_last=False)
+        table = [HEADER, *(_row(job, now_ns) for job in jobs)]
+        print_table(table, width=shutil.get_terminal_size((200, 24)).columns, wrap_last=False)
     else:
         click.echo("no job of Slurm's in that time. See: wattribute slurm jobs --help", err=True)
 

@@ -1,6 +1,7 @@
 """Reads a ledger beside the agent that writes it, or after it: jobs, closed rows, and whether they add up."""
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -57,6 +58,20 @@ class Reader:
     def finished_jobs(self) -> dict[str, SavedJob]:
         """The jobs that the agent has forgotten, oldest first, by key. Raises LedgerError."""
         return self._jobs("WHERE finished = 1 ORDER BY job.id")
+
+    def described_by(self, text: str) -> Iterator[SavedJob]:
+        """Every job, live or finished, that has a text in its description, oldest first, as of one moment.
+
+        Each is read when it is asked for, so that memory stays flat. Raises LedgerError.
+        """
+        try:
+            rows = self._connection.execute(f"{JOB_QUERY} WHERE instr(meta, ?) > 0 ORDER BY job.id", (text,))
+            corrected = load_corrections(self._connection)
+            for row in rows:
+                saved = load_job(row)
+                yield saved._replace(corrected=corrected[row[0]]) if row[0] in corrected else saved
+        except (sqlite3.Error, Damaged) as error:
+            raise _unreadable(self._path, error) from error
 
     def job(self, key: str) -> SavedJob | None:
         """One job, live or finished; None: never heard of. Raises LedgerError."""

@@ -1,7 +1,12 @@
 """`wattribute slurm`: AdminComments by sacctmgr, the receipt of a job by Slurm's number, and the listing."""
 
 import json
+import os
+import select
+import time
 from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +22,14 @@ from wattribute.agent.archive import Archive, open_archive
 from wattribute.agent.cli import main
 from wattribute.agent.client import Client
 from wattribute.agent.config.schema import Agent, Config
+from wattribute.agent.core.model import SLOTS, TERM_SLOT, Job, energy_slot
+from wattribute.agent.ledger.batch import Batch, Correction, JobRow
+from wattribute.agent.ledger.writer import Ledger
 from wattribute.agent.slurm_comment import comment_of, first_node, is_first_node
 from wattribute.agent.slurm_jobs import Asked, SlurmJob, of_archive, record_of
 
 NODE = {"SLURM_CLUSTER_NAME": "lab", "SLURMD_NODENAME": "n1", "SLURM_NODELIST": "n[1-2]"}
+NG = 10**9
 FIRST = ("JobID", "User", "Account", "Partition", "Nodes", "Elapsed")
 SLURM = {"slurm_job_id": "42", "slurm_cluster": "lab", "partition": "gpu", "account": "physics"}
 
@@ -195,6 +204,28 @@ def test_the_agents_jobs_are_listed_as_sacct_lists_them(tmp_path: Path, agent: A
     (only,) = json.loads(invoke(tmp_path, "jobs", "-j", "9", "--json").stdout)
     assert only["energy_uj"] >= 0
     assert "no job" in invoke(tmp_path, "jobs", "-u", "nobody-else").stderr
+
+
+def test_a_nodes_ledger_is_read_through_once_with_what_was_corrected_and_what_was_forgotten(tmp_path: Path) -> None:
+    used = [0] * SLOTS
+    used[energy_slot("cpu", "direct", "measured")], used[TERM_SLOT["operation"]] = 5_000_000, 3 * NG
+    opened = Ledger.open(tmp_path / "state", node_id="n", boot_id="b", clock_unix_ns=time.time_ns)
+    with closing(opened) as ledger:
+        jobs = [Job(id=f"lab-{n}", labels={**SLURM, "slurm_job_id": str(n)}, started_unix_ns=S * n) for n in (41, 42)]
+        jobs += [Job(id="plain"), Job(id="no-energy", labels={"slurm_job_id": "7"}, nodes=2, started_unix_ns=S)]
+        rows = [JobRow.of(job.id, used if job.id != "no-energy" else [0] * SLOTS, {"job": asdict(job)}) for job in jobs]
+        fix = Correction("lab-41", "", "operation", "intensity", S, 2 * S, -NG)
+        for batch in (
+            Batch(seq=1, at_unix_ns=90 * S, jobs=rows, corrections=[fix]),
+            Batch(seq=2, at_unix_ns=99 * S, forget=["lab-41"]),
+        ):
+            assert ledger.submit(batch)
+            assert select.select([ledger.wakeup_fd], [], [], 10)[0]
+            os.read(ledger.wakeup_fd, 8)
+    done = invoke(tmp_path, "jobs", "-S", "1970-01-01", "--json")
+    found = {job["job_id"]: (job["energy_uj"], job["jsce_gco2e"]) for job in json.loads(done.stdout)}
+    assert found == {"no-energy": (None, 0.0), "lab-41": (5_000_000, 2.0), "lab-42": (5_000_000, 3.0)}
+    assert invoke(tmp_path, "jobs", "-j", "none", "--json").stdout == "[]\n"
 
 
 def test_a_time_that_is_none_is_wrong_usage(tmp_path: Path) -> None:
