@@ -1,7 +1,7 @@
 """CodeCarbon's emissions.csv: one row per job, in its columns and their order (codecarbon 3.3).
 
 KILOGRAMS of CO2e, kWh, watts and seconds. As CodeCarbon has it, energy and power hold the PUE already, and `emissions`
-is operation with cooling (JSC). What isn't known is empty, never 0.
+is operation with cooling (JSC). What isn't known is empty, never 0; a name that is like a formula gets a leading '.
 """
 
 import csv
@@ -12,6 +12,7 @@ from fractions import Fraction
 from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.records import JobRecord
 from wattribute.agent.core.units import J_PER_KWH, NS_PER_S
+from wattribute.exporters.ledger_csv import guarded
 from wattribute.exporters.report.exact import decimal_of, kilograms, plain, rounded, seconds
 from wattribute.exporters.report.sheet import Costs, Sheet
 
@@ -66,7 +67,7 @@ def codecarbon_csv(sheet: Sheet) -> str:
     writer.writeheader()
     for job in sheet.runs:
         writer.writerow(
-            {name: plain(value) if isinstance(value, Decimal) else value for name, value in _row(job, sheet)}
+            {name: plain(value) if isinstance(value, Decimal) else guarded(value) for name, value in _row(job, sheet)}
         )
     return out.getvalue()
 

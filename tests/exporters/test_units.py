@@ -179,6 +179,11 @@ def test_pandas_reads_the_csv_as_codecarbon_does(tmp_path: Path) -> None:
     assert (frame.emissions / frame.duration).tolist() == pytest.approx(frame.emissions_rate.tolist(), rel=1e-12)
 
 
+def test_no_cell_of_the_csv_is_a_formula() -> None:
+    (row,) = rows(job_sheet(job("@SUM(A1)", product_id="=cmd|' /C calc'!A0")))
+    assert (row["run_id"], row["project_name"]) == ("'@SUM(A1)", "'=cmd|' /C calc'!A0")
+
+
 def test_a_csv_row() -> None:
     (row,) = rows(job_sheet())
     assert row["timestamp"] == "2025-08-17T19:13:20"
