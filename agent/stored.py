@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,9 @@ _FOLDER = "receipts"
 _FILE_BYTES = 1 << 20
 _DIGITS = 32
 _NAME = re.compile(r"[0-9a-f]{32}\.json")
+QUIET_NS = 120 * 10**9
+"""A running process writes each 30 s: one that hasn't for so long is gone."""
+GONE = "its process went away without a word: what it used after this isn't known"
 
 
 def write_atomic(path: Path, text: str, mode: int) -> None:
@@ -66,7 +70,10 @@ class ReceiptFiles:
 
 
 def stored(state_dirs: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """Every part that processes have left in these state directories; what isn't a receipt is passed over."""
+    """Every part that processes have left in these state directories; what isn't a receipt is passed over.
+
+    A process that was killed couldn't tell its end: such a part ends where it was last written, and notes it.
+    """
     for folder in dict.fromkeys(state_dir / _FOLDER for state_dir in state_dirs):
         try:
             names = sorted(name for name in os.listdir(folder) if name.endswith(".json"))  # noqa: PTH208
@@ -75,7 +82,19 @@ def stored(state_dirs: Iterable[Path]) -> Iterator[dict[str, Any]]:
         for name in names:
             part = read_part(folder / name)
             if part is not None:
-                yield part
+                yield part if part.get("ended_at") else _gone(part, folder / name)
+
+
+def _gone(part: dict[str, Any], path: Path) -> dict[str, Any]:
+    try:
+        written_unix_ns = path.stat().st_mtime_ns
+    except OSError:
+        return part
+    if time.time_ns() - written_unix_ns < QUIET_NS:
+        return part
+    from wattribute.agent.core.receipt import rfc3339
+
+    return {**part, "ended_at": rfc3339(written_unix_ns), "notes": [*part.get("notes", ()), GONE]}
 
 
 def files(state_dir: Path) -> Iterator[tuple[str, int, Path]]:
@@ -102,4 +121,4 @@ def read_part(path: Path) -> dict[str, Any] | None:
     return part if known else None
 
 
-__all__ = ["ReceiptFiles", "files", "read_part", "stored", "write_atomic"]
+__all__ = ["GONE", "QUIET_NS", "ReceiptFiles", "files", "read_part", "stored", "write_atomic"]

@@ -16,12 +16,8 @@ from wattribute.agent.archive.database import Database, insert
 from wattribute.agent.archive.facts import facts_of, parse
 from wattribute.agent.archive.receipt_amounts import Amounts, Part, part_of
 from wattribute.agent.archive.schema import IN_PROCESS
-from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.ledger.batch import dump
 from wattribute.agent.ledger.schema import NO_HASH, WindowRow, chained
-
-QUIET_NS = 120 * NS_PER_S
-"""A running process writes each 30 s: one that hasn't for so long is gone. If it comes back, a difference follows."""
 
 _SEEN = "CREATE TABLE receipts_seen (name TEXT PRIMARY KEY, written_unix_ns BIGINT NOT NULL)"
 
@@ -51,7 +47,7 @@ def take(database: Database, state_dirs: Iterable[Path], *, now_unix_ns: int) ->
     running = {
         file.part.job_id
         for file in files
-        if file.part and not file.part.over and now_unix_ns - file.written_unix_ns < QUIET_NS
+        if file.part and not file.part.over and now_unix_ns - file.written_unix_ns < stored.QUIET_NS
     }
     ready = [file for file in files if file.part is None or file.part.job_id not in running]
     if not ready:
@@ -154,4 +150,4 @@ def _difference(now: Amounts, before: Mapping[tuple[str, str], int]) -> dict[tup
     return {key: amount for key, amount in more.items() if amount}
 
 
-__all__ = ["QUIET_NS", "take"]
+__all__ = ["take"]

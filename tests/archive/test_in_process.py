@@ -15,14 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wattribute.agent.archive import Archive, imports, open_archive
-from wattribute.agent.archive.in_process import QUIET_NS
 from wattribute.agent.archive.receipt_amounts import part_of
 from wattribute.agent.config.schema import Agent, Config
 from wattribute.agent.core.model import DOMAIN_KINDS, QUALITIES, SHARE_KINDS, TERMS
 from wattribute.agent.core.records import JobRecord
 from wattribute.agent.core.units import g_of, j_of
 from wattribute.agent.receipts import blank
-from wattribute.agent.stored import ReceiptFiles
+from wattribute.agent.stored import QUIET_NS, ReceiptFiles
 
 S = 1_000_000_000
 START = 1_780_000_000 * S  # 2026-05-28T20:26:40Z

@@ -1,6 +1,8 @@
 """`jobs` and `receipt` on a machine without an agent: what processes have left in the state directory."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ from click.testing import CliRunner, Result
 
 from wattribute.agent.cli import main
 from wattribute.agent.receipts import blank
-from wattribute.agent.stored import ReceiptFiles
+from wattribute.agent.stored import GONE, ReceiptFiles
 
 
 @pytest.fixture
@@ -54,6 +56,19 @@ def test_the_parts_of_a_job_add_up(state: Path) -> None:
     receipt = json.loads(invoke(state, "receipt", "ranks", "--json").output)
     assert receipt["energy_uj"] == 5_000_000
     assert "ranks" in invoke(state, "receipt", "ranks").output
+
+
+def test_a_killed_process_ended_with_its_last_word(state: Path) -> None:
+    for job_id, age_s in (("killed", 130), ("alive", 40)):
+        running = {"started_at": "2026-01-01T00:00:00Z", "duration_s": 30.0, "energy_uj": 1, "settled": False}
+        assert ReceiptFiles(state, job_id).save(blank(job_id, **running))
+        written_s = time.time() - age_s
+        for path in (state / "receipts").iterdir():
+            if json.loads(path.read_text())["job_id"] == job_id:
+                os.utime(path, (written_s, written_s))
+    killed = json.loads(invoke(state, "receipt", "killed", "--json").output)
+    assert killed["ended_at"] is not None and GONE in killed["notes"] and not killed["settled"]
+    assert json.loads(invoke(state, "receipt", "alive", "--json").output)["ended_at"] is None
 
 
 def test_an_unknown_job_is_exit_1(state: Path) -> None:
