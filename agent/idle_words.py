@@ -22,7 +22,7 @@ def idle_words(books: Books, kind: str) -> str:
     """How the idle power of a kind is known, in words; of GPUs, of how many."""
     known = {device: f"{uw / 1e6:g} W {how}" for (of, device, how), uw in idle_powers(books).items() if of == kind}
     if not known:
-        return "idle not learnt yet (counted as 0 W)"
+        return "idle as theirs" if kind == "rest" else "idle not learnt yet (counted as 0 W)"
     gpus = sum(domain.kind == "gpu" for domain in books.domains.qualities()) if kind == "gpu" and "" not in known else 0
     missing = f", not learnt yet on {gpus - len(known)} of {gpus} GPUs (0 W)" if len(known) < gpus else ""
     return f"idle {', '.join(dict.fromkeys(known.values()))}{missing}"
@@ -34,7 +34,7 @@ def idle_notes(books: Books) -> list[str]:
     missing = {
         domain.kind: None
         for domain in books.domains.qualities()
-        if domain.kind in DOMAIN_KINDS and not known & {(domain.kind, ""), (domain.kind, domain.id)}
+        if domain.kind in DOMAIN_KINDS and domain.kind != "rest" and not known & {(domain.kind, ""), (domain.kind, domain.id)}
     }
     if not missing:
         return []

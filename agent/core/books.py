@@ -37,6 +37,8 @@ from wattribute.agent.core.model import (
 )
 from wattribute.agent.core.owed import add_taxes
 from wattribute.agent.core.prices import PriceSeries
+from wattribute.agent.core.rest import Rest
+from wattribute.agent.core.rest_split import Followed
 from wattribute.agent.core.retraining import Closed
 from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.core.units import energy_over
@@ -65,10 +67,20 @@ class Books:
     """All totals of one node. `jobs` are those that live, or ended a moment ago; the caller keeps the others.
 
     `late` is what retraining intervals that are over cost jobs that the books no longer hold: the caller takes it.
+    `rest`: what a wall meter sees beyond the other domains, where there is one.
     """
 
-    def __init__(self, rules: Rules, hardware: Hardware, taxes: Taxes, at_ns: int, prices: PriceSeries) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        hardware: Hardware,
+        taxes: Taxes,
+        at_ns: int,
+        prices: PriceSeries,
+        rest: Rest | None = None,
+    ) -> None:
         self.rules = rules
+        self.rest = rest
         self.taxes = taxes
         self.prices = prices
         self.late: list[Closed] = []
@@ -85,6 +97,8 @@ class Books:
         self._feeding: dict[str, Entry] = {}  # those of `jobs` whose cost is a product's overhead
         self._unbilled: set[str] = set()  # those that ended since the last tick: their taxes come with the next
         self._hardware = hardware
+        self._followed = None if rest is None else Followed()
+        self._settle_ns = SETTLE_NS if rest is None else max(SETTLE_NS, rest.settle_ns)
         self._use = Use(at_ns, 0, 0, 0, {})
         self._late_ns = 0
         self._at_ns = at_ns
@@ -130,9 +144,9 @@ class Books:
         """Whether every domain that still answers has been read since the job ended, and taxes are billed."""
         if entry.ended_ns is None or entry.job.id in self._unbilled:
             return False
-        if self._at_ns - entry.ended_ns > SETTLE_NS:
+        if self._at_ns - entry.ended_ns > self._settle_ns:
             return True
-        late_ns = self._at_ns - SETTLE_NS  # a sensor that is silent for as long isn't waited for
+        late_ns = self._at_ns - self._settle_ns  # a sensor that is silent for as long isn't waited for
         return self.domains.read_since(entry.ended_ns, late_ns)
 
     def see_gpu(
@@ -178,6 +192,8 @@ class Books:
         for reading in readings:
             outcome, before = self.domains.advance(reading, use)
             outcomes.append(outcome)
+            if self.rest is not None:
+                self.rest.note(outcome)
             if reading.domain.kind not in DOMAIN_KINDS:
                 continue  # psys contains package and DRAM: watched, never summed
             if isinstance(outcome, Gap):
@@ -202,6 +218,8 @@ class Books:
             if demand.overhead_ns:
                 agent_ns = min(use.agent_ns - before.agent_ns, demand.overhead_ns)
                 self.agent_energy_uj += parts.pool_uj * max(0, agent_ns) // demand.overhead_ns
+        if self.rest is not None:
+            outcomes += self._book_rest(self.rest, use, bill)
         held: Mapping[str, int] = {}
         claim_ppb: Mapping[str, int] | None = None
         if now_ns > self._at_ns:
@@ -291,6 +309,24 @@ class Books:
         self._book("gpu", interval.quality, parts, bill.price_from(interval.start_ns), bill)
         self._gpus.close(device, self.jobs)
 
+    def _book_rest(self, rest: Rest, use: Use, bill: Bill) -> list[Gap | Interval]:
+        assert self._followed is not None
+        found = rest.close()
+        if found is None:
+            return []
+        if isinstance(found, Gap):
+            self.domains.pass_over(found, use)
+            self._followed.forget()
+            return [found]
+        outcome, _ = self.domains.advance(found, use)
+        if isinstance(outcome, Gap):
+            self._book_gap(outcome, bill)
+            return [outcome]
+        parts = self._followed.take(outcome.energy_uj, self.jobs)
+        self._meter_node(outcome.domain, outcome.quality, outcome.energy_uj)
+        self._book("rest", outcome.quality, parts, bill.price_from(outcome.start_ns), bill)
+        return [outcome]
+
     def _split_hardware(self, duration_ns: int, window: Demands) -> dict[str, int]:
         """What each job owes of the node's making, as rate * ns; the rest is booked here."""
         claims = window.by_cpu.claim_ppb, window.by_memory.claim_ppb
@@ -301,6 +337,8 @@ class Books:
 
     def _book(self, kind: DomainKind, quality: Quality, parts: Split, price: Price, bill: Bill) -> None:
         """The jobs' part is billed at the end of the tick."""
+        if self._followed is not None and kind != "rest":
+            self._followed.add(parts)
         shares: dict[ShareKind, Mapping[str, int]]
         shares = {"direct": parts.direct, "idle": parts.idle, "overhead": parts.overhead}
         for share, by_job in shares.items():
@@ -330,6 +368,7 @@ class Books:
             "agent_energy_uj": self.agent_energy_uj,
             "use": [self._use.at_ns, self._use.node_ns, self._use.asleep_ns],
             "counters": self.domains.save(),
+            "rest": None if self.rest is None else self.rest.save(),
             "products": self.taxes.save(),
             "retraining": self.taxes.save_retraining(),
             "idle": {kind: learner.save() for kind, learner in self.idle.items()},
@@ -351,6 +390,8 @@ class Books:
         self.taxes.restore(saved["products"], saved.get("retraining"), self._at_ns)
         self.idle = {kind: IdleOfUse.restore(values) for kind, values in saved.get("idle", {}).items()}
         self.idle_gpus = {gpu: IdleOfGpu.restore(values) for gpu, values in saved.get("idle_gpus", {}).items()}
+        if self.rest is not None and saved.get("rest") is not None:
+            self.rest.restore(saved["rest"], same_boot=same_boot)
         if not same_boot:
             return
         use_at_ns, node_ns, asleep_ns = (*saved["use"], 0)[:3]  # one saved by an older version has two
@@ -364,4 +405,6 @@ class Books:
             jobs_ns,
             asleep_ns,
         )
-        self.domains.restore(saved["counters"], self._use)
+        rest = None if self.rest is None else self.rest.domain.id  # the last of another meter is nothing to go on from
+        counters = [saved for saved in saved["counters"] if saved[0] != "rest" or saved[1] == rest]
+        self.domains.restore(counters, self._use)

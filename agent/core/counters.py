@@ -12,9 +12,6 @@ from wattribute.agent.core.units import NS_PER_S, energy_over
 STEP_NS = NS_PER_S // 4
 """Counters move in steps (RAPL about 1 ms, NVML 20 to 100 ms): this much time's energy may arrive late at once."""
 
-BRIDGE_NS = 2 * NS_PER_S
-"""Averaged power is integrated over at most this much; beyond it the energy between two samples is a gap."""
-
 
 def between(before: EnergyReading | None, now: EnergyReading, asleep_ns: int = 0) -> Interval | Gap:
     """Energy from one reading of a domain's counter to the next, in microjoules.
@@ -55,7 +52,7 @@ def between(before: EnergyReading | None, now: EnergyReading, asleep_ns: int = 0
 
 
 def integrate(before: PowerReading | None, now: PowerReading) -> Interval | Gap:
-    """Energy between two samples of averaged power, by trapezoid; over BRIDGE_NS, or a release, it is a gap."""
+    """Energy between two samples of averaged power, by trapezoid; over its `bridge_ns`, or a release, it is a gap."""
     if before is None:
         return _gap(now, now.at_ns, "first", 0, 0)
     duration_ns = now.at_ns - before.at_ns
@@ -63,7 +60,7 @@ def integrate(before: PowerReading | None, now: PowerReading) -> Interval | Gap:
         return _gap(now, before.at_ns, "stale", 0, 0)
     if now.resumed:
         return _gap(now, before.at_ns, "released", 0, None)
-    if duration_ns > BRIDGE_NS:
+    if duration_ns > now.bridge_ns:
         return _gap(now, before.at_ns, "absent", 0, None)
     energy_uj = (before.power_uw + now.power_uw) * duration_ns // (2 * NS_PER_S)
     return Interval(

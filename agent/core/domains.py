@@ -75,12 +75,17 @@ class Domains:
             self._last[domain].released = True
         return news
 
+    def pass_over(self, gap: Gap, use: Use) -> None:
+        """A counter that isn't read but worked out (rest) stood still in a gap; `use` is that at its end."""
+        reading = replace(self._last[gap.domain].reading, at_ns=gap.end_ns)
+        self._last[gap.domain] = _Last(reading, use)
+
     def save(self) -> list[list[Any]]:
         """The counters that go on without an agent, as plain JSON values."""
         return [
             [d.kind, d.id, last.reading.at_ns, last.reading.energy_uj, last.released]
             for d, last in self._last.items()
-            if isinstance(last.reading, EnergyReading) and last.reading.quality == "measured"
+            if isinstance(last.reading, EnergyReading) and (last.reading.quality == "measured" or d.kind == "rest")
         ]
 
     def restore(self, saved: Sequence[Sequence[Any]], use: Use) -> None:

@@ -35,6 +35,10 @@ ROLES: tuple[Role, ...] = ("use", "platform", "retraining", "creation")
 REASONS: tuple[Reason, ...] = ("idle", "unreserved", "unallocated", "overhead", "unregistered", "gap")
 
 
+BRIDGE_NS = 2_000_000_000
+"""Averaged power is integrated over at most this much, where a meter isn't slower by nature; beyond it is a gap."""
+
+
 class ProcessId(NamedTuple):
     """A process for good: a recycled pid has another start time. `start_ticks` is field 22 of /proc/PID/stat."""
 
@@ -87,7 +91,7 @@ class EnergyReading:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PowerReading:
-    """An averaged power at one moment, to be integrated by trapezoid; a gap of more than 2 s isn't bridged.
+    """An averaged power at one moment, to be integrated by trapezoid; more than `bridge_ns` isn't bridged.
 
     `resumed` as of an EnergyReading.
     """
@@ -97,6 +101,7 @@ class PowerReading:
     power_uw: int
     quality: Quality = "integrated"
     resumed: bool = False
+    bridge_ns: int = BRIDGE_NS
 
 
 class UsageReading(NamedTuple):  # a tuple: a tick makes one per job

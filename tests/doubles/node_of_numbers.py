@@ -9,16 +9,20 @@ from wattribute.agent.core.hardware import Component, Hardware
 from wattribute.agent.core.model import (
     CPU_NS_SLOT,
     ENERGY_SLOTS,
+    QUALITIES,
+    SHARE_KINDS,
     TERM_SLOT,
     Domain,
     EnergyReading,
     Job,
     Policy,
+    PowerReading,
     Term,
     energy_slot,
 )
 from wattribute.agent.core.prices import PriceSeries
 from wattribute.agent.core.products import Product
+from wattribute.agent.core.rest import Rest
 from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.core.units import NS_PER_S
 
@@ -39,6 +43,7 @@ class World:
         hardware: tuple[Component, ...] = (),
         pue: float = 1.0,
         prices: PriceSeries | None = None,
+        rest: Rest | None = None,
     ) -> None:
         # None: to be learnt
         idle_uw = {(kind, "measured"): idle_w * 1_000_000 for kind in ("cpu", "gpu") if idle_w is not None}
@@ -50,10 +55,11 @@ class World:
             memory_bytes=2**34,
         )
         prices = PriceSeries.constant(Price.of(Fraction(480), pue)) if prices is None else prices
-        self.books = Books(rules, Hardware(hardware), Taxes(products, 0), 0, prices)
+        self.books = Books(rules, Hardware(hardware), Taxes(products, 0), 0, prices, rest)
         self.now_ns = self.asleep_ns = 0
         self.node_ns = self.overhead_ns = 0
         self.counters = {PACKAGE: 0}
+        self.wall: list[EnergyReading | PowerReading] = []  # what else is read at the next tick
         self.entries: dict[str, Entry] = {}
         self.tick()
 
@@ -85,21 +91,24 @@ class World:
             [
                 EnergyReading(domain=domain, at_ns=self.now_ns, energy_uj=uj, ceiling_uw=None)
                 for domain, uj in self.counters.items()
-            ],
+            ]
+            + self.wall,
             self.asleep_ns,
             unix_ns=self.now_ns + DAWN,
         )
+        self.wall = []
         self.check()
 
     def check(self) -> None:
         """Law 1: per domain, jobs + unattributed = the counter, in integer microjoules; grams per term likewise."""
         for domain, uj in self.counters.items():
             assert uj == self.books.node_energy_uj.get((domain.kind, domain.id, "measured"), 0)
-        for kind in {domain.kind for domain in self.counters}:
+        for kind in {*(domain.kind for domain in self.counters), "rest"}:
             of_jobs = sum(
-                e.values[energy_slot(kind, share, "measured")]
+                e.values[energy_slot(kind, share, quality)]  # type: ignore[arg-type]
                 for e in self.entries.values()
-                for share in ("direct", "idle", "overhead")
+                for share in SHARE_KINDS
+                for quality in QUALITIES
             )
             nobodys = sum(u for (of, _), u in self.books.unattributed_uj.items() if of == kind)
             assert of_jobs + nobodys == sum(u for (of, _, _), u in self.books.node_energy_uj.items() if of == kind)
