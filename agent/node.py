@@ -19,6 +19,7 @@ from wattribute.agent.config.schema import Config
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.model import (
+    BRIDGE_NS,
     Account,
     Clock,
     Gap,
@@ -105,8 +106,8 @@ class Node:
         self._reads = CpuReads(cpu, groups, clock)
         self._rounds = Rounds(sensors, clock, found, allotted, engines)
         self.condition = Condition(self._reads, self._rounds, record, climate, dues)
-        self.wants_power_samples = any(isinstance(r, PowerReading) for r in sensors.first)
-        """Whether a source gives power, which must be sampled at least once a second."""
+        self.wants_power_samples = any(isinstance(r, PowerReading) and r.bridge_ns == BRIDGE_NS for r in sensors.first)
+        """Whether a source gives power that must be sampled at least once a second."""
         self._sight = Sight(config.export, config.agent.scheduler_uids, everybody=basis == "in-process")
         self.views = ShowWindow(round(config.export.export_age_s * NS_PER_S))
         self._bounds = BoundRatios()
@@ -370,7 +371,8 @@ class Node:
         self._climate.follow(self.books, self.registry.jobs, self.record.corrections)
         self._dues.follow(now_ns)
         for outcome in self.books.tick(now_ns, accounts, read.energy, asleep_ns, unix_ns=unix_ns):
-            read.owner[outcome.domain].note(outcome)
+            if outcome.domain in read.owner:  # rest has no source of its own
+                read.owner[outcome.domain].note(outcome)
             if isinstance(outcome, Gap) and outcome.cause not in ("first", "stale"):
                 self._commits.add_gap(unix_ns - (now_ns - outcome.start_ns), outcome)
                 if outcome.resumed:
