@@ -10,7 +10,7 @@ from wattribute.agent.config.check import uncounted
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import SourceHealth
 from wattribute.agent.core.owed import add_taxes
-from wattribute.agent.core.products import Product, epcs
+from wattribute.agent.core.products import Product, counted_alone, epcs
 from wattribute.agent.core.uncertainty import band_of, band_texts
 from wattribute.agent.fleet_exchange import FleetExchange
 from wattribute.agent.live import LiveJob
@@ -62,13 +62,15 @@ class Dues:
         from wattribute.agent.core.provenance import registry  # only where products are registered
 
         try:
-            products = registry(event for _, event in events).effective(self._declared)
-            self._books.taxes.declare(products.values(), now_ns)
+            products = list(registry(event for _, event in events).effective(self._declared).values())
+            if self._courier is None or not self._courier.hears_of_others:
+                products = [counted_alone(product) for product in products]
+            self._books.taxes.declare(products, now_ns)
         except ValueError as error:
             log.error("the registry of products can't be read, and what was known of it stays: %s", error)
             return
         self._about = self._hash = None
-        self._warn_of_fleets(products.values())
+        self._warn_of_fleets(products)
         log.info("there are %d products now, those of the configuration among them", len(products))
 
     def _warn_of_fleets(self, products: Iterable[Product]) -> None:

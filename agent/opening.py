@@ -15,6 +15,7 @@ from wattribute.agent.config.schema import Config
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.model import Account, Clock, UsageReading
+from wattribute.agent.core.products import counted_alone
 from wattribute.agent.core.taxes import Taxes
 from wattribute.agent.dues import Dues
 from wattribute.agent.grid import chosen, knows_pue, open_grid
@@ -151,6 +152,8 @@ def open_node(
     if not knows_pue(loaded):
         notes.append("PUE defaulted to 1.0: cooling and power loss are left out until [carbon] pue is set")
     declared = products(config)
+    if courier is None or not courier.hears_of_others:
+        declared = [counted_alone(product) for product in declared]
     at_ns = record.resume_at_ns(clock.monotonic_ns())
     books = Books(
         rules(config, sensors, facts.cpus, facts.memory_bytes),

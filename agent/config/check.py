@@ -50,7 +50,7 @@ def problems(config: Config) -> list[Problem]:
 def warnings(config: Config) -> Iterator[str]:
     """What is valid, and hardly what was meant."""
     alone = not config.ledger.url.startswith("postgres") and not config.ledger.divisor_url
-    fleet = [product.id for product in config.product if product.scope == "fleet"]
+    fleet = [product.id for product in config.product if product.scope == "fleet" and not product.concurrency]
     if alone and fleet:
         yield uncounted(fleet)
     if config.otlp.endpoint.startswith("http://") and not _is_loopback(urlsplit(config.otlp.endpoint).hostname or ""):
@@ -61,6 +61,15 @@ def warnings(config: Config) -> Iterator[str]:
                 f'product "{product.id}": expected_units, and no EPC in the configuration: its users pay nothing of it '
                 f"until it is frozen (wattribute product freeze {product.id}). Or set epc_kgco2e"
             )
+    declared = {product.id for product in config.product}
+    for product in config.product:
+        for parent in product.parents:
+            if parent.id not in declared:
+                said = _unknown_product(product.id, "parents", parent.id, declared)
+                yield (
+                    f'{said}. Unless it is registered (wattribute product list), the EPC of "{product.id}" is missing, '
+                    "and ASC^e of its users a lower bound"
+                )
 
 
 def uncounted(product_ids: Iterable[str]) -> str:
@@ -220,7 +229,7 @@ def _products(products: tuple[Product, ...]) -> Iterator[Problem]:
     for product in products:
         for relation, ids in (("runs_on", product.runs_on), ("parents", [parent.id for parent in product.parents])):
             for other in ids:
-                if other not in seen:
+                if other not in seen and relation == "runs_on":
                     yield "product", _unknown_product(product.id, relation, other, seen)
             if len(set(ids)) != len(ids):
                 yield "product", f'product "{product.id}": {relation} names a product twice'

@@ -6,7 +6,7 @@ what a child inherits is rounded down, so that this holds in integers too. Nothi
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import Literal
 
@@ -263,6 +263,11 @@ def payees(job: Job, products: Mapping[str, Product]) -> tuple[str, ...]:
     if job.role != "use":
         seen.pop(job.product_id, None)
     return tuple(seen)
+
+
+def counted_alone(product: Product) -> Product:
+    """A product as a node has it that hears of no other: a declared `concurrency` stands for the fleet's weight."""
+    return replace(product, scope=None) if product.scope == "fleet" and product.concurrency_ppm else product
 
 
 def pays_epc(job: Job, payee: str, products: Mapping[str, Product]) -> bool:

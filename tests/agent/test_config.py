@@ -13,6 +13,7 @@ from wattribute.agent import wiring
 from wattribute.agent.config import Config, Loaded, Product, check_exposure, listen_address, load
 from wattribute.agent.config.check import find_cycle
 from wattribute.agent.core.errors import ConfigError
+from wattribute.agent.core.products import epc_parts
 
 NO_FILE = Path("/nonexistent/wattribute.toml")
 
@@ -52,6 +53,10 @@ overhead_cgroups = ["system.slice", "init.scope"]
 cpu_idle_w = "learn"
 dram_idle_w = "learn"
 gpu_idle_w = "learn"
+[[rule]]
+match = { cgroup = "/kubepods/*", label = { app = "vllm" } }
+product = "llama-3-8b"
+role = "use"
 [carbon]
 pue = 1.0
 factor_type = "lifecycle"
@@ -71,13 +76,11 @@ epc_kgco2e = 1000.0
 lifetime_years = 6
 overhead_g_per_min = 50.0
 concurrency = 10
+scope = "fleet"
 tax_by = "weight"
 amortise = "time"
 retraining_interval_days = 1
 parents = [ { id = "bert-base", weight = 0.5 } ]
-[[product]]
-id = "bert-base"
-kind = "model"
 """
 
 
@@ -271,7 +274,7 @@ def products(*tables: str) -> str:
             products('id = "iks"', 'id = "a"\nruns_on = ["isk"]'),
             'names "isk", which isn\'t declared; did you mean "iks"?',
         ),
-        (products('id = "a"\nparents = [{ id = "zzz", weight = 1 }]'), "isn't declared; declare it as a [[product]]"),
+        (products('id = "a"\nruns_on = ["zzz"]'), "isn't declared; declare it as a [[product]]"),
         (
             products('id = "a"\nruns_on = ["b"]', 'id = "b"\nruns_on = ["a"]'),
             "runs_on goes round in a circle: a -> b -> a",
@@ -309,6 +312,14 @@ def test_an_epc_by_units_needs_neither_a_lifetime_nor_a_number_of_users(tmp_path
     assert "until it is frozen (wattribute product freeze a). Or set epc_kgco2e" in said
 
 
+def test_a_parent_that_nobody_declared_is_missing_and_said_to_be(tmp_path: Path) -> None:
+    loaded = read(products('id = "bert"', 'id = "a"\nparents = [{ id = "bret", weight = 0.5 }]'), tmp_path)
+    (said,) = loaded.warnings
+    assert 'parents names "bret", which isn\'t declared; did you mean "bert"?' in said
+    assert 'the EPC of "a" is missing' in said
+    assert epc_parts({one.id: one for one in wiring.products(loaded.config)})["a"][1] is None
+
+
 def test_weights_that_sum_to_one_in_decimal_are_accepted(tmp_path: Path) -> None:
     children = [f'id = "c{i}"\nparents = [{{ id = "p", weight = 0.1 }}]' for i in range(10)]
     assert len(read(products('id = "p"', *children), tmp_path).config.product) == 11
@@ -318,7 +329,7 @@ def test_weights_that_sum_to_one_in_decimal_are_accepted(tmp_path: Path) -> None
     ("more", "count"),
     [
         ("", 1),
-        ("concurrency = 5", 1),
+        ("concurrency = 5", 0),
         ("[ledger]\nurl = 'postgresql://u@h/d'", 0),
         ("[ledger]\ndivisor_url = 'http://127.0.0.1:9090'", 0),
         ("[ledger]\nurl = 'sqlite:///x'", 1),
@@ -441,7 +452,6 @@ def test_any_text_in_the_environment_is_a_value_or_a_config_error(text: str) -> 
 
 def test_the_contract_example_is_toml() -> None:
     assert set(tomllib.loads(CONTRACT)) == set(Config.__struct_fields__) - {
-        "rule",
         "jobs",
         "kubernetes",
         "provider",

@@ -1,13 +1,16 @@
 """Taxes on a node with a real ledger: those that fall due late, and those of jobs that a reboot ended."""
 
 from decimal import Decimal
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from click.testing import CliRunner
 from tests.agent.test_node import bench, workers
 from tests.doubles.node_bench import Bench, S, Worker
 from tests.e2e.running import total
 
+from wattribute.agent.cli import main
 from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.ledger.store import Store
 from wattribute.agent.ledger.writer import Ledger
@@ -143,3 +146,21 @@ def test_a_page_says_by_what_weight_each_job_pays_whom_while_it_runs(bench: Benc
     bench.end("serve", workers[0].pid)
     bench.tick()
     assert "wattribute_job_weight" not in {sample.name for sample in bench.page()}
+
+
+def test_a_declared_concurrency_stands_for_a_fleet_that_nobody_counts(
+    bench: Bench, workers: list[Worker], tmp_path: Path
+) -> None:
+    """50 g/min over 10 users on all nodes, of whom one is here: of the registry's product as of the configuration's."""
+    bench.open("[[product]]\nid = 'iks'\nscope = 'fleet'\noverhead_g_per_min = 50\nconcurrency = 10\n")
+    words = "product add eks --scope fleet --overhead-g-per-min 50 --concurrency 10 --config"
+    added = CliRunner().invoke(main, [*words.split(), str(tmp_path / "wattribute.toml")])
+    assert added.exit_code == 0, added.output
+    bench.hear()
+    bench.tick()
+    bench.start("a", workers[0].pid, uses=("iks", "eks"))
+    bench.tick(300)
+    page = bench.page()
+    for product in ("iks", "eks"):
+        assert 25 <= total(page, BILLED, product_id=product, term="platform") < Decimal("25.01")
+        assert total(page, UNTAXED, product_id=product, term="platform") == 0
