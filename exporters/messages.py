@@ -38,6 +38,7 @@ class BadRequest(Exception):
 BODY_BYTES = 64 * 1024
 """No page takes a body; one of up to this size is swallowed, so that who sends it gets to read the answer."""
 
+_TLS_RECORD = 0x16  # what a TLS connection begins with
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _REQUEST_LINE = re.compile(r"([!#$%&'*+\-.^_`|~0-9A-Za-z]+) ([!-~]+) HTTP/([0-9])\.([0-9])")
 _ALWAYS = (("X-Content-Type-Options", "nosniff"),)
@@ -54,7 +55,8 @@ def read_head(buffer: bytearray, max_bytes: int) -> tuple[RequestHead | None, in
     if not buffer:
         return None, 0
     if not buffer[:1].isalpha():
-        raise BadRequest(400, "this is no HTTP request (TLS isn't spoken here)")
+        why = "TLS isn't spoken here" if buffer[0] == _TLS_RECORD else "this is no HTTP request"
+        raise BadRequest(400, why)
     end = buffer.find(b"\r\n\r\n", 0, max_bytes)
     if end < 0:
         if len(buffer) >= max_bytes:
@@ -70,8 +72,8 @@ def read_head(buffer: bytearray, max_bytes: int) -> tuple[RequestHead | None, in
     if major != "1":
         raise BadRequest(505, "HTTP/1.1 is spoken here")
     headers = _headers(fields)
-    if minor != "0" and "host" not in headers:
-        raise BadRequest(400, "a request needs a Host header")
+    if (minor != "0" and "host" not in headers) or "," in headers.get("host", ""):
+        raise BadRequest(400, "a request needs one Host header")
     path, _, query = _ABSOLUTE.sub("", target, count=1).partition("?")
     options = {option.strip().lower() for option in headers.get("connection", "").split(",")}
     keep = "keep-alive" in options if minor == "0" else "close" not in options

@@ -116,10 +116,7 @@ class Door:
             return
         try:
             protection = self._load()
-            if self._protection.settings.protects and not protection.settings.protects:
-                raise ConfigError(
-                    f"{self._path}: neither TLS nor users are in it any more. Fix: if that is meant, restart the agent"
-                )
+            self._compare(self._protection.settings, protection.settings)
         except ConfigError as error:
             self._complain(str(error))
             return
@@ -127,6 +124,16 @@ class Door:
             logger.info("%s was read again", self._path)
         self._problem = ""
         self._use(protection)
+
+    def _compare(self, before: WebSettings, after: WebSettings) -> None:
+        """A file that somebody is still writing must not open the door. Raises ConfigError."""
+        if before.protects and not after.protects:
+            less = "neither TLS nor users are"
+        elif before.asks_who and not after.asks_who:
+            less = "neither users nor client certificates that are required are"
+        else:
+            return
+        raise ConfigError(f"{self._path}: {less} in it any more. Fix: if that is meant, restart the agent")
 
     def _complain(self, problem: str) -> None:
         """Count what is new, and say it once it has lasted: a certificate and its key are replaced one by one."""

@@ -58,3 +58,8 @@ class WebSettings:
     def protects(self) -> bool:
         """Whether it asks for encryption or a login."""
         return self.tls is not None or bool(self.users)
+
+    @property
+    def asks_who(self) -> bool:
+        """Whether not everybody gets in: there are logins, or a client needs a certificate."""
+        return bool(self.users) or (self.tls is not None and self.tls.client_auth == "RequireAndVerifyClientCert")

@@ -202,6 +202,7 @@ def test_a_new_version_counts_within_a_look_and_a_broken_one_does_not(
     for text, problem in (
         ("basic_auth_user: {}\n", "did you mean basic_auth_users?"),
         ("", "neither TLS nor users are in it any more"),
+        (TLS + "basic_auth_users:\n", "neither users nor client certificates that are required are in it any more"),
         (f"{TLS.replace('server.key', 'client.key')}", "can't be used together"),
     ):
         path.write_text(text)
