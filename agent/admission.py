@@ -61,8 +61,9 @@ class Admission:
         """A new job as it was asked for. Raises Refused."""
         trusted = request.role == "use" and request.weight == 1
         if not trusted and not self._owns(request.product_id, peer.uid):
+            asked = f"a weight of {request.weight}" if request.role == "use" else f"role {request.role!r}"
             raise Refused(
-                f"role {request.role!r} or a weight for product {request.product_id!r} is for its owners: "
+                f"{asked} for product {request.product_id!r} is for its owners: "
                 f"add {self._owner_of(peer.uid)!r} to its `owners` in the agent's configuration, or by "
                 "`wattribute product add --update --owner`, of which the agent hears within some seconds"
             )

@@ -19,6 +19,7 @@ from wattribute.agent.identity import default_socket_paths
 CONNECT_S = 0.05
 CALL_S = 0.2
 CONFIG_FILE = "/etc/wattribute/wattribute.toml"
+LINE_BYTES = 64 << 10  # as agent/wire.py has it, which a training script would pay for
 _REPLY_BYTES = 64 << 20
 
 
@@ -113,11 +114,15 @@ class Client:
     def call(self, op: str, timeout_s: float = CALL_S, **fields: object) -> dict[str, Any]:
         """Sends one request and returns the reply, less `id` and `ok`.
 
-        Raises AgentUnreachable after `timeout_s` seconds at the latest, AgentRefused where the agent says no.
+        Raises AgentUnreachable after `timeout_s` seconds at the latest, AgentRefused where the agent says no, or would
+        end the connection unread: a line that is too long must not look like an agent that hangs.
         """
         deadline = time.monotonic() + timeout_s
         request_id = next(self._ids)
         line = json.dumps({"op": op, "id": request_id, **fields}).encode() + b"\n"
+        if len(line) > LINE_BYTES:
+            self.close()
+            raise AgentRefused("too-large", f"{op} has {len(line):,} bytes, at most {LINE_BYTES:,} are taken")
         link, self._spare = self._spare, None
         try:
             if link is None:

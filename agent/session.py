@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -26,8 +26,6 @@ _current: contextvars.ContextVar["Job | None"] = contextvars.ContextVar("wattrib
 _tokens = itertools.count(1)
 _STUCK_S = 30.0
 START_S = 0.1  # then it is measured here, and opening that takes as long again
-
-
 _ALONE = "jobs of this process are measured in-process"
 _LATER = "it is tried again"
 _WAIT_MAX_S = 5.0
@@ -359,25 +357,31 @@ def job(
     environment = os.environ
     if role not in identity.ROLES:
         raise ValueError(f"role must be one of {', '.join(identity.ROLES)}, not {role!r}")
-    if not 1 <= int(weight) <= identity.WEIGHT_MAX or int(weight) != weight:
-        raise ValueError(f"weight must be a whole number from 1 to {identity.WEIGHT_MAX:,}, not {weight!r}")
-    count = identity.nodes(environment) if nodes is None else nodes
-    if not 1 <= int(count) <= identity.NODES_MAX or int(count) != count:
-        raise ValueError(f"nodes must be a whole number from 1 to {identity.NODES_MAX:,}, not {nodes!r}")
+    weight = _whole("weight", weight, identity.WEIGHT_MAX)
+    count = identity.nodes(environment) if nodes is None else _whole("nodes", nodes, identity.NODES_MAX)
     if id is None:
         id = identity.job_id(environment, sys.argv, time.strftime("%Y%m%dT%H%M%S"), os.urandom(2).hex())
-    names = [uses] if isinstance(uses, str) else list(uses)
+    names = [uses] if isinstance(uses, str) else list(uses or ())
     tags = {**identity.labels(environment), **(labels or {})}
     fields = {
         "product_id": _fit("product", product) if product else None,
         "uses": [_fit("product", name) for name in names],
         "role": None if role == "use" else role,
-        "phase": identity.fit_text(str(phase), identity.NAME_CHARS),
-        "weight": None if weight == 1 else int(weight),
-        "nodes": None if count == 1 else int(count),
+        "phase": identity.fit_text(str(phase or ""), identity.NAME_CHARS),
+        "weight": None if weight == 1 else weight,
+        "nodes": None if count == 1 else count,
         "labels": {_fit("label", key): identity.fit_text(str(value)) for key, value in tags.items()},
     }
     return Job(_fit("job id", id), {key: value for key, value in fields.items() if value}, environment)
+
+
+def _whole(what: str, value: Any, most: int) -> int:
+    number = 0
+    with suppress(TypeError, ValueError, OverflowError):
+        number = int(value)
+    if not 1 <= number <= most or number != value:
+        raise ValueError(f"{what} must be a whole number from 1 to {most:,}, not {value!r}")
+    return number
 
 
 def _fit(what: str, name: object) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tests.doubles.agent_socket import AgentOnSocket
 
-from wattribute.agent import client
+from wattribute.agent import client, wire
 from wattribute.agent.client import AgentRefused, AgentUnreachable, Client, configured_path, socket_paths
 
 
@@ -48,6 +48,17 @@ def test_calls_are_answered_and_refusals_raise(agent: AgentOnSocket) -> None:
     assert refused.value.code == "bad-request"
     _, peer = agent.node.starts[0]
     assert peer.pid == os.getpid()
+
+
+def test_a_line_that_is_too_long_is_refused_before_it_is_sent(agent: AgentOnSocket) -> None:
+    """The agent would end the connection, which looks as if it hung: all jobs of the process would go without it."""
+    assert client.LINE_BYTES == wire.LINE_BYTES
+    found = Client.find({"WATTRIBUTE_AGENT__SOCKET": str(agent.path)})
+    assert found is not None
+    with pytest.raises(AgentRefused, match="at most 65,536 are taken") as refused:
+        found.call("job.start", timeout_s=5, job_id="a", member="m", labels={"k": "v" * client.LINE_BYTES})
+    assert refused.value.code == "too-large"
+    assert found.call("hello", timeout_s=5)["node"] == "node-1"
 
 
 def test_nobody_there_is_none_and_a_dead_socket_too(tmp_path: Path) -> None:

@@ -159,7 +159,9 @@ def test_a_wrong_configuration_is_said_and_never_raised(
     assert job.receipt.energy_uj is None
 
 
-@pytest.mark.parametrize("options", [{"role": "king"}, {"weight": 0}, {"weight": 1.5}, {"nodes": -1}])
+@pytest.mark.parametrize(
+    "options", [{"role": "king"}, {"weight": 0}, {"weight": 1.5}, {"weight": "a"}, {"nodes": -1}, {"nodes": "x"}]
+)
 def test_options_that_cant_be_raise_early(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must be"):
         wattribute.job("a", **options)
