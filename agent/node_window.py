@@ -28,19 +28,23 @@ class NodeWindow:
 
     def __init__(self) -> None:
         self._totals: dict[tuple[str, str], int] = {}
+        self._began_unix_ns = 0
         self._closed_unix_ns = 0
         self._end_unix_ns = 0
+        self._restored = False
         self._pending = False
         self._whole = False
 
     def restore(self, saved: SavedJob) -> None:
-        """Go on with the totals that the ledger has."""
+        """Go on with the totals that the ledger has, from where it closed the last window."""
+        self._restored = True
         for slot, (domain, name) in enumerate(saved.meta["names"]):
             self._totals[domain, name] = saved.totals[slot] if slot < len(saved.totals) else 0
 
     def due(self, unix_ns: int, next_end_unix_ns: int, *, job_closed: bool) -> bool:
         """Whether the window is to be closed: at its end, or soon after a job's."""
         if not self._end_unix_ns:
+            self._began_unix_ns = unix_ns
             self._closed_unix_ns, self._end_unix_ns = unix_ns - AFTER_JOB_NS, next_end_unix_ns
         self._pending |= job_closed
         # A clock that was set back would leave it open for as long.
@@ -62,7 +66,8 @@ class NodeWindow:
                 self._totals |= {("", name): min(amount, INT64_MAX) for name, amount in named(product).items()}
         totals = list(self._totals.values())
         meta: Mapping[str, Any] = {"names": [list(name) for name in self._totals]}
-        return JobRow.of(NODE_KEY, totals, meta), Close.of(NODE_KEY, unix_ns, totals, prices)
+        since_unix_ns = 0 if self._restored else self._began_unix_ns
+        return JobRow.of(NODE_KEY, totals, meta, since_unix_ns), Close.of(NODE_KEY, unix_ns, totals, prices)
 
 
 def _amounts(books: Books) -> dict[tuple[str, str], int]:

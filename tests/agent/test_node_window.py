@@ -78,6 +78,23 @@ def test_closed_rows_add_up_to_the_node(bench: Bench, worker: Worker, tmp_path: 
     bench.tick()
 
 
+def test_its_windows_follow_one_another_from_the_first_tick_on(bench: Bench, tmp_path: Path) -> None:
+    """The first one too: what it cost is settled at the price of when it was used."""
+    bench.tick()
+    began_unix_ns = bench.clock.unix_ns
+    for _ in range(3):
+        bench.tick(300)
+    bench.restart()
+    bench.tick(300)
+    bench.node.flush()
+    with read_only(tmp_path / "state") as ledger:
+        spans = {(row.window_start_unix_ns, row.window_end_unix_ns) for row in ledger.windows()}
+    starts, ends = zip(*sorted(spans), strict=True)
+    assert starts[0] <= began_unix_ns
+    assert starts[1:] == ends[:-1]
+    assert all(end - start >= 200_000_000_000 for start, end in spans)
+
+
 def test_the_end_of_a_job_closes_the_nodes_window_but_not_each(bench: Bench, worker: Worker, tmp_path: Path) -> None:
     def windows() -> int:
         bench.node.flush()

@@ -225,10 +225,11 @@ def test_in_a_process_that_measures_itself_receipts_and_idle_are_all_that_it_use
     assert isinstance(node, Node)
     node.flush()
     (served,) = node.snapshot().served
-    sums = [receipt.energy_uj for receipt in receipts if receipt is not None]
-    assert all(sums)
-    assert sum(one.energy_uj for one in served.tenants.values()) == sum(uj for uj in sums if uj)
-    assert sum(uj for uj in sums if uj) + served.idle_uj + served.unsettled_uj == whole.energy_uj
+    # On a busy machine the double's counter may stand still during a whole request.
+    sums = [receipt.energy_uj for receipt in receipts if receipt is not None and receipt.energy_uj is not None]
+    assert len(sums) == len(requests)
+    assert sum(one.energy_uj for one in served.tenants.values()) == sum(sums) > 0
+    assert sum(sums) + served.idle_uj + served.unsettled_uj == whole.energy_uj
     assert served.tenants["a"].units == {"request": 4_000_000, "token": 12_000_000}
     (last,) = [receipt for receipt in receipts if receipt is not None and receipt.tenant == "c"]
     assert json.loads(json.dumps(last.to_dict()))["schema"] == "wattribute.request/1"
