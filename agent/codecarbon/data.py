@@ -86,9 +86,11 @@ class TaskEmissionsData(EmissionsData):
 
     @property
     def values(self) -> "OrderedDict[str, Any]":
-        """Column -> value, the name first."""
+        """Column -> value, the name first; a task's row leaves out what CodeCarbon's does."""
         values = super().values
         values.move_to_end("task_name", last=False)
+        for name in ("experiment_id", "pue", "wue"):
+            del values[name]
         return values
 
 

@@ -4,12 +4,14 @@ import contextlib
 import csv
 import io
 import os
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 LOCK_S = 2.0
+_NUMBER = re.compile(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?")
 
 
 def write_row(path: Path, row: Mapping[str, Any], *, update: bool) -> None:
@@ -33,8 +35,12 @@ def _write_row(path: Path, row: Mapping[str, Any], *, update: bool) -> None:
             kept = [old for old in csv.DictReader(lines) if old["run_id"] != row["run_id"]]
         _write(path, header, [*kept, row])
     else:
+        text = _text(header, [row], head=False)
+        with path.open("rb") as before:  # a row that was cut off, or an editor's, may have left no line end
+            before.seek(-1, os.SEEK_END)
+            begun = before.read() != b"\n"
         with path.open("a", newline="", encoding="utf-8") as out:
-            out.write(_text(header, [row], head=False))
+            out.write("\n" + text if begun else text)
 
 
 def write_tasks(path: Path, rows: list[dict[str, Any]]) -> None:
@@ -99,5 +105,6 @@ def _text(header: list[str], rows: Iterable[Mapping[str, Any]], *, head: bool) -
 
 
 def _guarded(value: Any) -> Any:
-    """A name that a spreadsheet would take for a formula is shown as text."""
-    return f"'{value}" if isinstance(value, str) and value[:1] in tuple("=+-@\t\r") else value
+    """A name that a spreadsheet would take for a formula is shown as text. Rows that are kept have numbers as text."""
+    formula = isinstance(value, str) and value[:1] in tuple("=+-@\t\r\n") and not _NUMBER.fullmatch(value)
+    return f"'{value}" if formula else value

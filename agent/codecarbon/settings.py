@@ -101,7 +101,7 @@ WITHOUT_EFFECT = frozenset(
     }
 )
 """Arguments whose purpose doesn't exist here: energy is counted all the time, DRAM is a domain of its own."""
-_TRUE = ("true", "1", "yes", "on")
+_OFF = ("false", "0", "no", "off", "none", "")
 
 
 def signature(*parameters: str) -> inspect.Signature:
@@ -154,7 +154,7 @@ def methods(asked: Any) -> set[str] | None:
 
 def is_set(value: Any) -> bool:
     """Whether a switch is on; it may come as text."""
-    return value.strip().lower() in _TRUE if value in ("false", "False", "0", "") else bool(value)
+    return value.strip().lower() not in _OFF if isinstance(value, str) else bool(value)
 
 
 def number(values: Mapping[str, Any], name: str) -> float | None:

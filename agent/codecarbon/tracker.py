@@ -181,9 +181,8 @@ class EmissionsTracker:
         return self._of([*([self._job] if self._job else []), *jobs], self._ran_s + time.monotonic() - began_s)
 
     def _of(self, jobs: list[Job], duration_s: float) -> EmissionsData:
-        about = {
-            name: self._asked.get(name) for name in (*settings.OFFLINE[:4], "experiment_id") if self._asked.get(name)
-        }
+        told = (*settings.OFFLINE[:4], "country_name", "experiment_id")
+        about = {name: self._asked[name] for name in told if self._asked.get(name)}
         return data_of(
             [one.receipt for one in jobs],
             run_id=self.run_id,
@@ -243,6 +242,12 @@ class OfflineEmissionsTracker(EmissionsTracker):
 
     parameters = settings.ONLINE + settings.OFFLINE
     __signature__ = settings.signature(*settings.ONLINE, *settings.OFFLINE)
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        with self._harmless("finding the country"):
+            country = _zone(str(self._asked.get("country_iso_code") or ""))
+            self._asked["country_name"] = country.name if country and country.kind == "country" else None
 
     def _intensity(self) -> float | None:
         forced = super()._intensity()

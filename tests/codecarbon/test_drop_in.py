@@ -43,13 +43,14 @@ def test_arguments_are_codecarbons() -> None:
     assert set(arguments(tree, "track_emissions")) <= known
 
 
-def test_columns_are_codecarbons() -> None:
+def columns_of(name: str) -> list[str]:
     tree = theirs("codecarbon/output_methods/emissions_data.py")
-    data = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "EmissionsData")
-    columns = [
-        one.target.id for one in data.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)
-    ]
-    assert list(RUN.values) == columns == list(COLUMNS)
+    data = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == name)
+    return [one.target.id for one in data.body if isinstance(one, ast.AnnAssign) and isinstance(one.target, ast.Name)]
+
+
+def test_columns_are_codecarbons() -> None:
+    assert list(RUN.values) == columns_of("EmissionsData") == list(COLUMNS)
 
 
 def test_every_argument_has_an_effect_or_says_why_not() -> None:
@@ -116,6 +117,15 @@ def test_rows_are_appended_replaced_and_moved_aside(tmp_path: Path) -> None:
     assert sorted(child.name for child in tmp_path.iterdir()) == ["emissions.csv", "emissions.csv.bak"]
 
 
+def test_a_file_that_others_wrote_stays_as_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "emissions.csv"
+    theirs = ["-73.58" if name == "longitude" else "x" for name in COLUMNS]
+    path.write_text(",".join(COLUMNS) + "\r\n" + ",".join(theirs))  # edited: no end of line
+    write_row(path, RUN.values, update=False)
+    write_row(path, RUN.values, update=True)
+    assert [(row["run_id"], row["longitude"]) for row in rows(path)] == [("x", "-73.58"), ("r1", "")]
+
+
 def test_ranks_that_end_together_lose_no_row(tmp_path: Path) -> None:
     path, ranks = tmp_path / "emissions.csv", [f"r{at}" for at in range(8)]
     with ThreadPoolExecutor(len(ranks)) as pool:
@@ -150,6 +160,13 @@ def test_their_settings_come_in_their_order(tmp_path: Path) -> None:
     asked = settings.effective({"pue": 1.1, "wue": None}, environment, [home, folder], settings.ONLINE)
     assert [asked[name] for name in ("project_name", "output_dir", "output_file", "pue")] == ["a", "c", "d.csv", 1.1]
     assert "unknown" not in asked and "wue" not in asked
+
+
+@pytest.mark.parametrize(
+    ("value", "on"), [("True", True), ("FALSE", False), ("no", False), (0, False), ("a-key", True)]
+)
+def test_a_switch_may_come_as_text(value: object, on: bool) -> None:
+    assert settings.is_set(value) is on
 
 
 SCRIPT = """
@@ -231,3 +248,4 @@ def test_a_script_runs_as_it_did(tmp_path: Path) -> None:
     assert [float(row["duration"]) for row in written] == sorted(float(row["duration"]) for row in written)
     (tasks,) = rows(tmp_path / f"emissions_base_{run_id}.csv")
     assert (tasks["task_name"], float(tasks["emissions"])) == ("load", task)
+    assert list(tasks) == columns_of("TaskEmissionsData")
