@@ -116,13 +116,13 @@ def _provider(carbon: Carbon, name: str, provider: Provider) -> Iterator[Problem
     said = f'carbon.provider = "{name}"'
     if name in DIRECT_ONLY and carbon.factor_type != "direct":
         yield (
-            "carbon.factor_type",
+            "carbon.provider",
             f'{said} gives direct factors alone; set carbon.factor_type = "direct" (or a provider with life-cycle '
             "factors: electricitymaps)",
         )
     if name in ("electricitymaps", "watttime") and not provider.zone:
         example = "DE" if name == "electricitymaps" else "CAISO_NORTH"
-        yield "provider.zone", f'{said} needs provider.zone, e.g. "{example}"'
+        yield "carbon.provider", f'{said} needs provider.zone, e.g. "{example}"'
     if name == "uk":
         from wattribute.collectors.grid.uk import is_zone
 
@@ -134,9 +134,9 @@ def _provider(carbon: Carbon, name: str, provider: Provider) -> Iterator[Problem
             )
     if name == "prometheus":
         if not provider.url:
-            yield "provider.url", f'{said} needs provider.url, e.g. "http://127.0.0.1:9090"'
+            yield "carbon.provider", f'{said} needs provider.url, e.g. "http://127.0.0.1:9090"'
         if not provider.query:
-            yield "provider.query", f"{said} needs provider.query: PromQL that gives g CO2e per kWh as one series"
+            yield "carbon.provider", f"{said} needs provider.query: PromQL that gives g CO2e per kWh as one series"
         if provider.pue_query and carbon.pue_series is not None:
             yield "provider.pue_query", "give one of carbon.pue_series and provider.pue_query"
     else:

@@ -61,6 +61,8 @@ def _walk_type(value: Any, kind: Any, path: str) -> Iterator[str]:
             here = f"{path}.{key}" if path else key
             if key in known:
                 yield from _walk_type(inner, known[key], here)
+            elif not path and not isinstance(inner, Mapping) and (within := _sections_with(key)):
+                yield f"unknown key {here} outside a section; did you mean {within}?"
             else:
                 yield f"unknown key {here}{_hint(nearest(key, known), known)}"
     elif isinstance(kind, inspect.DictType) and isinstance(value, Mapping):
@@ -69,12 +71,19 @@ def _walk_type(value: Any, kind: Any, path: str) -> Iterator[str]:
                 known_keys = [str(name) for name in kind.key_type.values]
                 yield f"unknown key {path}.{key}{_hint(nearest(key, known_keys), known_keys)}"
             yield from _walk_type(inner, kind.value_type, f"{path}.{key}")
+    elif path in SECTIONS and isinstance(value, list if isinstance(kind, inspect.StructType) else Mapping):
+        yield f"{path}: write {f'[[{path}]]' if path in LISTS else f'[{path}]'}"
     elif isinstance(kind, inspect.VarTupleType) and isinstance(value, list | tuple):
         for index, inner in enumerate(value):
             yield from _walk_type(inner, kind.item_type, f"{path}[{index}]")
     elif isinstance(kind, inspect.LiteralType) and isinstance(value, str) and value not in kind.values:
         words = [str(word) for word in kind.values]
         yield f'{path} can\'t be "{value}"{_hint(nearest(value, words), words, quote=True)}'
+
+
+def _sections_with(key: str) -> str:
+    """The keys of this name with their sections, as a sentence has them; "" where there are none."""
+    return " or ".join(f"{section}.{key}" for section in SECTIONS if key in keys_of(section))
 
 
 def _hint(meant: str, known: Any, *, quote: bool = False) -> str:
@@ -88,6 +97,7 @@ def _plain(message: str, raw: Mapping[str, Any]) -> str:
     match = _WHERE.fullmatch(message)
     what, path = (match["what"], match["path"] or "") if match else (message, "")
     for name, plain in PLAIN_NAMES.items():
+        what = what.replace(f"{name[:-1]} | null`", plain)  # what may be left out: TOML has no null
         what = what.replace(name, plain)
     what = what.replace("Expected", "expected").replace("Object missing required field", "is missing the key")
     value = _value_at(raw, path)
