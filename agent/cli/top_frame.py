@@ -2,6 +2,7 @@
 grams.
 """
 
+import textwrap
 import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,8 +25,10 @@ HELP = "p e j a t n sort (power energy JSC^e ASC^e time name)  r reverse  f ende
 SHORT_HELP = "p e j a t n sort  r reverse  f ended  Enter terms  q quit"
 HEADER = ("JOB", "PRODUCT", "ROLE", "STATE", "TIME", "POWER", "ENERGY", "JSC^e", "ASC^e", "BASED ON")
 NAMES_AT = 2  # columns of text at the left; the numbers stand at the right
-WIDEST_NAME, NARROWEST_NAME = 40, 8
-DROPPED_FIRST = ("BASED ON", "ROLE", "PRODUCT", "STATE", "TIME", "JSC^e")  # on a narrow terminal
+WIDEST_NAME = 40
+NARROWEST_NAME = {"PRODUCT": 12, "JOB": 16}  # cut before a column is left out: of jobs told apart by their ends no more
+DROPPED_FIRST = ("BASED ON", "ROLE", "PRODUCT", "TIME", "STATE", "JSC^e", "ENERGY", "ASC^e")  # on a narrow terminal
+LEAST_WRAPPED = 20  # cells; narrower, a note would be a column of syllables
 BAR = 24
 _SUM_NAMES = {"jsc": "JSC", "jsce": "JSC^e", "asc": "ASC", "asce": "ASC^e"}
 
@@ -148,12 +151,16 @@ def columns(cells: list[tuple[str, ...]], width: int) -> list[str]:
     sizes = {name: max(cell_width(row[at]) for row in cells) for at, name in enumerate(names)}
     for name in HEADER[:NAMES_AT]:
         sizes[name] = min(sizes[name], WIDEST_NAME)
+    least = {name: min(size, NARROWEST_NAME.get(name, size)) for name, size in sizes.items()}
     for name in DROPPED_FIRST:
-        least = sum(sizes[n] for n in names) - max(0, sizes["JOB"] - NARROWEST_NAME) + 2 * (len(names) - 1)
-        if least > width:
+        if sum(least[n] for n in names) + 2 * (len(names) - 1) > width:
             names.remove(name)
     over = sum(sizes[n] for n in names) + 2 * (len(names) - 1) - width
-    sizes["JOB"] = max(1, min(sizes["JOB"], sizes["JOB"] - over))
+    for name in NARROWEST_NAME:
+        if name in names and over > 0:
+            cut = min(over, sizes[name] - least[name])
+            sizes[name], over = sizes[name] - cut, over - cut
+    sizes["JOB"] = max(1, sizes["JOB"] - max(0, over))
     left = {"JOB", "PRODUCT", "ROLE", "STATE", "BASED ON"}
     return [
         "  ".join(fit(row[HEADER.index(name)], sizes[name], right=name not in left) for name in names).rstrip()
@@ -165,9 +172,8 @@ def detail(row: Row, width: int) -> list[str]:
     """One job in full: its terms up to ASC^e, its energy by domain and share, what it is based on."""
     receipt = row.receipt
     uses = f" (uses {', '.join(receipt['uses'])})" if receipt["uses"] else ""
-    lines = [f"{receipt['job_id']}: {receipt['product_id']}{uses}, role {receipt['role']}"]
-    if receipt["phase"]:
-        lines[0] += f", phase {receipt['phase']}"
+    phase = f", phase {receipt['phase']}" if receipt["phase"] else ""
+    lines = _wrapped(f"{receipt['job_id']}: {receipt['product_id']}{uses}, role {receipt['role']}{phase}", width)
     grams: Mapping[str, float | None] = receipt["gco2e"]
     most = max((value for value in map(grams.get, TERMS) if value), default=0.0)
     for term in TERMS:
@@ -180,7 +186,7 @@ def detail(row: Row, width: int) -> list[str]:
         told = "no sensor" if shares is None else ", ".join(f"{kind} {value:,.3f} J" for kind, value in shares.items())
         lines.append(f"  {domain:<5} {told}")
     lines.append("based on " + _quality(receipt))
-    return lines + [f"- {note}" for note in receipt["notes"]]
+    return lines + [line for note in receipt["notes"] for line in _wrapped(f"- {note}", width)]
 
 
 def cell_width(text: str) -> int:
@@ -199,6 +205,11 @@ def fit(text: str, width: int, *, right: bool = False) -> str:
     text = f"{text}…" if over and width else text
     pad = " " * (width - cell_width(text))
     return pad + text if right else text + pad
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    cells = width if cell_width(text) <= len(text) else width // 2  # of wide letters half as many
+    return textwrap.wrap(text, max(LEAST_WRAPPED, cells), subsequent_indent="  ", break_on_hyphens=False)
 
 
 def _fitted(lines: list[str], width: int, height: int) -> list[str]:
@@ -250,7 +261,9 @@ def _power(row: Row) -> str:
     if row.power_w is None:
         return "—"
     about = "~" if row.receipt["quality"].get("modelled") else ""
-    return f"{about}{row.power_w:,.1f} W" if row.power_w < 10_000 else f"{about}{row.power_w / 1000:,.1f} kW"
+    if row.power_w >= 10_000:
+        return f"{about}{row.power_w / 1000:,.1f} kW"
+    return f"{about}{row.power_w:,.1f} W" if row.power_w >= 1 else f"{about}{row.power_w:.3f} W"
 
 
 def _quality(receipt: Receipt) -> str:

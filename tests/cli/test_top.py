@@ -105,6 +105,18 @@ def test_what_is_modelled_or_not_known_says_so() -> None:
     assert any(line.startswith("  operation") and line.endswith("unknown") for line in unknown)
 
 
+def test_jobs_can_be_told_apart_on_eighty_columns_and_notes_read() -> None:
+    long = "a-product-with-a-long-name"
+    rows = [Row(receipt(f"cluster-{at}", 10**9 + at, product_id=long), 0.0284) for at in (1234567, 1234568)]
+    lines, _ = frame(Screen(), rows, "t", width=80, height=9)
+    assert [line.split()[0] for line in lines[3:5]] == ["cluster-1234567", "cluster-1234568"]
+    assert "0.028 W" in lines[3]
+    note = "cpu energy is modelled, not measured: " + "no RAPL zone " * 8 + "END"
+    told = detail(Row(receipt("j" * 128, 1, notes=[note], product_id=long), 1.0), 80)
+    assert any(line.endswith("END") for line in told) and any(long in line for line in told)
+    assert max(map(len, told)) <= 80
+
+
 @given(
     st.lists(
         st.text(st.characters(categories=["L", "N", "P", "M"]), min_size=1, max_size=40), max_size=30, unique=True
