@@ -4,15 +4,14 @@ The folder is made by the first prolog after a boot, in /run; the epilog removes
 collectors/slurm_prolog.py.
 """
 
-import contextlib
 import json
 import os
 import re
-import stat
 from collections.abc import Mapping
 
 from wattribute.agent.core.errors import WattributeError
 from wattribute.agent.identity import NAME_CHARS, fit_text
+from wattribute.agent.slurm_folder import cant, opened, put
 
 # Not the job's name, its user's name, its paths: nobody has asked for them.
 NAMES = (
@@ -29,7 +28,6 @@ NAMES = (
 )
 NULL = "(null)"  # what some of Slurm's scripts are given for an empty text
 VALUE_CHARS = 1024
-_OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 _WORD = re.compile(r"(?:^|[\s,;])wattribute\.io/(product|phase)=([^\s,;]+)")
 
 
@@ -54,65 +52,22 @@ def job_number(environment: Mapping[str, str]) -> str:
 
 
 def keep(folder: str, environment: Mapping[str, str]) -> None:
-    """Leaves the facts of a job. Raises WattributeError with the fix."""
-    number = job_number(environment)
-    content = json.dumps(facts_of(environment), ensure_ascii=True).encode()
-    try:
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(folder, 0o755)  # noqa: PTH102
-            os.chmod(folder, 0o755)  # noqa: PTH101 - whatever slurmd's umask is: the agent may be any user
-        at = _opened(folder)
-    except OSError as error:
-        raise _cant(folder, error) from error
-    aside = f".{number}.{os.getpid()}"
-    try:
-        # Readable by all, as `scontrol show job` is.
-        fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644, dir_fd=at)
-        try:
-            os.fchmod(fd, 0o644)
-            os.write(fd, content)
-        finally:
-            os.close(fd)
-        os.rename(aside, number, src_dir_fd=at, dst_dir_fd=at)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            os.unlink(aside, dir_fd=at)
-        raise _cant(folder, error) from error
-    finally:
-        os.close(at)
+    """Leaves the facts of a job; all may read them, as `scontrol show job`. Raises WattributeError with the fix."""
+    put(folder, job_number(environment), json.dumps(facts_of(environment), ensure_ascii=True).encode())
 
 
 def drop(folder: str, environment: Mapping[str, str]) -> None:
     """Takes the facts of a job away, if there are any. Raises WattributeError with the fix."""
     number = job_number(environment)
     try:
-        at = _opened(folder)
+        at = opened(folder)
     except FileNotFoundError:
         return
-    except OSError as error:
-        raise _cant(folder, error) from error
     try:
         os.unlink(number, dir_fd=at)
     except FileNotFoundError:
         pass
     except OSError as error:
-        raise _cant(folder, error) from error
+        raise cant(folder, error) from error
     finally:
         os.close(at)
-
-
-def _opened(folder: str) -> int:
-    """A descriptor of the folder. In one that others can write to, the agent would believe nothing."""
-    at = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    status = os.fstat(at)
-    if status.st_uid != os.geteuid() or status.st_mode & _OTHERS_WRITE:
-        os.close(at)
-        raise WattributeError(
-            f"{folder} isn't ours alone to write to. Fix: sudo chown root {folder} && sudo chmod 755 {folder}"
-        )
-    return at
-
-
-def _cant(folder: str, error: OSError) -> WattributeError:
-    reason = error.strerror or str(error)
-    return WattributeError(f"{folder}: {reason}. Fix: run it as root, or set jobs.slurm_dir to a folder of its own")

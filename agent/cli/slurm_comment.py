@@ -2,19 +2,19 @@
 
 import os
 import time
-from collections.abc import Callable
 
 import click
 
 from wattribute.agent.client import AgentUnreachable, Client
 from wattribute.agent.config import Config, load
 from wattribute.agent.core.errors import WattributeError
-from wattribute.agent.slurm_aside import run_aside
+from wattribute.agent.slurm_aside import leave, work_off
 from wattribute.agent.slurm_comment import comment_of, set_comment
 from wattribute.agent.slurm_facts import job_number
 from wattribute.agent.slurm_jobs import Asked, SlurmJob, asked_by, of_receipt, receipt_of, record_of
 
 WAIT_S = 60.0
+EVERY_S = 1.0
 ASK_S = 5.0
 DAY_NS = 86_400 * 10**9
 
@@ -52,44 +52,49 @@ def command(number: str | None, cluster: str | None, wait_s: float, background: 
         asked = asked._replace(cluster=cluster)
     config = load(None, os.environ, {}).config
     if background:
-        run_aside(lambda: write_comment(config, asked, wait_s))
-    else:
-        click.echo(write_comment(config, asked, wait_s))
+        write_aside(config, asked, wait_s)
+        return
+    until_s = time.monotonic() + wait_s
+    while (text := _written(config, asked, time.monotonic() >= until_s)) is None:
+        time.sleep(min(EVERY_S, max(0.0, until_s - time.monotonic())))
+    click.echo(text)
 
 
-def write_comment(config: Config, asked: Asked, wait_s: float) -> str:
-    """Waits for the job's final figures, as long as that, and writes what there is; the comment. Raises
-    WattributeError.
+def write_aside(config: Config, asked: Asked, wait_s: float) -> None:
+    """Leaves a comment to a process of its own, which writes those of all jobs, one after another. Raises
+    WattributeError where nothing can be left.
+    """
+    # SlurmUser on a controller has no folder of its own in /run.
+    folder = config.jobs.slurm_dir if os.geteuid() == 0 else f"/tmp/wattribute-slurm-{os.geteuid()}"
+    leave(folder, asked)
+    work_off(
+        folder,
+        lambda left, late: _written(config, left, late) is not None,
+        patience_s=wait_s,
+        every_s=EVERY_S,
+    )
+
+
+def _written(config: Config, asked: Asked, late: bool) -> str | None:
+    """Writes what there is once it is complete, or `late`; the comment. A look that fails is none, but for the last.
+
+    Raises WattributeError.
     """
     from wattribute.agent.archive import is_local
 
-    if is_local(config):
-        job = _final(lambda late: _agents(config, asked), wait_s, every_s=0.5)
-    else:
-        job = _final(lambda late: _fleets(config, asked, everywhere=late), wait_s, every_s=2.0)
-    if job is None:
+    try:
+        job = _agents(config, asked) if is_local(config) else _fleets(config, asked, everywhere=late)
+    except WattributeError:
+        if late:
+            raise
+        return None
+    if job is None and late:
         raise WattributeError(f"nobody has measured Slurm's job {asked.number}. See: wattribute slurm jobs")
+    if job is None or not (late or (job.ended_unix_ns is not None and job.nodes >= _sources(job))):
+        return None
     text = comment_of(job)
     set_comment(asked.number, asked.cluster, text)
     return text
-
-
-def _final(look: Callable[[bool], SlurmJob | None], wait_s: float, every_s: float) -> SlurmJob | None:
-    """What is found once it is complete, or at the last look, which knows that it is. A look that fails is tried again;
-    the last one's error is raised.
-    """
-    until_s = time.monotonic() + wait_s
-    while True:
-        late = time.monotonic() >= until_s
-        try:
-            job = look(late)
-        except WattributeError:
-            if late:
-                raise
-            job = None
-        if late or (job is not None and job.ended_unix_ns is not None and job.nodes >= _sources(job)):
-            return job
-        time.sleep(min(every_s, max(0.0, until_s - time.monotonic())))
 
 
 def _sources(job: SlurmJob) -> int:

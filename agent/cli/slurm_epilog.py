@@ -4,9 +4,8 @@ import os
 
 import click
 
-from wattribute.agent.cli.slurm_comment import WAIT_S, write_comment
+from wattribute.agent.cli.slurm_comment import WAIT_S, write_aside
 from wattribute.agent.config import load
-from wattribute.agent.slurm_aside import run_aside
 from wattribute.agent.slurm_comment import is_first_node
 from wattribute.agent.slurm_facts import drop, job_number
 from wattribute.agent.slurm_jobs import asked_by
@@ -27,5 +26,4 @@ def command(comment: bool) -> None:
     config = load(None, os.environ, {}).config
     drop(config.jobs.slurm_dir, os.environ)
     if comment and is_first_node(os.environ):
-        asked = asked_by(os.environ, job_number(os.environ))
-        run_aside(lambda: write_comment(config, asked, WAIT_S))
+        write_aside(config, asked_by(os.environ, job_number(os.environ)), WAIT_S)

@@ -3,9 +3,11 @@
 import json
 import os
 import select
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,44 @@ def test_a_job_that_goes_on_is_waited_for_and_then_told_as_it_is(
     slurmdbd.know("42|42|")
     run_job(tmp_path, "lab-42", ended=False)
     assert "state=running" in invoke(tmp_path, "comment", "42", "--wait", "0.1", PATH=slurmdbd.path, **NODE).stdout
+
+
+def waiting(folder: Path) -> list[str]:
+    """The processes that were started with this folder in their environment."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"{folder}/slurm\0".encode() in (entry / "environ").read_bytes():
+                found.append(entry.name)
+    return found
+
+
+def test_while_the_agent_is_away_one_process_waits_however_many_jobs_end(tmp_path: Path, slurmdbd: Slurmdbd) -> None:
+    slurmdbd.know(*(f"{number}|{number}|" for number in (41, 42)))
+    environment = {
+        **NODE,
+        "PATH": slurmdbd.path,
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        "WATTRIBUTE_AGENT__SOCKET": str(tmp_path / "agent.sock"),
+        "WATTRIBUTE_JOBS__SLURM_DIR": str(tmp_path / "slurm"),
+    }
+    command = [sys.executable, "-m", "wattribute", "slurm", "epilog", "--comment"]
+    for number in ("41", "42", "42"):  # the last was requeued
+        done = subprocess.run(
+            command, env={**environment, "SLURM_JOB_ID": number}, capture_output=True, timeout=60, check=False
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
+        assert len(waiting(tmp_path)) == 1
+    assert slurmdbd.changes() == []
+    with AgentOnSocket(tmp_path / "agent.sock"):
+        for number in ("41", "42"):
+            run_job(tmp_path, f"lab-{number}", slurm_job_id=number)
+        until_s = time.monotonic() + 30
+        while waiting(tmp_path) and time.monotonic() < until_s:
+            time.sleep(0.05)
+    assert waiting(tmp_path) == []
+    assert sorted(call[4] for call in slurmdbd.changes()) == ["jobid=41", "jobid=42"]
+    assert os.listdir(tmp_path / "slurm") == [".comments"]
 
 
 @given(
