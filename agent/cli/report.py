@@ -29,7 +29,14 @@ FORMATS = {
     "sci": "The SCI score (ISO/IEC 21031), in grams per functional unit; see --unit.",
     "ghg": "Scopes 1 to 3 of the GHG Protocol, in tonnes.",
 }
-BY_SUFFIX = {".html": "html", ".htm": "html", ".json": "json", ".csv": "codecarbon-csv", ".md": "markdown"}
+BY_SUFFIX = {
+    ".html": "html",
+    ".htm": "html",
+    ".json": "json",
+    ".csv": "codecarbon-csv",
+    ".md": "markdown",
+    ".txt": "markdown",
+}
 Unit: TypeAlias = tuple[str, Decimal | None]
 """A functional unit and how many were served; None: as many as the ledger has."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -228,7 +235,10 @@ def _form(options: dict[str, Any]) -> str:
     if len(chosen) > 1:
         raise click.UsageError(f"one format at a time, not --{' and --'.join(chosen)}")
     output = options["output"]
-    form = chosen[0] if chosen else BY_SUFFIX.get(output.suffix.lower(), "markdown") if output else "markdown"
+    suffix = output.suffix.lower() if output else ""
+    if suffix and not chosen and suffix not in BY_SUFFIX:
+        raise click.UsageError(f"no format is written as {suffix}: take {', '.join(BY_SUFFIX)}, or name the format")
+    form = chosen[0] if chosen else BY_SUFFIX.get(suffix, "markdown")
     if options["unit"] and form != "sci":
         raise click.UsageError("--unit is for --sci")
     if options["market"] is not None and form != "ghg":

@@ -126,6 +126,10 @@ def test_the_suffix_decides_the_format_and_an_option_more(place: Path) -> None:
         '  geographical_location: "FR"\n---\n'
     )
     assert good(place, "job", "serve", "-o", "-").startswith("# Carbon")
+    refused = report(place, "job", "serve", "-o", str(place / "a.pdf"))
+    assert refused.exit_code == 2
+    assert "no format is written as .pdf: take .html, .htm, .json" in refused.output
+    assert not (place / "a.pdf").exists()
 
 
 def _version() -> str:
