@@ -4,12 +4,14 @@
 import { sum } from "./format.js";
 
 export const SPAN_S = 900;
-const KEPT_JOBS = 12; // of one look; the others are told together
+const SAVED_JOBS = 40; // in the tab's session, which has room for some megabytes: those that drew most
 const HOLE_S = 5; // what is longer than this and three intervals isn't drawn as if it had been seen
 const STORE = "wattribute.history/1";
 const HOUR_S = 3600;
 
 export const jobEnergy = (job) => sum(Object.values(job.energy_uj).map(sum));
+// What a job drew in a sample. Its name may be one that every object knows.
+export const drawn = (sample, id) => (Object.hasOwn(sample.jobs, id) ? sample.jobs[id] : 0);
 const node = (document, kind) => sum(Object.values(document.node.energy_uj[kind] ?? {}));
 const unattributed = (document, kind) => sum(Object.values(document.node.unattributed_uj[kind] ?? {}));
 const ofJob = (job, kind) => sum(job.energy_uj[kind] ?? []);
@@ -70,8 +72,29 @@ export function ratesBetween(before, now) {
 export class History {
   constructor() {
     this.samples = [];
+    this.used = new Map(); // by job: its watts, added up over the samples
     this.before = null;
     this.rates = null;
+  }
+
+  // The jobs that drew most, most first.
+  most(count) {
+    return [...this.used].sort((a, b) => b[1] - a[1]).slice(0, count).map(([id]) => id);
+  }
+
+  keep(sample) {
+    this.samples.push(sample);
+    for (const [id, w] of Object.entries(sample.jobs ?? {})) this.used.set(id, (this.used.get(id) ?? 0) + w);
+  }
+
+  drop(count) {
+    for (const sample of this.samples.splice(0, count)) {
+      for (const [id, w] of Object.entries(sample.jobs ?? {})) {
+        const left = this.used.get(id) - w;
+        if (left > 1e-6) this.used.set(id, left);
+        else this.used.delete(id);
+      }
+    }
   }
 
   // Takes a look; true where it brought something new.
@@ -86,19 +109,20 @@ export class History {
     if (!this.rates) return true;
     const { jobs, seconds, ...sample } = this.rates;
     const { at } = sample;
-    if (this.samples.length && at <= this.samples.at(-1).at) this.samples = []; // the clock was set back
-    if (seconds > Math.max(HOLE_S, 3 * document.interval_s)) this.samples.push({ at: at - seconds / 2, hole: true });
-    const top = [...jobs].filter(([, w]) => w > 0).sort((a, b) => b[1] - a[1]).slice(0, KEPT_JOBS);
-    this.samples.push({ ...sample, jobs: Object.fromEntries(top) });
-    const first = this.samples.findIndex((sample) => sample.at >= at - SPAN_S);
-    this.samples.splice(0, Math.max(0, first));
+    if (this.samples.length && at <= this.samples.at(-1).at) this.drop(this.samples.length); // the clock was set back
+    if (seconds > Math.max(HOLE_S, 3 * document.interval_s)) this.keep({ at: at - seconds / 2, hole: true });
+    this.keep({ ...sample, jobs: Object.fromEntries([...jobs].filter(([, w]) => w > 0)) });
+    this.drop(Math.max(0, this.samples.findIndex((sample) => sample.at >= at - SPAN_S)));
     return true;
   }
 
   save() {
     if (!this.before) return;
+    const saved = this.most(SAVED_JOBS);
+    const of = (jobs) => Object.fromEntries(saved.filter((id) => Object.hasOwn(jobs, id)).map((id) => [id, jobs[id]]));
+    const samples = this.samples.map((sample) => (sample.hole ? sample : { ...sample, jobs: of(sample.jobs) }));
     try {
-      sessionStorage.setItem(STORE, JSON.stringify({ node: this.before.node_id, samples: this.samples }));
+      sessionStorage.setItem(STORE, JSON.stringify({ node: this.before.node_id, samples }));
     } catch {
       // Full, or forbidden: then a reload begins anew.
     }
@@ -108,7 +132,8 @@ export class History {
     try {
       const { node, samples } = JSON.parse(sessionStorage.getItem(STORE));
       const recent = samples.filter(({ at }) => at >= document.booked_unix_s - SPAN_S && at < document.booked_unix_s);
-      if (node === document.node_id && recent.length) this.samples = [...recent, { at: recent.at(-1).at + 0.001, hole: true }];
+      if (node !== document.node_id || !recent.length) return;
+      for (const sample of [...recent, { at: recent.at(-1).at + 0.001, hole: true }]) this.keep(sample);
     } catch {
       // Nothing kept, or by another version.
     }

@@ -4,7 +4,7 @@ import { Chart } from "./charts.js";
 import { TERM_NAMES, cost, jobDetails, productDetails, qualityText } from "./details.js";
 import { fill, fillFacts, h, patch, patchNumber, smallTable, symbol } from "./dom.js";
 import { ABSENT, clock, count, duration, energy, figures, mass, percent, perHour, power, size, sum, text } from "./format.js";
-import { History, jobEnergy } from "./history.js";
+import { History, drawn, jobEnergy } from "./history.js";
 import { Table } from "./tables.js";
 
 const PATIENCE_MS = 10_000;
@@ -108,9 +108,7 @@ function drawCharts() {
   charts.domains.draw(times, keys.reverse().map(([kind, quality]) => layer(kind + quality, Object.keys(live.node.energy_uj[kind]).length > 1 ? `${kind}, ${quality}` : kind,
     `--${kind}`, Number(quality === "modelled"), (sample) => orZero(sample.domains[`${kind} ${quality}`]))), now);
 
-  const used = new Map();
-  for (const sample of samples) for (const [id, w] of Object.entries(sample.jobs ?? {})) used.set(id, (used.get(id) ?? 0) + w);
-  const top = [...used].sort((a, b) => b[1] - a[1]).slice(0, TOP_JOBS).map(([id]) => id);
+  const top = history.most(TOP_JOBS);
   for (const id of slots.keys()) if (!top.includes(id)) slots.delete(id);
   for (const id of top) {
     const free = Array.from({ length: SLOTS }, (_, slot) => slot).find((slot) => ![...slots.values()].includes(slot));
@@ -118,12 +116,12 @@ function drawCharts() {
   }
   const parts = new Map(live.jobs.map((job) => [job.id, modelled(job)]));
   const unsplit = mark(modelledPart());
-  const ofTop = (sample) => sum(top.map((id) => sample.jobs[id] ?? 0));
+  const ofTop = (sample) => sum(top.map((id) => drawn(sample, id)));
   charts.jobs.draw(times, [
     layer("nobody", "billed to nobody", "--nobody", unsplit, (sample) => sample.unattributed),
     ...(samples.some((sample) => !sample.hole && sample.node - sample.unattributed - ofTop(sample) > 0.005)
       ? [layer("others", "other jobs", "--others", unsplit, (sample) => Math.max(0, sample.node - sample.unattributed - ofTop(sample)))] : []),
-    ...top.map((id) => layer(`job ${id}`, id, `--job${slots.get(id)}`, parts.get(id) ?? 0, (sample) => sample.jobs[id] ?? 0)),
+    ...top.map((id) => layer(`job ${id}`, id, `--job${slots.get(id)}`, parts.get(id) ?? 0, (sample) => drawn(sample, id))),
   ], now);
   charts.terms.draw(times, live.terms.map((term) => layer(term, TERM_NAMES[term] ?? term, `--${term}`, BY_ENERGY.includes(term) && unsplit, (sample) => sample.terms[term] ?? 0)).reverse(), now);
 }

@@ -336,3 +336,37 @@ def test_a_sensor_that_is_late_makes_no_spike(browser: Browser) -> None:
     assert ng_per_s == 105_000_000
     # The GPU then says nothing for 7 s: its power isn't 0, it isn't known.
     assert lost == [{"cpu measured": 5, "gpu measured": None}, ["gpu"], 5]
+
+
+MANY = """
+import('/nodes/a/page/history.js').then(({ History, drawn }) => {
+  sessionStorage.clear();
+  const names = [...Array(30).keys()].map((at) => (at ? `j${at}` : 'constructor'));
+  const look = (history, at) => history.add({
+    node_id: 'n', interval_s: 1, terms: [], booked_s: at, booked_unix_s: at, taken_unix_s: at, read_s: { cpu: at },
+    node: { energy_uj: { cpu: { measured: at * 1e9 } }, unattributed_uj: { cpu: {} }, gco2e_ng: {} },
+    jobs: names.map((id, rank) => ({
+      id, energy_uj: { cpu: [at * 1e6 * (30 - rank) + (at > 2 && rank > 9 ? 1e9 : 0)] }, started_unix_s: 0,
+    })),
+    sums: {}, agent: { energy_uj: 0, cpu_ns: 0 },
+  });
+  const first = new History();
+  for (const at of [1, 2, 3]) look(first, at);
+  first.save();
+  const again = new History();
+  for (const at of [4, 5]) look(again, at);
+  const told = (history, id) => history.samples.filter(({ hole }) => !hole).map((sample) => drawn(sample, id));
+  return [told(first, 'constructor'), told(again, 'constructor'), first.most(1), told(again, 'toString')];
+})
+"""
+
+
+def test_what_a_job_drew_is_told_also_while_many_others_draw_more(browser: Browser) -> None:
+    with served(snapshot([])) as url:
+        browser.show(url)
+        browser.until("document.getElementById('state')?.textContent === 'live'")
+        first, again, most, nobody = browser.eval(MANY)
+    assert first == [30, 30]
+    assert again == [30, 30, 30]
+    assert most == ["j10"]
+    assert set(nobody) == {0}
