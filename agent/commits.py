@@ -106,7 +106,7 @@ class Commits:
         self._rows = rows
         self._seq += 1
         record, books, serving = self._record, self._books, self._serving
-        if self._views.has_room:
+        if self._views.has_room and record.is_whole:
             self._viewed = self._seq
             corrections_ng = record.corrections.sums_ng
             view = take(self._seq, now_ns, unix_ns, books, serving, rows, record.folds, corrections_ng)

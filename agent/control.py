@@ -20,7 +20,7 @@ from typing import TypeAlias
 
 from wattribute.agent import wire
 from wattribute.agent.core.errors import Refused, WattributeError
-from wattribute.agent.peer import is_alive, peer_of
+from wattribute.agent.peer import has_left, is_alive, peer_of
 from wattribute.agent.requests import JobStart, Peer, Request
 
 log = logging.getLogger("wattribute")
@@ -36,20 +36,22 @@ _OUT_OF_FILES = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 class Deferred:
-    """An answer that comes later. Whoever made it resolves it, once, from the loop's own thread."""
+    """An answer that comes later, or why none does. Whoever made it resolves it, once, from the loop's own thread."""
 
     def __init__(self) -> None:
-        self._answer: Mapping[str, object] | None = None
-        self._then: Callable[[Mapping[str, object]], None] | None = None
+        self.wanted: Callable[[], bool] = lambda: True
+        """Whether whoever asked is still there; who has left isn't to be registered."""
+        self._answer: Mapping[str, object] | WattributeError | None = None
+        self._then: Callable[[Mapping[str, object] | WattributeError], None] | None = None
 
-    def resolve(self, answer: Mapping[str, object]) -> None:
+    def resolve(self, answer: Mapping[str, object] | WattributeError) -> None:
         """Sends the answer; what comes after the first is dropped."""
         if self._answer is None:
             self._answer = answer
             if self._then is not None:
                 self._then(answer)
 
-    def on_answer(self, then: Callable[[Mapping[str, object]], None]) -> None:
+    def on_answer(self, then: Callable[[Mapping[str, object] | WattributeError], None]) -> None:
         """Calls `then` with the answer, now or when it comes."""
         self._then = then
         if self._answer is not None:
@@ -57,6 +59,19 @@ class Deferred:
 
 
 Handler: TypeAlias = Callable[[Request, Peer], Mapping[str, object] | Deferred]
+
+
+def carried_out(
+    do: Callable[[], Mapping[str, object] | Deferred], what: str
+) -> Mapping[str, object] | Deferred | WattributeError:
+    """What came of a request. A defect of ours must not end the agent, nor may a job be told that it was registered."""
+    try:
+        return do()
+    except WattributeError as error:
+        return error
+    except Exception:
+        log.exception("op %s failed", what)
+        return WattributeError("the agent failed at that; its log has the traceback")
 
 
 class ControlServer:
@@ -117,17 +132,21 @@ class ControlServer:
         if isinstance(request, JobStart) and request.pid is None and not is_alive(link):
             self.refused += 1
             return wire.refusal(request.id, "refused", "the process that asked has ended; name a pid")
-        try:
-            fields = self._handler(request, peer)
-        except Refused as refused:
-            self.refused += 1
-            return wire.refusal(request.id, "refused", str(refused))
-        except WattributeError as error:
-            return wire.refusal(request.id, "unavailable", str(error))
-        except Exception:  # a defect of ours must not end the agent, nor a job be told that it was registered
-            log.exception("op %s failed", type(request).__name__)
-            return wire.refusal(request.id, "unavailable", "the agent failed at that; its log has the traceback")
-        return fields if isinstance(fields, Deferred) else wire.answer(request.id, fields)
+        fields = carried_out(lambda: self._handler(request, peer), type(request).__name__)
+        if not isinstance(fields, Deferred):
+            return self.line(request.id, fields)
+        by_pid = isinstance(request, JobStart) and request.pid is None
+        fields.wanted = lambda: link.fileno() >= 0 and not has_left(link) and (not by_pid or is_alive(link))
+        return fields
+
+    def line(self, request_id: int | str, fields: Mapping[str, object] | WattributeError) -> bytes:
+        """The line that says yes, or no and why."""
+        if not isinstance(fields, WattributeError):
+            return wire.answer(request_id, fields)
+        if not isinstance(fields, Refused):
+            return wire.refusal(request_id, "unavailable", str(fields))
+        self.refused += 1
+        return wire.refusal(request_id, "refused", str(fields))
 
     def forget(self, connection: "_Connection") -> None:
         """Called by a connection that has closed itself."""
@@ -282,7 +301,7 @@ class _Connection:
             return
         self._waiting, self._waiting_id, self._since_s = reply, request.id, self._clock()
         reply.on_answer(
-            lambda fields: self._answered(wire.answer(request.id, fields)) if self._waiting is reply else None
+            lambda fields: self._answered(self._server.line(request.id, fields)) if self._waiting is reply else None
         )
 
     def _answered(self, line: bytes) -> None:

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -82,9 +83,8 @@ def _serve(node: Node, loaded: Loaded, notifier: Notifier) -> int:
         node.condition.otlp = pusher = _pusher(config)
         if pusher is not None:
             stack.callback(pusher.close)
-        wakeup_fd = node.record.wakeup_fd
-        if wakeup_fd is not None:
-            selector.register(wakeup_fd, selectors.EVENT_READ, lambda mask: _drain(wakeup_fd))
+        for wakeup_fd in node.record.wakeup_fds:
+            selector.register(wakeup_fd, selectors.EVENT_READ, partial(_drain, wakeup_fd))
         node.tick(patience_ns=NS_PER_S)
         node.flush()
         scheme = "http" if web.door is None or web.door.tls is None else "https"
@@ -120,7 +120,7 @@ def _loop(
     next_expiry_s = next_tick_s + 1.0
     while not stopping:
         wait_s = min(next_tick_s, _edge_s(node), next_expiry_s) - _now_s()
-        for key, mask in selector.select(max(0.0, wait_s)):
+        for key, mask in selector.select(max(0.0, min(wait_s, dispatch.wait_s))):
             key.data(mask)
             if _now_s() >= next_tick_s:
                 break  # what is left is still ready after the tick: no flood of requests makes that late
@@ -133,6 +133,7 @@ def _loop(
             _tell(notifier, node)
         else:
             node.edge(wake)
+            dispatch.work()
         if node.show():
             dispatch.settle()
         if now_s >= next_expiry_s:
@@ -219,6 +220,6 @@ def _signals(selector: selectors.BaseSelector) -> Iterator[tuple[list[int], Call
                 signal.signal(number, handler)
 
 
-def _drain(fd: int) -> None:
+def _drain(fd: int, mask: int) -> None:
     with contextlib.suppress(BlockingIOError):
         os.read(fd, 4096)

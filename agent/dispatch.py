@@ -1,12 +1,17 @@
-"""Requests to a Node's methods, and the answers that wait for a closing read. The same with and without a daemon."""
+"""Requests to a Node's methods, and the answers that wait: for a closing read, for the ledger's disk, for their length.
 
+The same with and without a daemon. Nothing here waits itself: the loop calls `work` and `settle`.
+"""
+
+import math
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from wattribute.agent.control import Deferred
+from wattribute.agent.control import Deferred, carried_out
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.gpu_release import GpuHold
+from wattribute.agent.listing import Lister, Listing
 from wattribute.agent.requests import (
     PROTOCOL,
     Basis,
@@ -23,8 +28,11 @@ from wattribute.agent.requests import (
     Units,
 )
 
+if TYPE_CHECKING:
+    from wattribute.agent.ledger.past import Question
 
-class NodeLike(Protocol):
+
+class NodeLike(Lister, Protocol):
     """What the socket needs of agent/node.py's Node."""
 
     @property
@@ -33,14 +41,12 @@ class NodeLike(Protocol):
     def node_id(self) -> str: ...
     @property
     def gpu_hold(self) -> GpuHold: ...
+    def recall(self, job_id: str) -> "Question | None": ...
     def start(self, request: JobStart, peer: Peer) -> dict[str, Any]: ...
     def end(self, request: JobEnd, peer: Peer) -> dict[str, Any]: ...
     def update(self, request: JobUpdate, peer: Peer) -> dict[str, Any]: ...
     def receipt(self, job_id: str, peer: Peer | None = None) -> dict[str, Any] | None: ...
     def settled(self, job_id: str) -> bool: ...
-    def jobs(self, peer: Peer | None = None) -> list[dict[str, Any]]: ...
-    def sees_all(self, peer: Peer | None) -> bool: ...
-    def booked_ns(self, peer: Peer | None = None) -> int: ...
     def health(self, peer: Peer | None = None) -> dict[str, Any]: ...
     def units(self, request: Units, peer: Peer) -> dict[str, Any]: ...
 
@@ -49,17 +55,38 @@ LET_GO_S = 10.0
 """So long is waited for the driver's call that the sensor is in; then the answer says that it hangs."""
 
 
+START_S, RECEIPT_S = 0.08, 2.0
+"""So long a start or a receipt waits for what the ledger knows of it: a job waits 0.1 s, then it measures itself."""
+
+_Answer = Callable[[], Mapping[str, object] | Deferred]
+
+
 class _Waiting(NamedTuple):
     """An answer that comes when `done`, or at `until_s`."""
 
     done: Callable[[], bool]
     until_s: float
-    answer: Callable[[], Mapping[str, object]]
+    answer: _Answer
     deferred: Deferred
+
+    def resolve(self) -> None:
+        """Give it, if anybody is left to take it."""
+        if not self.deferred.wanted():
+            self.deferred.resolve(Refused("whoever asked has left"))
+            return
+        answer = carried_out(self.answer, "that was waited for")
+        if isinstance(answer, Deferred):  # it has to wait once more
+            answer.wanted = self.deferred.wanted
+            answer.on_answer(self.deferred.resolve)
+        else:
+            self.deferred.resolve(answer)
 
 
 class Dispatch:
-    """The control server's handler. `settle` is called after every tick; `interval_s` is the time between two."""
+    """The control server's handler. `settle` is called after every tick; `interval_s` is the time between two.
+
+    `work` is called in every turn of the loop, which turns again within `wait_s`.
+    """
 
     def __init__(
         self, node: NodeLike, *, interval_s: float, version: str, clock: Callable[[], float] = time.monotonic
@@ -69,6 +96,8 @@ class Dispatch:
         self._version = version
         self._clock = clock
         self._waiting: list[_Waiting] = []
+        self._recalling: list[_Waiting] = []
+        self._listing = Listing(node, clock)
 
     def __call__(self, request: Request, peer: Peer) -> Mapping[str, object] | Deferred:
         """Carries one request out. Raises Refused."""
@@ -82,19 +111,19 @@ class Dispatch:
                     "interval_s": self._interval_s,
                 }
             case JobStart():
-                return {**self._node.start(request, peer), "interval_s": self._interval_s}
+                return self._recalled(
+                    request.job_id,
+                    START_S,
+                    lambda: {**self._node.start(request, peer), "interval_s": self._interval_s},
+                )
             case JobEnd():
                 return self._node.end(request, peer)
             case JobUpdate():
                 return self._node.update(request, peer)
             case JobReceipt():
-                return self._receipt(request, peer)
+                return self._recalled(request.job_id, RECEIPT_S, lambda: self._receipt(request, peer))
             case Jobs():
-                return {
-                    "at_ns": self._node.booked_ns(peer),
-                    "seen": "all" if self._node.sees_all(peer) else "own",
-                    "jobs": self._node.jobs(peer),
-                }
+                return self._listing.ask(peer)
             case Health():
                 return self._node.health(peer)
             case GpuRelease():
@@ -106,13 +135,41 @@ class Dispatch:
 
     def settle(self) -> None:
         """Answers those whose closing read is in, or who have waited long enough (for it: two intervals)."""
+        self._waiting = self._resolved(self._waiting)
+
+    @property
+    def wait_s(self) -> float:
+        """After how many seconds `work` is to be called again at the latest."""
+        if self._listing.busy:
+            return 0.0
+        due_s = min((waiting.until_s for waiting in self._recalling), default=math.inf)
+        return max(0.0, due_s - self._clock())
+
+    def work(self) -> None:
+        """Answers those whose job the ledger has told of, or who can't wait for it; makes more of a long answer."""
+        if self._recalling:
+            self._recalling = self._resolved(self._recalling)
+        if self._listing.busy:
+            self._listing.work()
+
+    def _resolved(self, all_waiting: list[_Waiting]) -> list[_Waiting]:
+        """Resolves what can be; the rest."""
         now_s, still = self._clock(), []
-        for waiting in self._waiting:
+        for waiting in all_waiting:
             if now_s >= waiting.until_s or waiting.done():
-                waiting.deferred.resolve(waiting.answer())
+                waiting.resolve()
             else:
                 still.append(waiting)
-        self._waiting = still
+        return still
+
+    def _recalled(self, job_id: str, patience_s: float, answer: _Answer) -> Mapping[str, object] | Deferred:
+        """What is answered once the ledger has said what it knows of a job. Raises NotYet."""
+        question = self._node.recall(job_id)
+        if question is None or question.done:
+            return answer()
+        waiting = _Waiting(lambda: question.done, self._clock() + patience_s, answer, Deferred())
+        self._recalling.append(waiting)
+        return waiting.deferred
 
     def _when(
         self, done: Callable[[], bool], patience_s: float, answer: Callable[[], Mapping[str, object]]

@@ -98,6 +98,7 @@ class Dues:
                 live.entry.changed, live.known_meta = True, False
                 live.reopened += 1
                 billed.append(live)
+        record.place_late()
         if self._exchange is not None:
             self._exchange.collect(record)
         return billed

@@ -9,6 +9,7 @@ from wattribute.agent.core.found import FoundJob
 from wattribute.agent.core.model import Clock, GroupId, SourceHealth
 from wattribute.agent.discovery import Discovery, Sightings
 from wattribute.agent.groups import Groups
+from wattribute.agent.ledger.past import NotYet
 from wattribute.agent.live import LiveJob
 from wattribute.agent.registry import Registry
 from wattribute.agent.sources import Source
@@ -82,6 +83,9 @@ class FoundJobs:
                 age = "late"  # what it used until the tick before isn't this window's
             try:
                 live = registry.find(found, clock.monotonic_ns(), clock.time_ns(), age, record.finished, record.fold)
+            except NotYet:
+                self._settled = ()  # it is looked at again; what it uses until then is unregistered
+                continue
             except WattributeError as error:
                 if found.job_id not in self._refused:
                     self._refused.add(found.job_id)

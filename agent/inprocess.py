@@ -222,7 +222,8 @@ class Engine:
     def _run(self) -> None:
         while True:
             due_s = min(self._next_tick_s, self._next_expiry_s)
-            ready = self._selector.select(min(max(due_s - self._clock(), 0.0), LONELY_S))
+            wait_s = min(max(due_s - self._clock(), 0.0), LONELY_S, self._dispatch.wait_s)
+            ready = self._selector.select(wait_s)
             with self._lock:
                 if self._closed:
                     return
@@ -232,6 +233,7 @@ class Engine:
                 for key, mask in ready:
                     if key.fd in self._selector.get_map():  # unless an event before it closed it
                         key.data(mask)
+                self._dispatch.work()
                 now_s = self._clock()
                 if self._server is not None and now_s >= self._next_expiry_s:
                     self._server.expire(now_s)

@@ -6,7 +6,7 @@ books it; `start` and `end` only register, so that a caller is answered at once 
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -37,13 +37,13 @@ from wattribute.agent.gpus import GpuProcesses
 from wattribute.agent.idle_words import idle_powers
 from wattribute.agent.live import CpuTime, LiveJob
 from wattribute.agent.node_about import About
+from wattribute.agent.node_receipts import NodeReceipts
 from wattribute.agent.pauses import Pauses, tell_jobs
 from wattribute.agent.registry import Registry
 from wattribute.agent.requests import Basis, JobEnd, JobStart, JobUpdate, Peer, Units
 from wattribute.agent.rounds import Read, Rounds
 from wattribute.agent.serving import Serving
 from wattribute.agent.sight import Sight
-from wattribute.agent.statement import receipt_of
 from wattribute.agent.view import ShowWindow
 from wattribute.agent.wiring import Sensors
 
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from wattribute.agent.allotted import AllottedGpus
     from wattribute.agent.engines import Engines
     from wattribute.agent.finding import FoundJobs
+    from wattribute.agent.ledger.past import Question
     from wattribute.agent.norecord import NoRecord
     from wattribute.agent.record import Record
 
@@ -125,6 +126,7 @@ class Node:
             clock,
             hold_s=config.export.hold_s,
         )
+        self._receipts = NodeReceipts(climate, dues, self._commits, self.views, self._sight, self._about, clock)
         self._last_tick_ns = 0
         self._edge = False
         self._edge_until_ns: int | None = None
@@ -165,6 +167,10 @@ class Node:
         self._edge = True
         return {"job_id": request.job_id}
 
+    def recall(self, job_id: str) -> "Question | None":
+        """Begin to ask what `start` and `receipt` need of the ledger; None where nothing has to be asked."""
+        return None if job_id in self.registry.jobs else self.record.recall(job_id)
+
     def update(self, request: JobUpdate, peer: Peer) -> dict[str, Any]:
         """Replace a job's labels. Raises Refused."""
         live = self.registry.jobs.get(request.job_id)
@@ -187,17 +193,19 @@ class Node:
         live = self.registry.jobs.get(job_id) or self.record.finished(job_id)
         if live is None or not self._sight.may_see(live, peer):
             return None
-        return self._receipt(live, self._about.now(), peer)
+        receipt = self._receipts.of(live, peer)
+        if self.basis == "in-process":
+            receipt["node_unattributed_uj"] = sum(self.books.unattributed_uj.values()) - live.unattributed_uj
+        return receipt
 
     def settled(self, job_id: str) -> bool:
         """Whether a job has ended and its closing readings are in."""
         live = self.registry.jobs.get(job_id)
         return live is not None and not live.running and self._commits.settled(live)
 
-    def jobs(self, peer: Peer | None = None) -> list[dict[str, Any]]:
-        """Receipts of the jobs that run or are still held, as far as the peer may know of them."""
-        about, sight = self._about.now(), self._sight
-        return [self._receipt(live, about, peer) for live in self.registry.jobs.values() if sight.may_see(live, peer)]
+    def jobs(self, peer: Peer | None = None) -> Iterator[dict[str, Any]]:
+        """Receipts of the jobs that run or are held, as far as the peer may know of them: see NodeReceipts.all."""
+        return self._receipts.all(self.registry.jobs.values(), peer)
 
     def sees_all(self, peer: Peer | None) -> bool:
         """Whether a peer sees every job, exactly and as it is now."""
@@ -389,13 +397,3 @@ class Node:
         if self._commits.due(now_ns) or news or at_edge:
             self._commits.take(now_ns, unix_ns)
         return now_ns
-
-    def _receipt(self, live: LiveJob, about: Mapping[str, Any], peer: Peer | None) -> dict[str, Any]:
-        unix_ns = self._clock.time_ns()
-        settled = not live.running and self._commits.settled(live)
-        settled = settled and not self._dues.open(live) and not self._climate.provisional(live, unix_ns)
-        shown = live if self.sees_all(peer) else self._sight.shown(live, self.views.shown)
-        receipt = receipt_of(shown, about, now_unix_ns=unix_ns, settled=settled, exact=live)
-        if self.basis == "in-process":
-            receipt["node_unattributed_uj"] = sum(self.books.unattributed_uj.values()) - live.unattributed_uj
-        return receipt

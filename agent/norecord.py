@@ -15,7 +15,8 @@ from wattribute.agent.serving import Serving
 class NoRecord:
     """The ledger of a process that measures itself: its sessions keep the receipts."""
 
-    wakeup_fd = None
+    wakeup_fds = ()
+    is_whole = True
     committed = 2**63
     written = 0
     used_ns = 0
@@ -40,6 +41,9 @@ class NoRecord:
     ) -> None:
         """There is nothing to go on from."""
 
+    def recall(self, job_id: str) -> None:
+        """Nobody is to be asked."""
+
     def finished(self, job_id: str) -> LiveJob | None:
         """Nobody remembers jobs that left the table."""
 
@@ -50,6 +54,9 @@ class NoRecord:
         self, job_id: str, owed: Mapping[tuple[str, Term], int], start_unix_ns: int, end_unix_ns: int, cause: str
     ) -> None:
         """A session that is over has its receipt."""
+
+    def place_late(self) -> None:
+        """Nothing waits."""
 
     def fold(self, live: LiveJob) -> None:
         """Without a page there are no series to begin anew."""

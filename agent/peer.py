@@ -42,4 +42,11 @@ def is_alive(link: socket.socket) -> bool:
         os.close(pidfd)
 
 
-__all__ = ["is_alive", "peer_of"]
+def has_left(link: socket.socket) -> bool:
+    """Whether nobody is left to take an answer; whoever merely has nothing more to say is still there."""
+    poll = select.poll()
+    poll.register(link, 0)  # POLLHUP is always told
+    return any(events & select.POLLHUP for _, events in poll.poll(0))
+
+
+__all__ = ["has_left", "is_alive", "peer_of"]

@@ -4,13 +4,15 @@
 The totals of a tick are handed over in one batch; what is shown waits until that batch is durable.
 """
 
+import contextlib
 import json
 import logging
 import time
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.claims import Entry
@@ -30,8 +32,11 @@ from wattribute.agent.core.model import (
 from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.corrections import Corrections
 from wattribute.agent.folds import FoldKey, Folds, fold_name
+from wattribute.agent.former import FormerJobs
 from wattribute.agent.ledger.batch import Batch, Close, Correction, GapRow, JobRow, dump, merge, pack
 from wattribute.agent.ledger.opening import Restored
+from wattribute.agent.ledger.past import NotYet, OpenReader, Past, Question
+from wattribute.agent.ledger.reader import read_only
 from wattribute.agent.ledger.schema import NODE_KEY, WINDOW_NS
 from wattribute.agent.ledger.writer import Ledger
 from wattribute.agent.live import CpuTime, LiveJob
@@ -42,14 +47,30 @@ from wattribute.agent.serving import Serving
 
 log = logging.getLogger("wattribute")
 
+PATIENCE_S = 0.005
+"""So long what the ledger knows of a job that comes back is waited for at once; the rest of the time elsewhere."""
+BILLING_S = 0.02
+"""So long a tick takes for late bills of jobs that have left the table."""
+
+
+class _LateBill(NamedTuple):
+    job_id: str
+    owed: Mapping[tuple[str, Term], int]
+    start_unix_ns: int
+    end_unix_ns: int
+    cause: str
+
 
 class Record:
     """The node's side of its ledger. `folds` are the sums of the series that left the page."""
 
-    def __init__(self, ledger: Ledger, restored: Restored, boot: str) -> None:
+    def __init__(self, ledger: Ledger, restored: Restored, boot: str, former: FormerJobs) -> None:
         self.folds = Folds()
         self.created_unix_ns = restored.created_unix_ns
         self._ledger = ledger
+        self._former = former
+        self._late_bills: deque[_LateBill] = deque()
+        self._torn = False  # the batch that was written last lacks a late bill
         self._restored = restored
         self._boot_id = boot
         self._saved: dict[str, Any] = restored.state.get("books", {})
@@ -57,7 +78,6 @@ class Record:
         self.about: dict[str, Any] = {}
         self._offered: Batch | None = None
         self._retired: list[LiveJob] = []
-        self._leaving: dict[str, tuple[int, LiveJob]] = {}  # by job id, with the batch that tells the ledger
         self._changed_folds: set[FoldKey] = set()
         self._window_end_unix_ns: dict[str, int] = {}
         self._node_window = NodeWindow()
@@ -66,10 +86,25 @@ class Record:
         self._about_written: dict[str, Any] = {}
 
     @classmethod
-    def open(cls, state_dir: Path, *, node_id: str, boot: str, clock: Clock) -> "Record":
-        """Open the ledger below `state_dir`. Raises LedgerError with the fix."""
+    def open(
+        cls,
+        state_dir: Path,
+        *,
+        node_id: str,
+        boot: str,
+        clock: Clock,
+        patience_s: float = PATIENCE_S,
+        open_reader: OpenReader = read_only,
+    ) -> "Record":
+        """Open the ledger below `state_dir`. Raises LedgerError with the fix.
+
+        `patience_s`: how long its disk is waited for where a job that comes back is met in a tick; `open_reader` opens
+        it for that question.
+        """
         ledger = Ledger.open(state_dir, node_id=node_id, boot_id=boot, clock_unix_ns=clock.time_ns)
-        return cls(ledger, ledger.restore(), boot)
+        return cls(
+            ledger, ledger.restore(), boot, FormerJobs(Past(state_dir, open_reader), ledger.committed, patience_s)
+        )
 
     @property
     def committed(self) -> int:
@@ -89,12 +124,17 @@ class Record:
     @property
     def waits(self) -> bool:
         """Whether the ledger was still busy with the batch before when the last one was offered."""
-        return self._offered is not None
+        return self._offered is not None or bool(self._late_bills)
 
     @property
-    def wakeup_fd(self) -> int | None:
-        """Becomes readable after each commit."""
-        return self._ledger.wakeup_fd
+    def is_whole(self) -> bool:
+        """Whether all that is billed is in some job's totals or in a fold, so that it adds up and may be shown."""
+        return not self._late_bills
+
+    @property
+    def wakeup_fds(self) -> Sequence[int]:
+        """They become readable after each commit, and after each answer to what was recalled."""
+        return self._ledger.wakeup_fd, self._former.wakeup_fd
 
     def resume_at_ns(self, now_ns: int) -> int:
         """Where the books go on: at the last saved tick of the same boot, else now."""
@@ -162,39 +202,58 @@ class Record:
             live.entry.ended_ns = live.entry.started_ns
             books.taxes.cut_off(live.entry.job, stopped_unix_ns)
 
+    def recall(self, job_id: str) -> Question | None:
+        """See FormerJobs.recall."""
+        return self._former.recall(job_id)
+
     def finished(self, job_id: str) -> LiveJob | None:
-        """A job that left the table, as it was or as the ledger has it."""
-        leaving = self._leaving.get(job_id)
-        if leaving is not None and leaving[0] > self._ledger.committed():
-            return leaving[1]
-        # The ledger's names with a leading `_` are sums, not jobs.
-        saved = None if job_id.startswith("_") else self._ledger.job(job_id)
-        return None if saved is None else revive(saved)
+        """See FormerJobs.finished."""
+        return self._former.finished(job_id)
 
     def retire(self, live: LiveJob) -> None:
         """The job's series leave the page: its totals move to a fold in the same batch."""
         self.fold(live)
         live.folded = False
         self._retired.append(live)
+        self._former.leave(live)
 
     def bill_late(
         self, job_id: str, owed: Mapping[tuple[str, Term], int], start_unix_ns: int, end_unix_ns: int, cause: str
     ) -> None:
-        """What fell due after a job's series had left the page: to the fold, and as rows for its receipt."""
-        try:
-            live = self.finished(job_id)
-        except LedgerError as error:  # its grams are billed all the same, or the page wouldn't add up
-            log.error("what job %r was can't be read: %s", job_id, error)
-            live = None
+        """What fell due after a job's series had left the page: to the fold, and as rows for its receipt.
+
+        `place_late` does it; until then nothing is committed.
+        """
+        self._late_bills.append(_LateBill(job_id, owed, start_unix_ns, end_unix_ns, cause))
+        with contextlib.suppress(NotYet):
+            self.recall(job_id)  # all are asked for before the first is waited for
+
+    def place_late(self) -> None:
+        """Book the late bills of jobs that are known by now, some milliseconds long; the rest is for the next tick."""
+        until_s = time.monotonic() + BILLING_S
+        while self._late_bills and time.monotonic() < until_s:
+            bill = self._late_bills[0]
+            try:
+                live = self.finished(bill.job_id)
+            except NotYet:
+                return
+            except LedgerError as error:  # its grams are billed all the same, or the page wouldn't add up
+                log.error("what job %r was can't be read: %s", bill.job_id, error)
+                live = None
+            self._late_bills.popleft()
+            self._bill(bill, live)
+
+    def _bill(self, bill: _LateBill, live: LiveJob | None) -> None:
         shown = [0] * EXPORTED_SLOTS
-        for (product_id, term), owed_ng in owed.items():
+        times = bill.start_unix_ns, bill.end_unix_ns
+        for (product_id, term), owed_ng in bill.owed.items():
             shown[TERM_SLOT[term]] += owed_ng
-            self.corrections.add(Correction(job_id, product_id, term, cause, start_unix_ns, end_unix_ns, owed_ng))
+            self.corrections.add(Correction(bill.job_id, product_id, term, bill.cause, *times, owed_ng))
             if live is not None:  # it may come back as it is, before the ledger has that row
                 live.correct(product_id, term, owed_ng)
         if live is None:
-            log.error("job %r, which owes taxes, isn't known: they are among those of `default`", job_id)
-            live = LiveJob(Entry(Job(id=job_id), 0), 0)
+            log.error("job %r, which owes taxes, isn't known: they are among those of `default`", bill.job_id)
+            live = LiveJob(Entry(Job(id=bill.job_id), 0), 0)
         live.corrected += 1
         self._changed_folds.add(self.folds.add(fold_name(overflow=live.folded), live.entry.job, shown))
 
@@ -267,21 +326,24 @@ class Record:
             corrections=corrections,
             forget=[live.entry.job.id for live in self._retired],
         )
-        committed = self._ledger.committed()
-        self._leaving = {key: left for key, left in self._leaving.items() if left[0] > committed}
-        self._leaving |= {live.entry.job.id: (seq, live) for live in self._retired}
+        self._former.told(seq, self._retired, (correction.job_id for correction in corrections))
         self._retired, self._changed_folds = [], set()
         self._seq = seq
+        self._torn = bool(self._late_bills)
         self._offer(batch if self._offered is None else merge(self._offered, batch))
 
     def _offer(self, batch: Batch) -> None:
-        self._offered = None if self._ledger.submit(batch) else batch
+        self._offered = None if not self._torn and self._ledger.submit(batch) else batch
 
     def flush(self, patience_s: float) -> None:
         """Wait until what was written is durable, or the disk fails."""
         until_s = time.monotonic() + patience_s
         while time.monotonic() < until_s and not self._ledger.failure:
-            if self._offered is not None:
+            if self._torn:
+                self.place_late()
+                if not self._late_bills:
+                    return  # they go with the next batch
+            elif self._offered is not None:
                 self._offer(self._offered)
             elif self._ledger.committed() >= self._seq:
                 return
@@ -306,6 +368,7 @@ class Record:
         """Write what is left and let the file go."""
         if self._offered is not None:
             self.flush(5.0)
+        self._former.close()
         self._ledger.close()
 
 

@@ -3,7 +3,8 @@
 import difflib
 import re
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
@@ -77,9 +78,19 @@ def _bad(line: bytes, error: Exception) -> BadLine:
     return BadLine("bad-request", str(error), request_id)
 
 
-def _nearest(word: str, choices: typing.Iterable[str]) -> str:
+def _nearest(word: str, choices: Iterable[str]) -> str:
     near = difflib.get_close_matches(word[:64], list(choices), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known are {', '.join(sorted(choices))}"
+
+
+def encoded(rows: list[dict[str, Any]]) -> bytes:
+    """A part of a long list that an answer holds: see `joined`."""
+    return _encode(rows)[1:-1]
+
+
+def joined(parts: Iterable[bytes]) -> msgspec.Raw:
+    """The list that parts come to, to stand in an answer."""
+    return msgspec.Raw(b"[" + b",".join(part for part in parts if part) + b"]")
 
 
 def answer(request_id: object, fields: Mapping[str, object]) -> bytes:

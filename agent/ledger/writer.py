@@ -20,6 +20,9 @@ from wattribute.agent.ledger.store import Store
 
 log = logging.getLogger("wattribute")
 
+HANGS_S = 10.0
+"""A commit that takes longer is told as a fault: the disk stands still."""
+
 
 class Ledger:
     """The durable record of one state directory, held by one agent at a time.
@@ -36,6 +39,7 @@ class Ledger:
         self._reader: Reader | None = None
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._busy = False
+        self._since_s = 0.0
         self._committed = 0
         self._used_ns = 0
         self._failure: str | None = None
@@ -105,7 +109,7 @@ class Ledger:
         """Hand over a batch; False where the one before is still being written: merge it and offer it again."""
         if self._busy or not self._thread.is_alive():
             return False
-        self._busy = True
+        self._busy, self._since_s = True, time.monotonic()
         self._inbox.put(batch)
         return True
 
@@ -120,9 +124,11 @@ class Ledger:
 
     @property
     def failure(self) -> str | None:
-        """Why the last try to commit failed; None once one succeeds again."""
+        """Why the last try to commit failed, or takes so long; None once one succeeds again."""
         if not self._closed and not self._thread.is_alive():
             return "the ledger's thread has died: its traceback is in the log. Fix: restart the agent"
+        if self._busy and (hangs_s := time.monotonic() - self._since_s) > HANGS_S and not self._failure:
+            return f"its disk hasn't answered for {hangs_s:.0f} s. Fix: see to the disk of {self._state_dir}"
         return self._failure
 
     def job(self, key: str) -> SavedJob | None:

@@ -12,8 +12,8 @@ from tests.e2e.running import total
 
 from wattribute.agent.cli import main
 from wattribute.agent.core.errors import LedgerError
+from wattribute.agent.ledger.reader import Reader
 from wattribute.agent.ledger.store import Store
-from wattribute.agent.ledger.writer import Ledger
 
 __all__ = ["bench", "workers"]  # fixtures
 
@@ -95,7 +95,7 @@ def test_a_late_tax_of_a_job_that_cannot_be_read_stays_on_the_page(bench: Bench,
     for seconds in (20, 20):
         bench.tick(seconds)
     bench.node.flush()
-    with patch.object(Ledger, "job", side_effect=LedgerError("not a database")):
+    with patch.object(Reader, "job", side_effect=LedgerError("not a database")):
         bench.tick(INTERVAL_S)
     page = bench.page()
     assert total(page, JOB_GRAMS, term="retraining") == total(page, BILLED, term="retraining") > 0

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.doubles.asking import ask
 from tests.doubles.metered_bench import MeteredBench
 from tests.doubles.node_bench import Bench, Worker
 from tests.doubles.powercap import PowercapTree
@@ -49,12 +50,12 @@ def worker() -> Iterator[Worker]:
 
 def asked(bench: Bench, uid: int) -> Any:
     """What a user is answered to `jobs`."""
-    return Dispatch(bench.node, interval_s=1.0, version="1")(Jobs(id=1), Peer(1, uid, uid))
+    return ask(Dispatch(bench.node, interval_s=1.0, version="1"), Jobs(id=1), Peer(1, uid, uid))
 
 
 def receipt(bench: Bench, uid: int, job_id: str = "a") -> dict[str, Any]:
-    answer: Any = Dispatch(bench.node, interval_s=1.0, version="1")(JobReceipt(id=1, job_id=job_id), Peer(1, uid, uid))
-    found: dict[str, Any] = answer["receipt"]
+    dispatch = Dispatch(bench.node, interval_s=1.0, version="1")
+    found: dict[str, Any] = ask(dispatch, JobReceipt(id=1, job_id=job_id), Peer(1, uid, uid))["receipt"]
     return found
 
 

@@ -37,6 +37,7 @@ class AgentOnSocket:
                 continue
             for key, mask in self._selector.select(0.01):
                 key.data(mask)
+            self._dispatch.work()
             if time.monotonic() >= due_s:
                 self.node.tick()
                 self._dispatch.settle()

@@ -1,5 +1,6 @@
 """A Node that measures nothing: it keeps members as the real one does and counts what it is told."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from wattribute.agent.core.errors import Refused
@@ -63,8 +64,11 @@ class FakeNode:
     def settled(self, job_id: str) -> bool:
         return job_id in self._settled
 
-    def jobs(self, peer: Peer | None = None) -> list[dict[str, Any]]:
-        return list(self._receipts.values())
+    def recall(self, job_id: str) -> None:
+        return None
+
+    def jobs(self, peer: Peer | None = None) -> Iterator[dict[str, Any]]:
+        return iter(list(self._receipts.values()))
 
     def sees_all(self, peer: Peer | None) -> bool:
         return True

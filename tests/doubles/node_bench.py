@@ -15,6 +15,8 @@ from tests.e2e.running import Sample, check_identities, parse, total
 from wattribute.agent.config import Loaded, load
 from wattribute.agent.config.schema import Config
 from wattribute.agent.courier import Courier
+from wattribute.agent.ledger.past import OpenReader
+from wattribute.agent.ledger.reader import read_only
 from wattribute.agent.node import Node
 from wattribute.agent.opening import open_node
 from wattribute.agent.record import Record
@@ -92,6 +94,8 @@ class Bench:
         self.kernel: Processes | None = None  # this machine's own
         self.attribution = "cpu_idle_w = 10"
         self.peer_uid = 0
+        self.patience_s = 5.0  # a test's machine may be busy
+        self.open_reader: OpenReader = read_only
         self._folder = folder
         self._before: dict[tuple[str, tuple[tuple[str, str], ...]], Decimal] = {}
         self._node: Node | None = None
@@ -117,7 +121,15 @@ class Bench:
         )
         loaded: Loaded = load(path, {}, {})
         config: Config = loaded.config
-        record = Record.open(Path(config.agent.state_dir), node_id="n", boot=self.boot, clock=self.clock)
+        state_dir = Path(config.agent.state_dir)
+        record = Record.open(
+            state_dir,
+            node_id="n",
+            boot=self.boot,
+            clock=self.clock,
+            patience_s=self.patience_s,
+            open_reader=self.open_reader,
+        )
         self._courier = Courier(config, "n", self.clock)
         self._courier.work()
         self._node = open_node(

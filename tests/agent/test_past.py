@@ -1,0 +1,203 @@
+"""A ledger whose disk stands still holds back what only it knows, and nothing else."""
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.doubles.asking import ask
+from tests.doubles.node_bench import Bench, Worker
+from tests.doubles.powercap import PowercapTree
+from tests.e2e.running import total
+
+from wattribute.agent.control import Deferred
+from wattribute.agent.core.errors import LedgerError
+from wattribute.agent.core.units import NS_PER_S
+from wattribute.agent.dispatch import Dispatch
+from wattribute.agent.ledger.opening import SavedJob
+from wattribute.agent.ledger.past import Known, NotYet
+from wattribute.agent.ledger.reader import Reader, read_only
+from wattribute.agent.peer import has_left
+from wattribute.agent.requests import JobReceipt, Jobs, JobStart, Peer
+
+HOLD_1 = "[export]\nhold_s = 1\n"
+INTERVAL_S = 864
+MODEL = '[[product]]\nid = "model"\nscope = "node"\nretraining_interval_days = 0.01\n'
+
+
+class SlowDisk:
+    """Opens a ledger whose answers come while it is `up`."""
+
+    def __init__(self) -> None:
+        self.up = threading.Event()
+        self.up.set()
+
+    def open(self, state_dir: Path) -> Reader:
+        disk, reader = self, read_only(state_dir)
+
+        class Slow(Reader):
+            def __init__(self) -> None:
+                pass
+
+            def job(self, key: str) -> SavedJob | None:
+                disk.up.wait()
+                return reader.job(key)
+
+            def close(self) -> None:
+                reader.close()
+
+        return Slow()
+
+    @contextlib.contextmanager
+    def hangs(self) -> Iterator[None]:
+        self.up.clear()
+        try:
+            yield
+        finally:
+            self.up.set()
+
+
+@pytest.fixture
+def disk() -> SlowDisk:
+    return SlowDisk()
+
+
+@pytest.fixture
+def bench(tmp_path: Path, disk: SlowDisk) -> Iterator[Bench]:
+    with PowercapTree(tmp_path / "sys") as tree:
+        tree.say_cpu()
+        made = Bench(tmp_path, tree.add_package())
+        made.open_reader = disk.open
+        yield made
+        made.close()
+    with read_only(tmp_path / "state") as ledger:
+        assert ledger.verify() == []
+
+
+@pytest.fixture
+def workers() -> Iterator[list[Worker]]:
+    started = [Worker() for _ in range(3)]
+    yield started
+    for worker in started:
+        worker.kill()
+
+
+@settings(max_examples=20)
+@given(st.sets(st.text()))
+def test_what_was_added_is_known(keys: set[str]) -> None:
+    known = Known(len(keys))
+    for key in keys:
+        known.add(key)
+    assert all(key in known for key in keys)
+    assert "never" not in Known(0)
+
+
+def gone(bench: Bench, job_id: str, worker: Worker, **fields: Any) -> int:
+    """A job that has been, and has left the table; its energy, uJ."""
+    bench.start(job_id, worker.pid, **fields)
+    worker.burn()
+    bench.tick()
+    bench.end(job_id, worker.pid)
+    bench.tick(2)
+    bench.tick(2)
+    bench.node.flush()
+    assert job_id not in bench.node.registry.jobs
+    return int(bench.receipt(job_id)["energy_uj"])
+
+
+def test_other_jobs_go_on_while_the_disk_hangs(bench: Bench, workers: list[Worker], disk: SlowDisk) -> None:
+    pid = workers[0].pid
+    bench.open(HOLD_1)
+    bench.tick()
+    before_uj = gone(bench, "a", workers[0])
+    assert before_uj > 0
+    bench.patience_s = 0.01
+    bench.restart()
+    while bench.node.recall("never heard of") is not None:  # what it knows is being learnt
+        time.sleep(0.001)
+    dispatch = Dispatch(bench.node, interval_s=1.0, version="0")
+    back = JobStart(id=1, job_id="a", member="m", pid=pid)
+    with disk.hangs():
+        with pytest.raises(NotYet):
+            ask(dispatch, back, Peer(pid, 0, 0))
+        with pytest.raises(NotYet):
+            bench.receipt("a")
+        assert "a" not in bench.node.registry.jobs
+        assert not isinstance(dispatch(JobStart(id=1, job_id="new", member="m", pid=pid), Peer(pid, 0, 0)), Deferred)
+        bench.tick()
+        workers[0].burn()
+        bench.tick()
+        assert bench.receipt("new")["energy_uj"] > 0
+        bench.page()
+        asked = dispatch(JobReceipt(id=1, job_id="a"), Peer(pid, 0, 0))
+        assert isinstance(asked, Deferred)
+        left = dispatch(back, Peer(pid, 0, 0))
+        assert isinstance(left, Deferred)
+        left.wanted = lambda: False
+    ask(dispatch, Jobs(id=1), Peer(pid, 0, 0))
+    assert "a" not in bench.node.registry.jobs  # whoever wanted it has left
+    assert ask(dispatch, JobReceipt(id=1, job_id="a"), Peer(pid, 0, 0))["receipt"]["energy_uj"] == before_uj
+    assert not ask(dispatch, back, Peer(pid, 0, 0))["joined"]
+    bench.tick()
+    workers[0].burn()
+    bench.tick()
+    assert bench.receipt("a")["energy_uj"] > before_uj
+
+
+def test_late_taxes_wait_for_the_disk_and_nothing_is_shown_without_them(
+    bench: Bench, workers: list[Worker], disk: SlowDisk
+) -> None:
+    bench.open(f"[export]\nhold_s = 1\n{MODEL}")
+    bench.tick((INTERVAL_S * NS_PER_S - bench.clock.unix_ns % (INTERVAL_S * NS_PER_S)) / NS_PER_S)
+    bench.start("retraining", workers[1].pid, product_id="model", role="retraining")
+    workers[1].burn()
+    bench.tick()
+    bench.end("retraining", workers[1].pid)
+    gone(bench, "used", workers[0], product_id="model")
+    bench.patience_s = 0.01
+    bench.restart()
+    with disk.hangs():
+        for seconds in (INTERVAL_S, 1, 1):
+            bench.tick(seconds)
+            bench.node.flush(0.05)
+            assert not bench.node.record.is_whole
+            page = bench.look()
+            billed = total(page, "wattribute_product_billed_grams_total", term="retraining")
+            assert billed == total(page, "wattribute_job_co2e_grams_total", term="retraining") == 0
+    bench.tick()
+    page = bench.page()
+    billed = total(page, "wattribute_product_billed_grams_total", term="retraining")
+    assert billed == total(page, "wattribute_job_co2e_grams_total", term="retraining") > 0
+    assert bench.receipt("used")["gco2e"]["retraining"] == pytest.approx(float(billed), abs=1e-9)
+
+
+def test_a_fault_in_an_answer_that_was_waited_for_is_told_and_ends_nothing(bench: Bench) -> None:
+    """Before, one that ended while the ledger couldn't be read took the agent's loop with it."""
+    bench.open()
+    dispatch = Dispatch(bench.node, interval_s=1.0, version="0")
+
+    def fails() -> dict[str, object]:
+        raise LedgerError("not a database")
+
+    asked = dispatch._when(lambda: False, 0.0, fails)
+    assert isinstance(asked, Deferred)
+    told: list[object] = []
+    asked.on_answer(told.append)
+    dispatch.settle()
+    assert isinstance(told[0], LedgerError)
+
+
+def test_who_has_left_is_told_from_who_has_nothing_more_to_say() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert not has_left(ours)
+        theirs.shutdown(socket.SHUT_WR)
+        assert not has_left(ours)
+        theirs.close()
+        assert has_left(ours)
