@@ -82,16 +82,16 @@ def _row(job: JobRecord, sheet: Sheet) -> list[tuple[str, Decimal | str]]:
         ("timestamp", (rfc3339(end_unix_ns) or "")[:19]),
         ("project_name", job.product_id),
         ("run_id", job.id),
-        ("emissions", kilograms(emitted_ng)),
         ("region", sheet.intensity.zone),
         ("codecarbon_version", f"wattribute {sheet.version}"),
         ("tracking_mode", "process"),
     ]
     if lasted:
-        row += [
-            ("duration", seconds(end_unix_ns - job.started_unix_ns)),
-            ("emissions_rate", rounded(Fraction(emitted_ng, 10**12) / lasted, _FIGURES)),
-        ]
+        row.append(("duration", seconds(end_unix_ns - job.started_unix_ns)))
+    if costs.electricity_known:
+        row.append(("emissions", kilograms(emitted_ng)))
+        if lasted:
+            row.append(("emissions_rate", rounded(Fraction(emitted_ng, 10**12) / lasted, _FIGURES)))
     if by_domain:
         row.append(("energy_consumed", decimal_of(sheet.used_kwh(costs.whole_uj, costs), _FIGURES)))
     for theirs, ours in _DOMAINS:

@@ -256,6 +256,8 @@ def render(sheet: "Sheet", form: str, unit: Unit | None, market: Decimal | None)
         from wattribute.exporters.report.markdown import markdown
 
         return markdown(sheet)
+    if form in ("model-card", "cyclonedx", "sci", "ghg") and not sheet.total.electricity_known:
+        raise ValueError(f"no energy of {sheet.id!r} is known. That isn't 0, so --{form} has no figure of it")
     if form == "model-card":
         from wattribute.exporters.model_card import model_card
 

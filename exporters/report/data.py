@@ -100,21 +100,20 @@ def _product(sheet: Sheet) -> dict[str, Any] | None:
 
 
 def _costs(costs: Costs) -> dict[str, Any]:
-    sums = costs.sums_ng()
+    known = costs.electricity_known
+    amounts_ng = {**{str(term): costs.term_ng(term) for term in TERMS}, **costs.sums_ng()}
+    unknown = () if known else ("operation", "cooling", *SUMS)
     return {
         "jobs": costs.jobs,
-        "energy_uj": costs.whole_uj,
-        "energy_kwh": kwh(costs.whole_uj),
+        "energy_uj": costs.whole_uj if known else None,
+        "energy_kwh": kwh(costs.whole_uj) if known else None,
         "energy_j": [
             {"domain": domain, "share": share or None, "quality": quality, "energy_j": joules(energy_uj)}
             for (domain, share, quality), energy_uj in sorted(costs.energy_uj.items())
         ],
         "cpu_s": seconds(costs.cpu_ns),
-        "gpu_sm_s": seconds(costs.sm_ns),
-        "gco2e": {
-            **{str(term): grams(costs.term_ng(term)) for term in TERMS},
-            **{name: grams(sums[name]) for name in SUMS},
-        },
+        "gpu_sm_s": seconds(costs.sm_ns) if costs.sm_ns or "gpu" in costs.energy_by(0) else None,
+        "gco2e": {name: None if name in unknown else grams(ng) for name, ng in amounts_ng.items()},
         "taxes": [
             {"product_id": payee, "term": term, "gco2e": grams(ng)}
             for (payee, term), ng in sorted(costs.taxes_ng.items())

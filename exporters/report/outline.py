@@ -107,7 +107,9 @@ def _facts(sheet: Sheet) -> Iterator[tuple[str, str]]:
     if sheet.kind == "product":
         yield "emitted by its jobs", mass(sheet.total.own_ng) + " CO2e (operation, cooling, hardware)"
     if sheet.kind == "job":
-        yield "ASC^e", mass(sheet.total.sums_ng()["asce"]) + " CO2e" + between(sheet.bounds_of("asce"))
+        known = sheet.total.electricity_known
+        asce = mass(sheet.total.sums_ng()["asce"]) + " CO2e" + between(sheet.bounds_of("asce"))
+        yield "ASC^e", asce if known else "unknown, as energy is"
     yield "revision", str(sheet.revision) if sheet.revision > 1 else ""
     yield "state", "provisional: some of the carbon intensity isn't final yet" if sheet.provisional else ""
     yield "made", f"{moment(sheet.made_unix_ns)} by wattribute {sheet.version}"
@@ -129,15 +131,21 @@ def _nodes(nodes: tuple[str, ...], expected: int) -> str:
 def _cost(sheet: Sheet) -> Section:
     total, sums = sheet.total, sheet.total.sums_ng()
     rows, steps = [], []
+    known = total.electricity_known
     for term in TERMS:
         term_ng, bounds = total.term_ng(term), sheet.bounds_of(term)
-        rows.append((TERM_NAMES[term], *_amounts(term_ng, bounds), percent(term_ng, sums["asce"])))
+        shown = _amounts(term_ng, bounds) if known or term not in ("operation", "cooling") else _UNKNOWN
+        rows.append((TERM_NAMES[term], *shown, percent(term_ng, sums["asce"]) if known else ""))
         steps.append(Step(TERM_NAMES[term], term_ng, mass(term_ng), bounds, term))
-    sum_rows = [(SUM_NAMES[name], MADE_OF[name], *_amounts(sums[name], sheet.bounds_of(name))) for name in SUMS]
+    sum_rows = [
+        (SUM_NAMES[name], MADE_OF[name], *(_amounts(sums[name], sheet.bounds_of(name)) if known else _UNKNOWN))
+        for name in SUMS
+    ]
     whole = Step("ASC^e", sums["asce"], mass(sums["asce"]), sheet.bounds_of("asce"))
+    chart: list[Block] = [Stack("Seven terms up to ASC^e", tuple(steps), whole)] if known else []
     blocks: list[Block] = [
         Table("Sums", ("sum", "made of", "CO2e", "low", "high", "exactly, g"), sum_rows, frozenset({2, 3, 4, 5})),
-        Stack("Seven terms up to ASC^e", tuple(steps), whole),
+        *chart,
         Table(
             "Terms", ("term", "CO2e", "low", "high", "exactly, g", "part of ASC^e"), rows, frozenset({1, 2, 3, 4, 5})
         ),
@@ -152,7 +160,12 @@ def _amounts(mass_ng: int, bounds: Bounded | None) -> tuple[str, str, str, str]:
     return mass(mass_ng), low, high, plain(grams(mass_ng))
 
 
+_UNKNOWN = ("unknown", "unknown", "unknown", "")
+
+
 def _uncertainty(sheet: Sheet) -> str:
+    if not sheet.total.electricity_known:
+        return "No energy is known, so neither are operation, cooling and the sums that they are in."
     found = sheet.uncertainty
     if found is None:
         return "How uncertain this is isn't known."

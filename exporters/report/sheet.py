@@ -69,6 +69,11 @@ class Costs:
         return sum(self.energy_uj.values())
 
     @property
+    def electricity_known(self) -> bool:
+        """False where there are jobs, and neither energy nor operation of any is known: that isn't 0."""
+        return not self.jobs or bool(self.energy_uj) or self.term_ng("operation") != 0
+
+    @property
     def own_ng(self) -> int:
         """Operation, cooling and hardware: what these jobs emitted themselves, and what an inventory may add up."""
         return sum(self.term_ng(term) for term in OWN_TERMS)

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.exporters.sheets import KG, S, job, job_sheet, node_sheet, product_sheet, products
 
+from wattribute.agent.cli.report import render
 from wattribute.agent.core.model import TERMS
 from wattribute.agent.core.products import Product
 from wattribute.agent.core.units import NG_PER_G, UJ_PER_KWH
@@ -321,9 +322,14 @@ def test_a_job_of_which_nothing_is_known_has_a_sheet() -> None:
     text = markdown(sheet)
     assert "No energy is known" in text
     assert "still runs" in text
-    assert "How uncertain this is isn't known" in text
+    assert "| JSC   | operation + cooling                                  | unknown | unknown | unknown |" in text
+    assert " 0 g " not in text.partition("### Terms")[0]
     read(html(sheet))
-    to_dict(sheet)
+    said = to_dict(sheet)["total"]
+    assert (said["energy_uj"], said["gco2e"]["operation"], said["gco2e"]["asce"]) == (None, None, None)
+    for form in ("model-card", "sci", "ghg", "cyclonedx"):
+        with pytest.raises(ValueError, match="no energy of"):
+            render(sheet, form, None, None)
 
 
 def test_corrections_and_lacking_nodes_are_noted() -> None:

@@ -200,6 +200,8 @@ def test_what_has_no_sensor_is_empty_and_not_nothing() -> None:
     assert (row["gpu_energy"], row["gpu_power"], row["ram_energy"]) == ("", "", "")
     (unknown,) = rows(job_sheet(replace(job(), energy_uj={}, started_unix_ns=0, ended_unix_ns=None)))
     assert (unknown["energy_consumed"], unknown["duration"], unknown["emissions_rate"]) == ("", "", "")
+    (nothing,) = rows(job_sheet(replace(job(), energy_uj={}, terms_ng={})))
+    assert (nothing["emissions"], nothing["emissions_rate"]) == ("", "")
     (running,) = rows(job_sheet(replace(job(), started_unix_ns=NOW - 10 * S, ended_unix_ns=None)))
     assert running["duration"] == "10"
 
