@@ -28,13 +28,16 @@ def track(
 def track(function: Any = None, /, **options: Any) -> Any:
     """Each call is a job, with an id found as `job()` does it; options are those of `job()`.
 
-    A generator's job runs from its first value to its last. Raises ValueError at once for options that can't be.
+    A generator's job runs from its first value to its last. Raises ValueError at once for options that can't be,
+    TypeError for what isn't a function.
     """
     job(**options)  # wrong options are told where they stand, not at the first call
     return _wrapped(function, options) if function is not None else lambda later: _wrapped(later, options)
 
 
 def _wrapped(function: Any, options: dict[str, Any]) -> Any:
+    if inspect.isclass(function) or not callable(function):
+        raise TypeError(f"track() takes a function, not {function!r}; options have names: track(product=...)")
     if inspect.isasyncgenfunction(function):
         return _stream(function, options)
     if inspect.isgeneratorfunction(function):

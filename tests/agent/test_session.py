@@ -231,6 +231,12 @@ def test_coroutines_are_siblings(agent: AgentOnSocket) -> None:
     assert len(agent.node.ends) == 4
 
 
+@pytest.mark.parametrize("what", ["bert-base", 3, dict])
+def test_track_takes_functions_alone(what: Any) -> None:
+    with pytest.raises(TypeError, match="takes a function, not"):
+        wattribute.track(what)
+
+
 def test_track_keeps_a_function_as_it_is(agent: AgentOnSocket) -> None:
     @wattribute.track
     def double(x: int) -> int:
