@@ -195,7 +195,11 @@ def _edge_s(node: Node) -> float:
 
 @contextlib.contextmanager
 def _signals(selector: selectors.BaseSelector) -> Iterator[tuple[list[int], Callable[[], None]]]:
-    """SIGTERM and SIGINT end up in a list, and wake the loop; so does the function, from any thread."""
+    """SIGTERM and SIGINT end up in a list, and wake the loop; so does the function, from any thread.
+
+    So does SIGHUP, where it says that a terminal has gone. A service is told it by whoever thinks that it reads its
+    settings anew: systemd would take a death of it for a stop that was asked for.
+    """
     stopping: list[int] = []
     woken, wake = socket.socketpair()
     with woken, wake:
@@ -207,6 +211,16 @@ def _signals(selector: selectors.BaseSelector) -> Iterator[tuple[list[int], Call
             number: signal.signal(number, lambda caught, frame: stopping.append(caught))
             for number in (signal.SIGTERM, signal.SIGINT)
         }
+
+        def hang_up(caught: int, frame: object) -> None:
+            if on_terminal:
+                stopping.append(caught)
+            else:
+                log.info("SIGHUP: settings are read at the start, keys and the web file when they change")
+
+        on_terminal = sys.stdin is not None and sys.stdin.isatty()
+        if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # else nohup's
+            handlers[signal.SIGHUP] = signal.signal(signal.SIGHUP, hang_up)
 
         def call() -> None:
             with contextlib.suppress(BlockingIOError):

@@ -85,10 +85,10 @@ class Ledger:
                 return begin()
         except (Damaged, sqlite3.Error, OSError) as error:
             lock.close()
-            raise LedgerError(
-                f"the ledger in {state_dir} can't be opened: {error}. Fix: check that the disk is writable and has "
-                "room, or give another --state-dir"
-            ) from error
+            fix = "check that the disk is writable and has room, or give another --state-dir"
+            if isinstance(error, PermissionError):  # a backup that root put back, or what an agent of root's left
+                fix = f"sudo chown -R {os.geteuid()} {state_dir}"
+            raise LedgerError(f"the ledger in {state_dir} can't be opened: {error}. Fix: {fix}") from error
         except BaseException:
             lock.close()
             raise
