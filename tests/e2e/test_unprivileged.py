@@ -3,6 +3,7 @@ alone may read and goes on as a user without a right, who can be restarted; and 
 """
 
 import os
+import signal
 import subprocess
 import sys
 import urllib.request
@@ -73,6 +74,7 @@ def test_root_opens_and_a_user_without_rights_goes_on(agent: UnitAgent, zone: Zo
     agent.start(environment=WHO)
     agent.wait_for("READY=1")
     assert agent.heard[0] == "READY=1"
+    assert agent.process is not None
     check_rights(agent)
     for place in (agent.state_dir, agent.socket.parent, agent.socket, *agent.state_dir.iterdir()):
         assert place.stat().st_uid == NOBODY, place
@@ -87,6 +89,11 @@ def test_root_opens_and_a_user_without_rights_goes_on(agent: UnitAgent, zone: Zo
     assert done.returncode == 0, done.stderr
     owner = [s.labels["user"] for s in parse(page(agent)) if s.labels.get("job_id") == "theirs" and "user" in s.labels]
     assert owner == ["daemon"]
+
+    # Who thinks that it reads its settings anew hasn't ended it: systemd would take that for a stop that was asked for.
+    agent.process.send_signal(signal.SIGHUP)
+    agent.wait_for("WATCHDOG=1", more=2)
+    assert "SIGHUP" in agent.log.read_text()
 
     # The driver is loaded anew: only root may open the new counter, and that is said once, with what helps.
     zone.vanish()

@@ -85,7 +85,8 @@ class UnitAgent:
         self.heard = []
         with self.log.open("ab") as log:
             env = {**self.environment, **(environment or {})}
-            self.process = subprocess.Popen(command, env=env, stderr=log, stdout=log, cwd=ROOT)
+            null = subprocess.DEVNULL  # as systemd has it
+            self.process = subprocess.Popen(command, env=env, stdin=null, stderr=log, stdout=log, cwd=ROOT)
 
     def wait_for(self, line: str, *, more: int = 1) -> None:
         """Until this line has been heard `more` times from now on."""
