@@ -51,6 +51,8 @@ def _writable(context: click.Context, parameter: click.Parameter, value: str | N
         kind = path.stat().st_mode
     except OSError:
         kind = 0
+    if value == "-":
+        raise click.BadParameter("stdout is CMD's own; name a file, ./- if it is called so")
     if stat.S_ISDIR(kind):
         raise click.BadParameter(f"{value} is a directory; name a file")
     if kind and not stat.S_ISREG(kind):  # /dev/stderr, a pipe: written to, never replaced

@@ -140,6 +140,7 @@ def test_options_of_the_command_are_its_own(agent: AgentOnSocket, environment: d
         (["--label", "k=" + "v" * 300], "256"),
         (["--receipt", "/nonexistent/r.json"], "/nonexistent"),
         (["--receipt", "/"], "directory"),
+        (["--receipt", "-"], "stdout is CMD's own"),
         (["--recipt", "x"], "No such"),
     ],
 )
