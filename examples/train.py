@@ -2,7 +2,7 @@
 
     python examples/train.py --seconds 6
 
-Run it under `wattribute run`, or see examples/wrapped.py for the same from inside.
+Run it under `wattribute run`; docs/python.md has the same from inside.
 """
 
 import argparse
