@@ -1,7 +1,8 @@
 """Which idle power is in force, and how it is known: for the page and for receipts."""
 
 from wattribute.agent.core.books import Books
-from wattribute.agent.core.model import DOMAIN_KINDS, DomainKind
+from wattribute.agent.core.model import DomainKind
+from wattribute.agent.core.rest import PARTS
 
 
 def idle_powers(books: Books) -> dict[tuple[DomainKind, str, str], int]:
@@ -34,7 +35,7 @@ def idle_notes(books: Books) -> list[str]:
     missing = {
         domain.kind: None
         for domain in books.domains.qualities()
-        if domain.kind in DOMAIN_KINDS and domain.kind != "rest" and not known & {(domain.kind, ""), (domain.kind, domain.id)}
+        if domain.kind in PARTS and not known & {(domain.kind, ""), (domain.kind, domain.id)}
     }
     if not missing:
         return []

@@ -6,6 +6,7 @@ from typing import Any
 from wattribute.agent.climate import Climate
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import DOMAIN_KINDS, Clock, DomainKind, Policy
+from wattribute.agent.core.receipt import UNSEEN
 from wattribute.agent.dues import Dues
 from wattribute.agent.idle_words import idle_notes, idle_words
 from wattribute.agent.requests import Basis
@@ -40,7 +41,8 @@ class About:
         kinds: dict[DomainKind, None] = {d.kind: None for d in self._books.domains.qualities()}
         return {
             "domains": [kind for kind in DOMAIN_KINDS if kind in kinds],
-            "notes": [*self._notes, *idle_notes(self._books)],
+            "unseen": list(self._sensors.unseen if "rest" in kinds else UNSEEN),
+            "notes": [*self._notes, *idle_notes(self._books), *self._rest_notes()],
             "node": self._node_id,
             "basis": self._basis,
             "method": self._method_words(),
@@ -48,6 +50,9 @@ class About:
             **self._climate.about(self._clock.time_ns()),
             "products": self._dues.about(),
         }
+
+    def _rest_notes(self) -> list[str]:
+        return [] if self._books.rest is None else self._books.rest.notes()
 
     def methods(self) -> dict[tuple[DomainKind, str], str]:
         """How each domain's energy is measured and split; of GPUs each by itself."""

@@ -97,7 +97,13 @@ class Sensing(NamedTuple):
 def sense(config: Config, clock: Clock, basis: Basis, kernel: "Processes | None" = None) -> Sensing:
     """Open what measures. Raises SensorUnavailable for what is named or required."""
     cpu = _cpu_time(config, clock, basis, kernel)
-    return Sensing(cpu, _accounts(cpu.read()), open_sensors(config, clock, cpu))
+    accounts, sensors = _accounts(cpu.read()), open_sensors(config, clock, cpu)
+    # In a process of one's own it is left alone: what is of the whole node isn't the process's to split.
+    if basis == "daemon" and config.collectors.wall != "off":
+        from wattribute.agent.wall import open_wall
+
+        open_wall(config, clock, sensors)
+    return Sensing(cpu, accounts, sensors)
 
 
 def open_courier(config: Config, identity: str, clock: Clock) -> "Courier":
@@ -161,6 +167,7 @@ def open_node(
         Taxes(declared, at_ns),
         at_ns,
         climate.grid.prices,
+        sensors.rest,
     )
     found = open_found_jobs(config, clock, cpu, user_name, inline=inline) if basis == "daemon" else None
     registry = Registry(

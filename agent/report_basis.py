@@ -87,7 +87,7 @@ def of_node(loaded: Loaded) -> Basis | None:
         method=dict(about["method"]),
         policy=dict(about["policy"]),
         included=tuple(about["domains"]),
-        missing=(*(kind for kind in ("cpu", "dram") if kind not in about["domains"]), *UNSEEN),
+        missing=(*(kind for kind in ("cpu", "dram") if kind not in about["domains"]), *about.get("unseen", UNSEEN)),
         notes=tuple(about["notes"]),
         intensity=_intensity(about["intensity"], loaded),
         pue=_pue(about["pue"], loaded),

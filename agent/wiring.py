@@ -25,6 +25,8 @@ from wattribute.agent.core.model import (
     Reading,
 )
 from wattribute.agent.core.products import MICRO, Product
+from wattribute.agent.core.receipt import UNSEEN
+from wattribute.agent.core.rest import Rest
 from wattribute.agent.core.units import DAY_S, NS_PER_S, YEAR_S, ng_from_kg, rate_from_g_per_min, uw_from_w
 from wattribute.agent.sources import Source
 
@@ -47,6 +49,8 @@ class Sensors:
     notes: list[str] = field(default_factory=list)
     first: list[EnergyReading | PowerReading] = field(default_factory=list)
     modelled_idle_uw: dict[DomainKind, int] = field(default_factory=dict)
+    rest: Rest | None = None  # where there is a sensor of the whole node
+    unseen: Sequence[str] = UNSEEN  # what of the node no sensor sees
     gpu_methods: Callable[[], Mapping[str, str]] = dict
     gpu_indices: Callable[[], Mapping[int, str]] = dict
     gpu_names: Callable[[], Mapping[str, str]] = dict

@@ -61,6 +61,8 @@ def command(file: Path | None, embodied: bool, as_json: bool) -> None:
 def required(config: Config) -> set[str]:
     """The sources without which the agent wouldn't start."""
     named = {"rapl"} if config.collectors.rapl in ("powercap", "pyrapl") else set[str]()
+    if config.collectors.wall != "off":
+        named.add("wall")
     return named.union(config.collectors.require)
 
 

@@ -45,6 +45,7 @@ def examine(config: Config) -> Iterator[Finding]:
         from wattribute.collectors.nvml import probe as probe_nvml
 
         yield from probe_nvml(clock=time.monotonic_ns)
+    yield from look_at_wall(config)
     yield from look_at_processes(config)
     if sys.platform == "linux":
         yield from look_at_jobs(config)
@@ -60,6 +61,14 @@ def _switched_off(source: str) -> Finding:
     return Finding(
         source=source, path="", ok=False, why="off in the configuration", fix=f'collectors.{source} = "auto"'
     )
+
+
+def look_at_wall(config: Config) -> Iterator[Finding]:
+    """The whole-node sensor that is configured, read once."""
+    if config.collectors.wall != "off":
+        from wattribute.agent.cli.found_wall import finding_of_wall
+
+        yield finding_of_wall(config, SystemClock())
 
 
 def look_at_processes(config: Config) -> Iterator[Finding]:

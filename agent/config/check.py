@@ -1,4 +1,4 @@
-"""Rules that join several values of a Config, and features of the file format that this version doesn't have.
+"""Rules that join several values of a Config.
 
 A value that would be ignored is refused: whoever reads the numbers must be able to trust that the file was obeyed.
 """
@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from wattribute.agent.config.addresses import problems_of_ledger
 from wattribute.agent.config.rules import rules_of
 from wattribute.agent.config.schema import Carbon, Config, Product, Provider
+from wattribute.agent.config.wall import problems as problems_of_wall
 from wattribute.agent.core.errors import ConfigError
 from wattribute.agent.core.products import find_cycle as find_cycle
 from wattribute.agent.core.rules import problem as problem_of_rule
@@ -35,8 +36,8 @@ Problem = tuple[str, str]
 def problems(config: Config) -> list[Problem]:
     """Everything that is wrong with a configuration whose single values are fine."""
     return [
-        *_unavailable(config),
         *_general(config),
+        *problems_of_wall(config),
         *_otlp(config),
         *_rules(config),
         *problems_of_ledger(config.ledger),
@@ -140,15 +141,6 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _unavailable(config: Config) -> Iterator[Problem]:
-    if config.collectors.wall != "off":
-        yield _not_yet(f'collectors.wall = "{config.collectors.wall}"', '"off"', key="collectors.wall")
-
-
-def _not_yet(what: str, instead: str, key: str = "") -> Problem:
-    return key or what, f"{what} isn't available in this version; use {instead}"
 
 
 def _general(config: Config) -> Iterator[Problem]:

@@ -84,6 +84,21 @@ class Collectors(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     require: tuple[Literal["rapl", "nvml"], ...] = ()
 
 
+class Wall(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How the whole-node sensor of `collectors.wall` is read.
+
+    `chip` is hwmon's. The others are redfish's: `url` of a BMC, or of one chassis; who signs in is in REDFISH_USER and
+    REDFISH_PASSWORD or in `credentials_file`, never in this file. `interval_s` and `timeout_s` are ipmi's too.
+    """
+
+    chip: str = ""
+    url: str = ""
+    credentials_file: str = ""
+    ca_file: str = ""
+    interval_s: Annotated[float, msgspec.Meta(ge=1, le=60)] = 10.0
+    timeout_s: Annotated[float, msgspec.Meta(gt=0, le=30)] = 5.0
+
+
 class Modelled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Power of what has no sensor; None is derived from the machine."""
 
@@ -292,6 +307,7 @@ class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     web: Web = Web()
     paths: Paths = Paths()
     collectors: Collectors = Collectors()
+    wall: Wall = Wall()
     modelled: Modelled = Modelled()
     attribution: Attribution = Attribution()
     jobs: Jobs = Jobs()

@@ -49,8 +49,8 @@ def build(
     bounds: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The receipt of one job. `domains` are the kinds that the node has a sensor or a model for; `common` holds what
-    is the same for all jobs of a node: node, method, policy, pue, intensity, basis. `values` and `taxes_ng` are as they
-    were booked; `corrections_ng`, by product and term, is what turned out otherwise.
+    is the same for all jobs of a node: node, method, policy, pue, intensity, basis, unseen. `values` and `taxes_ng` are
+    as they were booked; `corrections_ng`, by product and term, is what turned out otherwise.
     """
     included = list(domains)
     energy_uj = {
@@ -98,7 +98,7 @@ def build(
         "method": common["method"],
         "boundary": {
             "included": included,
-            "missing": [kind for kind in ("cpu", "dram") if kind not in included] + list(UNSEEN),
+            "missing": [kind for kind in ("cpu", "dram") if kind not in included] + list(common.get("unseen", UNSEEN)),
         },
         "policy": common["policy"],
         "pue": common["pue"],

@@ -211,4 +211,4 @@ def _worse(one: Quality, other: Quality) -> Quality:
     return max(one, other, key=QUALITIES.index)
 
 
-__all__ = ["Rest"]
+__all__ = ["DISAGREE_NS", "PARTS", "Rest"]

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from wattribute.agent import wiring
 from wattribute.agent.config import Config, Loaded, Product, check_exposure, listen_address, load
 from wattribute.agent.config.check import find_cycle
+from wattribute.agent.core.declared import declared
 from wattribute.agent.core.errors import ConfigError
-from wattribute.agent.core.products import epc_parts
 
 NO_FILE = Path("/nonexistent/wattribute.toml")
 
@@ -247,8 +247,8 @@ def test_all_misspelt_keys_are_told_at_once(tmp_path: Path) -> None:
 
 
 def test_what_this_version_does_not_have_is_refused_not_ignored(tmp_path: Path) -> None:
-    said = refusal('[collectors]\nwall = "psys"', tmp_path)
-    assert 'isn\'t available in this version; use "off"' in said
+    said = refusal('[collectors]\nwall = "ipmi"', tmp_path)
+    assert 'isn\'t available in this version; use "redfish"' in said
     assert len(said.splitlines()) == 1
 
 
@@ -322,7 +322,7 @@ def test_a_parent_that_nobody_declared_is_missing_and_said_to_be(tmp_path: Path)
     (said,) = loaded.warnings
     assert 'parents names "bret", which isn\'t declared; did you mean "bert"?' in said
     assert 'the EPC of "a" is missing' in said
-    assert epc_parts({one.id: one for one in wiring.products(loaded.config)})["a"][1] is None
+    assert declared(wiring.products(loaded.config)).parts["a"][1] is None
 
 
 def test_weights_that_sum_to_one_in_decimal_are_accepted(tmp_path: Path) -> None:
@@ -463,4 +463,5 @@ def test_the_contract_example_is_toml() -> None:
         "serving",
         "engine",
         "otlp",
+        "wall",
     }

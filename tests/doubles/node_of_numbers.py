@@ -105,7 +105,7 @@ class World:
             assert uj == self.books.node_energy_uj.get((domain.kind, domain.id, "measured"), 0)
         for kind in {*(domain.kind for domain in self.counters), "rest"}:
             of_jobs = sum(
-                e.values[energy_slot(kind, share, quality)]  # type: ignore[arg-type]
+                e.values[energy_slot(kind, share, quality)]
                 for e in self.entries.values()
                 for share in SHARE_KINDS
                 for quality in QUALITIES
