@@ -12,13 +12,12 @@ from wattribute.agent.config import load
 from wattribute.agent.core.errors import WattributeError
 from wattribute.agent.identity import NAME_CHARS, user_state_dir
 from wattribute.agent.parts import merge
-from wattribute.agent.receipts import blank
+from wattribute.agent.receipt_shape import is_receipt
 from wattribute.agent.statement import recorded
 from wattribute.agent.stored import stored
 
 PATIENCE_S = 5.0  # someone waits at a terminal, not a training script
 OWN_ONLY = "of the agent's jobs only your own are shown; root, agent.scheduler_uids and the agent's user see all"
-_KEYS = blank("").keys()
 
 Receipt = dict[str, Any]
 
@@ -75,4 +74,4 @@ def _asked(environment: Mapping[str, str], op: str, **fields: str) -> dict[str, 
 def _stored(environment: Mapping[str, str]) -> list[Receipt]:
     own = user_state_dir(environment)
     state_dirs = [Path(load(None, environment, {}).config.agent.state_dir), *([Path(own)] if own else [])]
-    return [part for part in stored(state_dirs) if part.keys() >= _KEYS]
+    return [part for part in stored(state_dirs) if is_receipt(part)]

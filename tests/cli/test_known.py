@@ -4,6 +4,7 @@ import json
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -48,6 +49,27 @@ def test_jobs_are_listed_by_their_start(state: Path) -> None:
     lines = invoke(state, "jobs").output.splitlines()
     assert [line.split()[0] for line in lines] == ["JOB", "first", "second"]
     assert [receipt["job_id"] for receipt in json.loads(invoke(state, "jobs", "--json").output)] == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "spoilt",
+    [
+        {"energy_uj": "x"},
+        {"started_at": 5},
+        {"started_at": "2026-99-01T00:00:00Z"},
+        {"uses": "a"},
+        {"quality": {}},
+        {"gco2e": []},
+        {"notes": None},
+        {"bounds": {"jsce": [1], "asce": None}},
+    ],
+)
+def test_a_spoilt_receipt_hides_no_other(state: Path, spoilt: dict[str, Any]) -> None:
+    leave(state, "good", "1", "2026-01-01T00:00:00Z", 2_000_000)
+    assert ReceiptFiles(state, "2").save({**blank("bad", started_at="2026-01-01T00:00:00Z"), **spoilt})
+    result = invoke(state, "jobs")
+    assert result.exit_code == 0, result.output
+    assert [line.split()[0] for line in result.output.splitlines()] == ["JOB", "good"]
 
 
 def test_the_parts_of_a_job_add_up(state: Path) -> None:
