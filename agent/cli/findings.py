@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wattribute.agent.cli.found_user import look_at_user
+from wattribute.agent.cli.found_user import look_at_user, owned_by
 from wattribute.agent.client import Client
 from wattribute.agent.config import Config, listen_address
 from wattribute.agent.config.rules import rules_of
@@ -51,7 +51,7 @@ def examine(config: Config) -> Iterator[Finding]:
         yield from look_at_jobs(config)
         yield from look_at_user(config)
     yield from look_at_engines(config)
-    yield look_at_state(Path(config.agent.state_dir))
+    yield look_at_state(Path(config.agent.state_dir), config.agent.user)
     agent = look_at_agent(config.agent.socket)
     yield agent
     yield look_at_port(config.agent.listen, agent_runs=agent.ok)
@@ -222,12 +222,16 @@ def read_once(source: str, path: str, start: Callable[[], Collector]) -> Iterato
             )
 
 
-def look_at_state(state_dir: Path) -> Finding:
-    """Whether the ledger can be kept: in the directory, or in one that can still be made."""
+def look_at_state(state_dir: Path, user: str = "") -> Finding:
+    """Whether the ledger can be kept: in the directory, or in one that can still be made; by `user` (agent.user)."""
     there = state_dir
     while not os.path.lexists(there) and there != there.parent:
         there = there.parent
-    if there.is_dir() and os.access(there, os.W_OK | os.X_OK):
+    owned = owned_by(there, user) if there.is_dir() else None
+    if owned is False:
+        fix = f"sudo chown -R {user}: {there}"
+        return Finding(source="state", path=str(state_dir), ok=False, why=f"{there} isn't {user}'s", fix=fix)
+    if owned or (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         free = shutil.disk_usage(there).free
         why = "writable" if there == state_dir else f"doesn't exist yet; {there} is writable"
         return Finding(source="state", path=str(state_dir), ok=True, why=why, value=f"{free / 2**30:.1f} GiB free")

@@ -34,6 +34,18 @@ def look_at_user(config: Config) -> Iterator[Finding]:
     yield Finding(source="user", path=name, ok=False, why=f"{why}; it can't read {', '.join(lost)}", fix=fix)
 
 
+def owned_by(folder: Path, name: str) -> bool | None:
+    """Whether an agent that root starts, and that becomes `name`, has a folder, or is given it; None: it's nobody else.
+
+    What we may do in it ourselves says nothing of that: root in a container may less, root elsewhere more than he may.
+    """
+    try:
+        account = account_of(name) if name and os.geteuid() == 0 else None
+    except ConfigError:
+        return None
+    return folder.stat().st_uid in (0, account.uid) if account is not None else None
+
+
 def _wanted(config: Config) -> Iterator[tuple[str, str]]:
     """What is opened while the agent runs, by its path; "" where it isn't configured."""
     if config.jobs.containers == "auto":

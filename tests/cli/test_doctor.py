@@ -91,6 +91,15 @@ def test_state_that_is_not_writable(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert found.fix.startswith("sudo install -d")
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="missing: root")
+def test_state_of_the_user_that_root_becomes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # as for root in a container, without its rights
+    os.chown(tmp_path, 65534, 65534)
+    assert look_at_state(tmp_path, "nobody").ok
+    found = look_at_state(tmp_path, "daemon")
+    assert (found.ok, found.fix) == (False, f"sudo chown -R daemon: {tmp_path}")
+
+
 def test_a_socket_that_a_dead_agent_left(tmp_path: Path) -> None:
     path = tmp_path / "a.sock"
     with socket.socket(socket.AF_UNIX) as dead:
