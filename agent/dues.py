@@ -1,7 +1,5 @@
 """Who pays whom, around the books: products as they are registered, the fleet's divisors, what falls due late."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -10,10 +8,10 @@ from wattribute.agent.config.check import uncounted
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.model import SourceHealth
 from wattribute.agent.core.owed import add_taxes
-from wattribute.agent.core.products import Product, counted_alone, epcs
-from wattribute.agent.core.uncertainty import band_of, band_texts
+from wattribute.agent.core.products import Product, epcs
 from wattribute.agent.fleet_exchange import FleetExchange
 from wattribute.agent.live import LiveJob
+from wattribute.agent.product_fold import Folded, ProductFold, hash_of, told
 
 if TYPE_CHECKING:
     from wattribute.agent.courier import Courier
@@ -30,6 +28,8 @@ class Dues:
         self._books = books
         self._declared = declared
         self._courier = courier
+        self._fold = ProductFold(declared, alone=courier is None or not courier.hears_of_others)
+        self._following = False
         self._exchange = None
         if courier is not None and courier.shares_overhead:
             self._exchange = FleetExchange(books.taxes.fleet, courier)
@@ -42,7 +42,7 @@ class Dues:
     def registry_hash(self) -> str:
         """A name for the products as they are, so that nodes with different ones can be told apart."""
         if self._hash is None:
-            self._hash = hash_of_products(self._books.taxes.products.values())
+            self._hash = hash_of(map(repr, self._books.taxes.products.values()))
         return self._hash
 
     def follow(self, now_ns: int) -> None:
@@ -51,26 +51,22 @@ class Dues:
         if courier is None:
             return
         if courier.products_changed:
-            self._declare(courier.take_events(), now_ns)
+            # Before anything runs the registry is waited for: who may register what is known to the first job.
+            self._fold.begin(courier.take_events(), wait=not self._following)
+        self._following = True
+        if (folded := self._fold.take()) is not None:
+            self._declare(folded, now_ns)
         taxes = self._books.taxes
         expected = {} if self._exchange is None else self._exchange.follow()
         courier.present(expected | taxes.fleet_weights_ppm())
         for product_id, weight_ppm in courier.divisors.items():
             taxes.divisor(product_id, weight_ppm, now_ns)
 
-    def _declare(self, events: Iterable[tuple[int, Mapping[str, Any]]], now_ns: int) -> None:
-        from wattribute.agent.core.provenance import registry  # only where products are registered
-
-        try:
-            products = list(registry(event for _, event in events).effective(self._declared).values())
-            if self._courier is None or not self._courier.hears_of_others:
-                products = [counted_alone(product) for product in products]
-            self._books.taxes.declare(products, now_ns)
-        except ValueError as error:
-            log.error("the registry of products can't be read, and what was known of it stays: %s", error)
-            return
-        self._about = self._hash = None
-        self._warn_of_fleets(products)
+    def _declare(self, folded: Folded, now_ns: int) -> None:
+        self._books.taxes.take(folded.declared, now_ns)
+        self._about, self._hash = folded.about, folded.hash
+        products = folded.declared.products
+        self._warn_of_fleets(products.values())
         log.info("there are %d products now, those of the configuration among them", len(products))
 
     def _warn_of_fleets(self, products: Iterable[Product]) -> None:
@@ -129,16 +125,7 @@ class Dues:
         if self._about is None:
             products = self._books.taxes.products
             found = epcs(products)
-            self._about = {
-                product_id: {
-                    "runs_on": list(product.runs_on),
-                    "parents": list(product.parents),
-                    "declared_rate": bool(product.overhead_rate),
-                    "written_off": product.written_off and product.status != "open",
-                    "epc_band": None if (whole := found[product_id].total) is None else band_texts(band_of(whole)),
-                }
-                for product_id, product in products.items()
-            }
+            self._about = {product_id: told(product, found[product_id]) for product_id, product in products.items()}
         return self._about
 
     def health(self) -> Sequence[SourceHealth]:
@@ -149,9 +136,3 @@ class Dues:
         """Take leave of the archive."""
         if self._courier is not None:
             self._courier.close()
-
-
-def hash_of_products(products: Iterable[Product]) -> str:
-    """The same for the same products, in whatever order."""
-    text = json.dumps(sorted(map(repr, products)))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -115,6 +115,11 @@ class Epc:
         }
 
     @property
+    def parts(self) -> tuple[int | None, int | None]:
+        """(own, inherited) central EPC, ng; inherited is 0 for a product without parents."""
+        return _central(self.own), _central(self.brought)
+
+    @property
     def brought(self) -> Bounded | None:
         """What all parents bring; nothing for a product without parents."""
         return _whole(NOTHING, self.product, self.above)
@@ -148,14 +153,6 @@ def _whole(own: Bounded | None, product: Product, above: Iterable[Epc | None]) -
         central_ng += total.central * numerator // denominator
         high_ng += total.high * numerator // denominator
     return Bounded(low_ng, central_ng, high_ng)
-
-
-def epc_parts(products: Mapping[str, Product]) -> dict[str, tuple[int | None, int | None]]:
-    """(own, inherited) central EPC of each product, ng; None where it or an ancestor's isn't known.
-
-    Inherited is 0 for a product without parents. Raises ValueError for a cycle (it names the path).
-    """
-    return {product_id: (_central(epc.own), _central(epc.brought)) for product_id, epc in epcs(products).items()}
 
 
 def missing(product_id: str, products: Mapping[str, Product]) -> tuple[str, ...]:

@@ -91,12 +91,17 @@ def registry(events: Iterable[Event]) -> Registry:
     """Fold events, oldest first. Raises ValueError, which says which event, for one that this version can't read."""
     folded = Registry()
     for number, event in enumerate(events, 1):
-        try:
-            fold(folded, event)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            what = f"{event.get('event')!r} of {event.get('id')!r}" if isinstance(event, Mapping) else repr(event)
-            raise ValueError(f"product event {number} ({what}) can't be read: {error!r}") from error
+        add(folded, event, number)
     return folded
+
+
+def add(folded: Registry, event: Event, number: int) -> None:
+    """Add the event of this number, as `fold` does. Raises ValueError, which says which event."""
+    try:
+        fold(folded, event)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        what = f"{event.get('event')!r} of {event.get('id')!r}" if isinstance(event, Mapping) else repr(event)
+        raise ValueError(f"product event {number} ({what}) can't be read: {error!r}") from error
 
 
 def fold(folded: Registry, event: Event) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple, TypeAlias
 
+from wattribute.agent.core.declared import Declared, declared
 from wattribute.agent.core.fleet_shares import FleetShares
 from wattribute.agent.core.model import Job, ProductTotals, Term
 from wattribute.agent.core.owed import Owed
 from wattribute.agent.core.product_account import ProductAccount
-from wattribute.agent.core.products import MICRO, REQUEST, Product, epc_parts, own_parts, payees, pays_epc
+from wattribute.agent.core.products import MICRO, REQUEST, Product, payees, pays_epc
 from wattribute.agent.core.retraining import Closed, Retraining
 from wattribute.agent.core.tariff import NOTHING_METERED, Metered, Tariff
 from wattribute.agent.core.unit_shares import TERMS, UnitShares
@@ -46,7 +47,7 @@ class Taxes:
     """
 
     def __init__(self, products: Iterable[Product], at_ns: int) -> None:
-        self.products: dict[str, Product] = {}
+        self.products: Mapping[str, Product] = {}
         self._accounts: dict[str, ProductAccount] = {}
         self._tariffs: dict[str, Tariff] = {}
         self._present: dict[str, _Present] = {}
@@ -59,44 +60,36 @@ class Taxes:
         self._due = Due({}, [])
         self._at_ns = at_ns
         self._unix_offset_ns: int | None = None
-        declared = {product.id: product for product in products}
-        self._declare(declared, epc_parts(declared), at_ns)
-        for product_id in declared:
+        self._declare(declared(products), at_ns)
+        for product_id in self.products:
             self._account(product_id, at_ns)
 
     def declare(self, products: Iterable[Product], at_ns: int) -> None:
-        """Other products from now on, or the same ones changed: running jobs go on under them, accounts too.
+        """See `take`. Raises ValueError where products inherit in a circle; nothing has changed then."""
+        self.take(declared(products), at_ns)
 
-        Raises ValueError where they inherit in a circle; nothing has changed then.
-        """
-        declared = {product.id: product for product in products}
-        epc = epc_parts(declared)
+    def take(self, found: Declared, at_ns: int) -> None:
+        """Other products from now on, or the same ones changed: running jobs go on under them, accounts too."""
         if self._unix_offset_ns is None:
             at_ns = self._at_ns  # nothing was billed yet: they hold from the beginning
         else:
             self._charge_units(at_ns)
             for product_id, tariff in self._tariffs.items():
-                if product_id in declared:
+                if product_id in found.products:
                     tariff.accrue(at_ns, self._unix_offset_ns)
                 else:
                     self._charge(product_id, tariff, at_ns, NOTHING_METERED)
-        self._declare(declared, epc, at_ns)
+        self._declare(found, at_ns)
 
-    def _declare(
-        self, products: dict[str, Product], epc: Mapping[str, tuple[int | None, int | None]], at_ns: int
-    ) -> None:
-        self.products, self._epc = products, epc
-        self._own_parts = own_parts(self.products)
+    def _declare(self, found: Declared, at_ns: int) -> None:
+        self.products, self._epc, self._own_parts = found.products, found.parts, found.own_parts
         before, self._tariffs = self._tariffs, {}
         for product_id in self._accounts:
             if product_id in self.products:
                 self._follow(product_id, before.get(product_id), at_ns)
-        unused = ProductAccount()
-        self._unused = {
-            product_id: unused.totals(product_id, product, self._epc[product_id], 0)
-            for product_id, product in self.products.items()
-            if product_id not in self._accounts
-        }
+        self._unused = dict(found.unused)
+        for product_id in self._accounts:
+            self._unused.pop(product_id, None)
         for present in self._present.values():
             for product_id in present.payees:
                 if product_id in self._tariffs:

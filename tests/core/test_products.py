@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wattribute.agent.core.bounds import Bounded
+from wattribute.agent.core.declared import declared
 from wattribute.agent.core.products import (
     Frozen,
     Product,
-    epc_parts,
     epcs,
     find_cycle,
     missing,
@@ -83,7 +83,7 @@ def test_epc_is_the_formulas(products: Graph) -> None:
 
 @given(graphs())
 def test_the_parts_of_an_epc_are_its_sum_and_its_bounds_hold_it(products: Graph) -> None:
-    parts = epc_parts(products)
+    parts = declared(products.values()).parts
     for product_id, epc in epcs(products).items():
         own, brought, total = epc.own, epc.brought, epc.total
         assert own is not None and brought is not None and total is not None
@@ -164,7 +164,7 @@ def test_an_unknown_parent_is_missing_and_never_nothing() -> None:
     assert (found["a"].own, found["a"].brought, found["a"].total) == (Bounded.exactly(5), None, None)
     assert found["c"].total is None
     assert sorted(missing("c", products)) == ["b", "gone"]
-    assert epc_parts(products) == {"a": (5, None), "b": (None, 0), "c": (1, None)}
+    assert declared(products.values()).parts == {"a": (5, None), "b": (None, 0), "c": (1, None)}
 
 
 @settings(deadline=None)

@@ -8,8 +8,9 @@ import pytest
 from wattribute.agent.core import accounting as a
 from wattribute.agent.core import estimate
 from wattribute.agent.core.break_even import BreakEven, break_even
+from wattribute.agent.core.declared import declared
 from wattribute.agent.core.model import SLOTS, TERM_SLOT, Job
-from wattribute.agent.core.products import Product, epc_parts, own_part
+from wattribute.agent.core.products import Product, own_part
 from wattribute.agent.core.ranges import Range, exact
 from wattribute.agent.core.tariff import Metered
 from wattribute.agent.core.taxes import Taxes
@@ -52,8 +53,8 @@ def test_a_parent_recovers_what_it_did_not_give_away() -> None:
     parent = Product(id="bert", epc_own_ng=ng_from_g(1000))
     child = Product(id="distil", epc_own_ng=0, parents={"bert": Fraction(1, 2)})
     graph = {p.id: p for p in (parent, child)}
-    assert epc_parts(graph)["distil"] == (0, ng_from_g(500))
-    assert own_part("bert", graph.values()) * epc_parts(graph)["bert"][0] == ng_from_g(500)  # type: ignore[operator]
+    assert declared(graph.values()).parts["distil"] == (0, ng_from_g(500))
+    assert own_part("bert", graph.values()) * declared(graph.values()).parts["bert"][0] == ng_from_g(500)  # type: ignore[operator]
 
 
 def test_training_energy() -> None:
