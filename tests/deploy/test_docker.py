@@ -62,6 +62,8 @@ def test_the_agent_of_the_compose_file_has_no_more_rights_than_it_needs() -> Non
     assert agent["restart"] == "unless-stopped"  # `on-failure` doesn't bring it back after a boot
     written = {mount["target"] for mount in agent["volumes"] if not mount.get("read_only")}
     assert written == {"/var/lib/wattribute", "/run/wattribute"}
+    (socket,) = [mount for mount in agent["volumes"] if mount["source"] == "/run/wattribute"]
+    assert socket["bind"] == {"create_host_path": True}  # not every version's default, and /run is empty after a boot
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "compose.gpu.yaml"])
