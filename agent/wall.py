@@ -103,6 +103,10 @@ def bmc(config: Config, clock: Clock) -> Bmc:
     """What asks the BMC. Raises SensorUnavailable where what it needs can't be opened."""
     wall = config.wall
     bridge_ns = MISSED * _pace_ns(config) + _ns(wall.timeout_s)
+    if config.collectors.wall == "ipmi":
+        from wattribute.collectors.wall.ipmi import IpmiWall
+
+        return IpmiWall(clock.monotonic_ns, timeout_s=wall.timeout_s, bridge_ns=bridge_ns)
     from wattribute.collectors.wall.redfish import RedfishWall, credentials
 
     return RedfishWall(

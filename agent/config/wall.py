@@ -25,8 +25,6 @@ def problems(config: Config) -> Iterator[tuple[str, str]]:
     sensor, wall = config.collectors.wall, config.wall
     if sensor == "off":
         return
-    if sensor == "ipmi":
-        yield "collectors.wall", 'collectors.wall = "ipmi" isn\'t available in this version; use "redfish"'
     if sensor == "psys" and config.collectors.rapl not in ("auto", "powercap"):
         yield (
             "collectors.wall",

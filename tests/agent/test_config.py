@@ -246,12 +246,6 @@ def test_all_misspelt_keys_are_told_at_once(tmp_path: Path) -> None:
     assert len(refusal('[agent]\nintervall_s = 1\nlisen = ""\n[collectors]\nrapl = "x"', tmp_path).splitlines()) == 3
 
 
-def test_what_this_version_does_not_have_is_refused_not_ignored(tmp_path: Path) -> None:
-    said = refusal('[collectors]\nwall = "ipmi"', tmp_path)
-    assert 'isn\'t available in this version; use "redfish"' in said
-    assert len(said.splitlines()) == 1
-
-
 def products(*tables: str) -> str:
     return "".join(f"[[product]]\n{table}\n" for table in tables)
 
