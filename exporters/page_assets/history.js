@@ -4,7 +4,7 @@
 import { sum } from "./format.js";
 
 export const SPAN_S = 900;
-const SAVED_JOBS = 40; // in the tab's session, which has room for some megabytes: those that drew most
+const SAVED_JOBS = 20; // in the tab's session, which has room for some megabytes: those that drew most
 const HOLE_S = 5; // what is longer than this and three intervals isn't drawn as if it had been seen
 const STORE = "wattribute.history/1";
 const HOUR_S = 3600;
