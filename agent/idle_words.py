@@ -39,4 +39,6 @@ def idle_notes(books: Books) -> list[str]:
     }
     if not missing:
         return []
-    return [f"idle power of {' and '.join(missing)} isn't learnt yet: it counts as 0 W, and is billed as direct"]
+    *others, last = missing
+    kinds = f"{', '.join(others)} and {last}" if others else last
+    return [f"idle power of {kinds} isn't learnt yet: it counts as 0 W, and is billed as direct"]

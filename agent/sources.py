@@ -74,6 +74,7 @@ class Source(Generic[T]):
         self._read_ns = 0
         self._last_read_unix_ns: int | None = None
         self._gap_ns = 0
+        self._gap = (0, 0)  # from when to when the last one went, over all devices
         self._wraps = 0
         self._resets = 0
         self._asked_at_ns: int | None = None
@@ -177,8 +178,17 @@ class Source(Generic[T]):
         if isinstance(outcome, Interval):
             self._wraps += outcome.wrapped
         elif outcome.cause not in ("first", "stale"):
-            self._gap_ns += outcome.end_ns - outcome.start_ns
+            self._pass_over(outcome.start_ns, outcome.end_ns)
             self._resets += outcome.cause == "reset"
+
+    def _pass_over(self, start_ns: int, end_ns: int) -> None:
+        """Time that several devices lack counts once."""
+        since_ns, until_ns = self._gap
+        if start_ns <= until_ns and since_ns <= end_ns:
+            start_ns, end_ns = min(start_ns, since_ns), max(end_ns, until_ns)
+            self._gap_ns -= until_ns - since_ns
+        self._gap = start_ns, end_ns
+        self._gap_ns += end_ns - start_ns
 
     def health(self) -> SourceHealth:
         """The source's state now."""

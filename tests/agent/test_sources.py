@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 from tests.doubles.node_bench import HandClock
 
-from wattribute.agent.core.model import Domain, EnergyReading, Fault, Reading
+from wattribute.agent.core.model import Domain, EnergyReading, Fault, Gap, Reading
 from wattribute.agent.sources import Source
 
 GPU = Domain(kind="gpu", id="GPU-1")
@@ -24,6 +24,24 @@ class Scripted:
 
     def close(self) -> None:
         pass
+
+
+def test_time_that_several_devices_lack_is_told_once() -> None:
+    source: Source[Reading] = Source(Scripted(), HandClock(), deadline_ns=1, threaded=False)
+    for gpu, start_ns, end_ns in ((1, 10, 20), (2, 10, 20), (3, 8, 15), (1, 30, 35), (2, 31, 40)):
+        domain = Domain(kind="gpu", id=f"GPU-{gpu}")
+        source.note(
+            Gap(
+                domain=domain,
+                start_ns=start_ns,
+                end_ns=end_ns,
+                cause="reset",
+                lower_uj=0,
+                upper_uj=None,
+                quality="measured",
+            )
+        )
+    assert (source.health().gap_ns, source.health().resets) == (12 + 10, 5)
 
 
 def test_a_source_whose_parts_are_all_lost_stays_down_while_none_is_asked() -> None:
