@@ -33,6 +33,9 @@ def rfc3339(unix_ns: int | None) -> str | None:
     return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
+NO_ENERGY = "no energy is known: there is no sensor that can be read, and no model (collectors.modelled)"
+
+
 def build(
     job: Job,
     values: Sequence[int],
@@ -74,7 +77,11 @@ def build(
         terms_ng[name] += delta_ng
         if term in PAYEE_TERMS:
             due_ng[product_id, name] = due_ng.get((product_id, name), 0) + delta_ng
-    sums_g = {name: g_of(ng) for name, ng in sums_ng(terms_ng).items()}
+    sums = sums_ng(terms_ng)
+    grams: dict[str, float | None] = {str(term): g_of(ng) for term, ng in terms_ng.items()}
+    grams.update((name, g_of(ng)) for name, ng in sums.items())
+    if not included:  # nothing tells its electricity, so neither its operation nor a sum with it: that isn't 0
+        grams.update(dict.fromkeys(("operation", "cooling", *sums)))
     end_unix_ns = job.ended_unix_ns or now_unix_ns
     return {
         "schema": SCHEMA,
@@ -103,15 +110,15 @@ def build(
         "policy": common["policy"],
         "pue": common["pue"],
         "intensity": common["intensity"],
-        "gco2e": {**{str(term): g_of(ng) for term, ng in terms_ng.items()}, **sums_g},
+        "gco2e": grams,
         "taxes": [
             {"product_id": product_id, "term": term, "gco2e": g_of(ng)} for (product_id, term), ng in due_ng.items()
         ],
-        "bounds": dict(bounds),
+        "bounds": dict(bounds) if included else {"jsce": None, "asce": None},
         "basis": common["basis"],
         "settled": settled,
         "revision": revision,
         "labels": dict(job.labels),
         "gaps": list(common["gaps"]),
-        "notes": list(notes),
+        "notes": list(notes) if included else [NO_ENERGY, *notes],
     }

@@ -108,6 +108,17 @@ def test_a_job_comes_back_before_the_ledger_has_its_fold(bench: Bench, workers: 
     assert Decimal(bench.receipt("a")["energy_uj"]) / 1_000_000 == bench.joules("_retired") + bench.joules("a")
 
 
+def test_without_sensor_and_model_operation_is_unknown(bench: Bench, workers: list[Worker]) -> None:
+    bench.open(collectors='rapl = "off"\nmodelled = "off"\nnvml = "off"')
+    bench.tick()
+    bench.start("a", workers[0].pid)
+    bench.tick()
+    receipt = bench.receipt("a")
+    unknown = {name for name, grams in receipt["gco2e"].items() if grams is None}
+    assert unknown == {"operation", "cooling", "jsc", "jsce", "asc", "asce"}
+    assert receipt["energy_uj"] is None and receipt["bounds"] == {"jsce": None, "asce": None}
+
+
 def test_jobs_past_the_cap_stay_in_the_overflow(bench: Bench, workers: list[Worker]) -> None:
     pid = workers[0].pid
     bench.open("[export]\nhold_s = 1\nmax_jobs = 2\n")
