@@ -35,6 +35,7 @@ MAY_BE_EMPTY = {
     "wattribute-fleet: Nodes whose registry differs": ALL_ALIKE,
     "wattribute-fleet: Nodes whose version differs": ALL_ALIKE,
     "wattribute-fleet: Sources that are down": "none is",
+    "wattribute-fleet: Devices that are lost": "none is",
     "wattribute-node: Failures": "no source failed",
     "wattribute-node: Wraps and resets of hardware counters": "no counter wrapped or was reset",
     "wattribute-product: Corrections": "nothing turned out otherwise than it was booked",
