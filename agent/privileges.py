@@ -93,9 +93,9 @@ def become(account: Account, environment: MutableMapping[str, str]) -> None:
     for part in (__file__, os.__file__):
         if not os.access(part, os.R_OK):
             raise WattributeError(
-                f"{account.name} can't read {part}, and the agent loads parts of itself as they are needed. Fix: install "
-                "it where everybody may read: python3 -m venv /opt/wattribute; after root's umask closed that: "
-                "sudo chmod -R go+rX /opt/wattribute"
+                f"{account.name} can't read {part}, and the agent loads parts of itself as they are needed. "
+                "Fix: install it where everybody may read: python3 -m venv /opt/wattribute; where root's umask closed "
+                "that: sudo chmod -R go+rX /opt/wattribute"
             )
 
 
