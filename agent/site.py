@@ -1,14 +1,12 @@
 """What the daemon serves over HTTP; a page is made when it is asked for, at most once per tick."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from wattribute.agent.core.model import Snapshot
 from wattribute.agent.node import Node
-from wattribute.exporters.messages import RequestHead, Response
+from wattribute.exporters.messages import Making, RequestHead, Response, Route
 from wattribute.exporters.page import pages
 from wattribute.exporters.prometheus import PrometheusPage
-
-Route = Callable[[RequestHead], Response]
 
 
 class Site:
@@ -37,7 +35,7 @@ class Site:
         return self._page.text()
 
     def _current(self, route: Route) -> Route:
-        def show(request: RequestHead) -> Response:
+        def show(request: RequestHead) -> Response | Making:
             self._refresh()
             return route(request)
 

@@ -1,9 +1,10 @@
 """HTTP/1.1 messages as far as a page server needs them: a request's head in, a response out (RFC 9112)."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
+from typing import NamedTuple, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,15 @@ class Response:
     content_type: str = "text/plain; charset=utf-8"
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = ()
+
+
+class Making(NamedTuple):
+    """A response that takes long: `go_on` makes some milliseconds' worth of it, and gives it once it is all there."""
+
+    go_on: Callable[[], Response | None]
+
+
+Route: TypeAlias = Callable[[RequestHead], Response | Making]
 
 
 class BadRequest(Exception):

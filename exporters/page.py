@@ -11,11 +11,13 @@ from wattribute.agent.core.model import ENERGY_SLOTS, QUALITIES, TERM_SLOT, TERM
 from wattribute.agent.core.units import NS_PER_S, g_of, j_of
 from wattribute.exporters.assets import SERVED, asset, show_asset
 from wattribute.exporters.live import LivePage, by_quality
-from wattribute.exporters.messages import RequestHead, Response
+from wattribute.exporters.messages import Making, RequestHead, Response, Route
 from wattribute.exporters.negotiation import accepts_gzip, choose_format
 from wattribute.exporters.prometheus import CONTENT_TYPE, PrometheusPage
 
 JOBS_SHOWN = 100
+SLICE_S = 0.005
+"""So long a page holds up the agent's loop at a time: that of 5,000 jobs takes many times as long."""
 
 _HTML_HEADERS = (
     (
@@ -30,27 +32,28 @@ _PLAIN = "<!-- plain -->"
 _ASCE_TERMS = [TERM_SLOT[term] for term in TERMS]  # ASC^e is the sum of all seven
 
 
-def pages(
-    metrics: PrometheusPage, problem: Callable[[], str], interval_s: float = 1.0
-) -> Mapping[str, Callable[[RequestHead], Response]]:
+def pages(metrics: PrometheusPage, problem: Callable[[], str], interval_s: float = 1.0) -> Mapping[str, Route]:
     """The routes of the agent. `problem` says in words why the agent isn't healthy; "" where it is.
 
     `interval_s`: how often the agent measures, which the page is told.
     """
     live = LivePage(interval_s)
 
-    def show_metrics(request: RequestHead) -> Response:
+    def show_metrics(request: RequestHead) -> Response | Making:
         if metrics.snapshot is None:
             # An empty page would look like counters that vanished; a failed scrape is what it is.
             return Response(status=503, body=b"nothing measured yet\n", headers=(("Retry-After", "1"),))
         form = choose_format(request.headers.get("accept", ""))
         compressed = accepts_gzip(request.headers.get("accept-encoding", ""))
         encoding = (("Content-Encoding", "gzip"),) if compressed else ()
-        return Response(
-            content_type=CONTENT_TYPE[form],
-            body=metrics.page(form, compressed=compressed),
-            headers=(("Vary", "Accept, Accept-Encoding"), *encoding),
-        )
+        rendering = metrics.rendering(form, compressed=compressed)
+
+        def go_on() -> Response | None:
+            body = rendering.go_on(SLICE_S)
+            headers = (("Vary", "Accept, Accept-Encoding"), *encoding)
+            return None if body is None else Response(content_type=CONTENT_TYPE[form], body=body, headers=headers)
+
+        return go_on() or Making(go_on)
 
     def show_health(_request: RequestHead) -> Response:
         why = problem()

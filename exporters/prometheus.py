@@ -4,6 +4,8 @@ Integers are printed with an exponent (`1234567e-6`): exact, legal in both forma
 float. Names and labels become templates for `%`, kept for as long as their owner is on the page.
 """
 
+import math
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeAlias
@@ -23,6 +25,7 @@ CONTENT_TYPE: dict[Format, str] = {
 GZIP_LEVEL = 1  # level 9 costs ten times as much for 20 % fewer bytes
 EXEMPLAR_LABEL = "request_id"
 EXEMPLAR_CHARACTERS = 128  # OpenMetrics 1.0: names and values of an exemplar's labels together
+_MADE_AT_ONCE = 50
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # with 16 zlib writes gzip's header and trailer
 
 Templates: TypeAlias = tuple[str, ...]
@@ -84,14 +87,43 @@ def _is_nameable(request_id: str) -> bool:
     return fits and cleaned((request_id,)) == (request_id,) and not set(request_id) & set('"\\\n')
 
 
-def _gzipped(pieces: Iterable[bytes]) -> bytes:
-    gzip = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW)
-    return b"".join([*map(gzip.compress, pieces), gzip.flush()])
-
-
 def _templates(metrics: Sequence[Metric], owner: Owner) -> Templates:
     families = zip(metrics, owner.series(), strict=True)
     return tuple(["".join([_line(metric, labels) for labels in series]) for metric, series in families])
+
+
+class Rendering:
+    """One variant of a snapshot's page, made a few milliseconds at a time by whoever asks for it."""
+
+    def __init__(self, pieces: Iterator[str], *, compressed: bool) -> None:
+        self._pieces = pieces
+        self._gzip = zlib.compressobj(GZIP_LEVEL, zlib.DEFLATED, _GZIP_WINDOW) if compressed else None
+        self._parts: list[bytes] = []
+        self._page: bytes | None = None
+        self._error: Exception | None = None
+
+    def go_on(self, for_s: float = math.inf) -> bytes | None:
+        """Make more of it, for so long; the page, once it is whole. Raises what its making raised, each time."""
+        if self._error is not None:
+            raise self._error
+        if self._page is None:
+            try:
+                self._make(time.perf_counter() + for_s)
+            except Exception as error:
+                self._error = error
+                raise
+        return self._page
+
+    def _make(self, until_s: float) -> None:
+        for piece in self._pieces:
+            part = piece.encode()
+            self._parts.append(part if self._gzip is None else self._gzip.compress(part))
+            if time.perf_counter() > until_s:
+                return
+        if self._gzip is not None:
+            self._parts.append(self._gzip.flush())
+        self._page = b"".join(self._parts)
+        self._parts = []
 
 
 class PrometheusPage:
@@ -103,7 +135,7 @@ class PrometheusPage:
 
     def __init__(self, *, exemplars: bool = False) -> None:
         self._exemplars = exemplars
-        self._current: tuple[Snapshot | None, dict[tuple[Format, bool], bytes]] = (None, {})
+        self._current: tuple[Snapshot | None, dict[tuple[Format, bool], Rendering]] = (None, {})
         self._templates: dict[str, dict[Owner, Templates]] = {}
 
     @property
@@ -127,31 +159,45 @@ class PrometheusPage:
         return self.page("openmetrics", compressed=compressed)
 
     def page(self, form: Format, *, compressed: bool) -> bytes:
-        """The page in the form that content negotiation chose."""
-        snapshot, pages = self._current
-        page = pages.get((form, compressed))
-        if page is None:
-            pieces = map(str.encode, self._pieces(snapshot, form))
-            page = pages[form, compressed] = _gzipped(pieces) if compressed else b"".join(pieces)
+        """The page in the form that content negotiation chose, at once."""
+        page = self.rendering(form, compressed=compressed).go_on()
+        assert page is not None
         return page
 
+    def rendering(self, form: Format, *, compressed: bool) -> Rendering:
+        """The page as it is to be from now on, for who has something else to do meanwhile."""
+        snapshot, renderings = self._current
+        rendering = renderings.get((form, compressed))
+        if rendering is None:
+            rendering = renderings[form, compressed] = Rendering(self._pieces(snapshot, form), compressed=compressed)
+        return rendering
+
     def _pieces(self, snapshot: Snapshot | None, form: Format) -> Iterator[str]:
-        """Each family with its header; templates of owners that left are dropped."""
+        """Each family with its header, and nothing where templates have to be made first; those of owners that left are
+        dropped.
+        """
         kept: dict[str, dict[Owner, Templates]] = {}
         for batch in batches(snapshot) if snapshot is not None else ():
             batch_name = batch.metrics[0].name  # owners of different batches may be equal as tuples
             known = self._templates.get(batch_name, {})
-            kept[batch_name] = lines = {
-                owner: known.get(owner) or _templates(batch.metrics, owner) for owner in batch.owners
-            }
+            kept[batch_name] = lines = {}
+            made = 0
+            for owner in batch.owners:
+                templates = known.get(owner)
+                if templates is None:
+                    templates = _templates(batch.metrics, owner)
+                    made += 1
+                    if not made % _MADE_AT_ONCE:
+                        yield ""
+                lines[owner] = templates
             by_family = zip(*lines.values(), strict=True)  # nothing where there are no owners
-            for metric, templates, column in zip(batch.metrics, by_family, batch.columns, strict=False):
+            for metric, formats, column in zip(batch.metrics, by_family, batch.columns, strict=False):
                 if column:
                     yield _HEADERS[form][metric.name]
                     numbers: Iterable[Number | str] = column
                     if batch.exemplars and self._exemplars and form == "openmetrics":
                         numbers = _with_exemplars(column, batch.exemplars)
-                    yield "".join(templates) % tuple(numbers)  # a family is one format: the loop over series runs in C
+                    yield "".join(formats) % tuple(numbers)  # a family is one format: the loop over series runs in C
         self._templates = kept
         if form == "openmetrics":
             yield "# EOF\n"

@@ -9,17 +9,18 @@ import selectors
 import socket
 from collections import deque
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
-from wattribute.exporters.messages import BadRequest, RequestHead, Response, encoded_head, read_head
+from wattribute.exporters.messages import BadRequest, Making, RequestHead, Response, Route, encoded_head, read_head
 from wattribute.exporters.web.refusals import Reason, Refusals
 
 if TYPE_CHECKING:
     from wattribute.exporters.web.door import Door
     from wattribute.exporters.web.tls import TlsLink
 
-Route: TypeAlias = Callable[[RequestHead], Response]
-State: TypeAlias = Literal["hello", "handshake", "head", "login", "write", "idle", "drain"]
+State: TypeAlias = Literal["hello", "handshake", "head", "login", "make", "write", "idle", "drain"]
+
+Made = TypeVar("Made")
 
 MAX_HEAD_BYTES = 16 * 1024
 REQUESTS_PER_EVENT = 8  # one pipelining client must not hold the loop up
@@ -31,6 +32,7 @@ LIMIT_S: dict[State, float] = {
     "handshake": 5.0,
     "head": 5.0,
     "login": 60.0,
+    "make": 60.0,
     "write": 10.0,
     "idle": 60.0,
     "drain": 2.0,
@@ -73,6 +75,7 @@ class Connection:
         self._keep = True
         self._drained = 0
         self._asked: RequestHead | None = None  # a request that waits for its login to be checked
+        self._making: tuple[RequestHead, Making] | None = None
         self.state: State = "head" if self._tls is None else "hello"
         self.since_s: float | None = None  # when expire() first saw this state
         self._watch()
@@ -122,6 +125,8 @@ class Connection:
                 self._shake()
             case "head" | "idle":
                 self._read()
+            case "make":
+                self._make()
             case "write":
                 self._write_on()
             case "drain":
@@ -136,7 +141,7 @@ class Connection:
         link = self._tls_link
         if self.state == "login":
             events = 0
-        elif self.state == "write" or (self.state == "handshake" and link is not None and link.wants_write):
+        elif self.state in ("make", "write") or (self.state == "handshake" and link is not None and link.wants_write):
             events = selectors.EVENT_WRITE
         elif link is not None and link.pending():  # decrypted already: the socket itself may stay silent
             events = selectors.EVENT_READ | selectors.EVENT_WRITE
@@ -259,20 +264,29 @@ class Connection:
         if refusal is not None:
             self._server.refusals.count_response(refusal, self.peer)
         response = self._respond(head) if refusal is None else refusal
+        if isinstance(response, Making):  # the others are served in between
+            self._making = head, response
+            self._enter("make")
+            return False
         # Who is refused begins anew: many requests in a row, their refusals unread, would hold a place for nothing.
         return self._begin(response, keep=head.keep and refusal is None, body=head.method != "HEAD")
 
-    def _respond(self, head: RequestHead) -> Response:
+    def _make(self) -> None:
+        assert self._making is not None
+        head, making = self._making
+        response = _made(making.go_on, head.path)
+        if response is not None:
+            self._making = None
+            if self._begin(response, keep=head.keep, body=head.method != "HEAD"):
+                self._serve()
+
+    def _respond(self, head: RequestHead) -> Response | Making:
         route = self._server.routes.get(head.path)
         if route is None:
             return Response(status=404, body=b"not found\n")
         if head.method not in ("GET", "HEAD"):
             return Response(status=405, body=b"only GET and HEAD\n", headers=(("Allow", "GET, HEAD"),))
-        try:
-            return route(head)
-        except Exception:  # a page with a bug must not stop the loop that samples and bills
-            logger.exception("%s failed", head.path)
-            return Response(status=500, body=b"this page failed; the agent's log has the traceback\n")
+        return _made(lambda: route(head), head.path)
 
     @property
     def _outdated(self) -> bool:
@@ -313,7 +327,7 @@ class Connection:
                 self._output.appendleft(rest)
         if not self._keep:
             self._end()
-        elif self.state == "login":
+        elif self.state in ("login", "make"):
             self._enter("head")
         return self._keep
 
@@ -330,3 +344,12 @@ class Connection:
 
     def _count(self, reason: Reason, why: str) -> None:
         self._server.refusals.count(reason, self.peer, why)
+
+
+def _made(make: Callable[[], Made], path: str) -> Made | Response:
+    """What a route gives; a page with a bug must not stop the loop that samples and bills."""
+    try:
+        return make()
+    except Exception:
+        logger.exception("%s failed", path)
+        return Response(status=500, body=b"this page failed; the agent's log has the traceback\n")

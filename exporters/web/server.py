@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from wattribute.agent.core.model import SourceHealth
-from wattribute.exporters.messages import Response, encoded
-from wattribute.exporters.web.connection import Connection, Route
+from wattribute.exporters.messages import Response, Route, encoded
+from wattribute.exporters.web.connection import Connection
 from wattribute.exporters.web.listen import listen
 from wattribute.exporters.web.refusals import Refusals
 
@@ -60,7 +60,7 @@ class WebServer:
 
     def has_room(self) -> bool:
         """Whether one more response may be on its way; the slowest of too many gives way to it."""
-        return sum(c.state == "write" for c in self._connections) < MAX_SCRAPES or self._close_slowest()
+        return sum(c.state in ("make", "write") for c in self._connections) < MAX_SCRAPES or self._close_slowest()
 
     def health(self) -> Iterable[SourceHealth]:
         """The web file as a source, where there is one."""

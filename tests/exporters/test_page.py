@@ -12,7 +12,7 @@ from tests.exporters.snapshots import jobs, snapshot, source, totals
 
 from wattribute.agent.core.model import Job
 from wattribute.exporters.assets import FOLDER, SERVED
-from wattribute.exporters.messages import RequestHead, Response
+from wattribute.exporters.messages import Making, RequestHead, Response
 from wattribute.exporters.page import JOBS_SHOWN, pages
 from wattribute.exporters.prometheus import PrometheusPage
 
@@ -21,7 +21,10 @@ HOSTILE = "\"'><script>alert(1)</script><img src=x onerror=alert(2)>"
 
 def ask(page: PrometheusPage, path: str, problem: Callable[[], str] = str, **headers: str) -> Response:
     head = RequestHead("GET", path, "", {name.replace("_", "-"): value for name, value in headers.items()}, True)
-    return pages(page, problem)[path](head)
+    answer = pages(page, problem)[path](head)
+    while isinstance(answer, Making):
+        answer = answer.go_on() or answer
+    return answer
 
 
 def shown() -> PrometheusPage:

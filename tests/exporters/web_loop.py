@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from wattribute.exporters.messages import RequestHead, Response
+from wattribute.exporters.messages import Making, RequestHead, Response
 from wattribute.exporters.web import WebServer
 from wattribute.exporters.web.door import Door
 
@@ -24,6 +24,18 @@ def broken(_request: RequestHead) -> Response:
     raise ZeroDivisionError("a bug in a page")
 
 
+def slow(request: RequestHead) -> Making:
+    """Takes 50 turns; `?broken`: and fails then."""
+    left = iter(range(50))
+
+    def go_on() -> Response | None:
+        if next(left, None) is not None:
+            return None
+        return broken(request) if request.query == "broken" else Response(body=b"slow\n")
+
+    return Making(go_on)
+
+
 class Loop:
     """`web_file`: with a door by it, whose clock is `now_s`."""
 
@@ -35,7 +47,12 @@ class Loop:
             self.selector,
             host,
             0,
-            {"/": lambda request: Response(body=request.query.encode() or b"hello\n"), "/big": big, "/broken": broken},
+            {
+                "/": lambda request: Response(body=request.query.encode() or b"hello\n"),
+                "/big": big,
+                "/broken": broken,
+                "/slow": slow,
+            },
             door,
         )
         self.clients = contextlib.ExitStack()
