@@ -100,7 +100,7 @@ class Rest:
             return None
         if not self._begun:  # where the counter starts
             self._begun = True
-            return self._reading(window.end_ns, window.quality)
+            return self._reading(window.end_ns, self._worst(window.quality))
         if window.end_ns <= window.start_ns:
             return None
         end_ns = window.end_ns
@@ -144,6 +144,7 @@ class Rest:
         window = self._window
         if window is None:
             self._begin(outcome.end_ns)
+            self._window = _Window(outcome.end_ns, outcome.end_ns, quality=outcome.quality)
             return
         window.end_ns = outcome.end_ns
         window.quality = _worse(window.quality, outcome.quality)
