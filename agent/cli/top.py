@@ -78,7 +78,7 @@ class _Jobs:
             answer = self._client.call("jobs", PATIENCE_S)
         except (AgentUnreachable, AgentRefused) as error:  # refused: it is short of places for a while
             if not self.node:
-                raise
+                raise WattributeError(f"{error}. See: wattribute doctor") from error
             self.problem = self.problem or f"no answer since {time.strftime('%H:%M:%S')}: {error}"
             return
         self.problem, self._whose = "", "  your own jobs" if answer.get("seen") == "own" else ""
