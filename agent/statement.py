@@ -21,7 +21,7 @@ from wattribute.agent.core.model import (
 from wattribute.agent.core.products import Product, payees, pays_epc
 from wattribute.agent.core.receipt import build
 from wattribute.agent.core.retraining import served
-from wattribute.agent.core.uncertainty import Uncertainty, band_of_texts, bounds, receipt_bounds
+from wattribute.agent.core.uncertainty import Uncertainty, band_of_texts, bounds, by_quality, receipt_bounds
 from wattribute.agent.core.unit_shares import told
 from wattribute.agent.core.units import UJ_PER_KWH, g_of
 from wattribute.agent.live import LiveJob
@@ -109,10 +109,12 @@ def uncertainty_of(live: LiveJob, about: Mapping[str, Any]) -> Uncertainty | Non
         taxes_ng[product_id, name] = taxes_ng.get((product_id, name), 0) + delta_ng
     return bounds(
         terms_ng,
-        {
-            quality: sum(values[energy_slot(kind, share, quality)] for kind in DOMAIN_KINDS for share in SHARE_KINDS)
+        by_quality(
+            (kind, quality, values[energy_slot(kind, share, quality)])
+            for kind in DOMAIN_KINDS
             for quality in QUALITIES
-        },
+            for share in SHARE_KINDS
+        ),
         intensity_band=live.band,
         pue_band=band_of_texts(bands["pue"]),
         hardware_band=band_of_texts(bands["hardware"]),

@@ -170,6 +170,23 @@ def bounds(
     )
 
 
+def by_quality(energy: Iterable[tuple[str, str, int]]) -> dict[str, int]:
+    """How good the sum of some energy is: microjoules by quality, from (kind, quality, microjoules).
+
+    A rest is a difference: with the parts it is as good as the meter at the wall. Where that was integrated, what was
+    measured beside it counts as integrated.
+    """
+    sums: dict[str, int] = {}
+    loose_uj = 0
+    for kind, quality, energy_uj in energy:
+        sums[quality] = sums.get(quality, 0) + energy_uj
+        if kind == "rest" and quality != "measured":
+            loose_uj += energy_uj
+    if loose_uj:
+        sums["integrated"] = sums.get("integrated", 0) + sums.pop("measured", 0)
+    return sums
+
+
 def from_record(
     record: JobRecord,
     *,
@@ -180,12 +197,9 @@ def from_record(
     declared: Collection[str] = (),
 ) -> Uncertainty:
     """The bounds of one job as closed rows tell of it; the rest as in `bounds`."""
-    by_quality: dict[str, int] = {}
-    for (_, _, quality), energy_uj in record.energy_uj.items():
-        by_quality[quality] = by_quality.get(quality, 0) + energy_uj
     return bounds(
         record.terms_ng,
-        by_quality,
+        by_quality((kind, quality, uj) for (kind, _, quality), uj in record.energy_uj.items()),
         intensity_band=intensity_band,
         pue_band=pue_band,
         hardware_band=hardware_band,

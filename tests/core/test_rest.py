@@ -8,6 +8,7 @@ from tests.doubles.node_of_numbers import PACKAGE, S, World, uj_of
 
 from wattribute.agent.core.model import Domain, EnergyReading, PowerReading, energy_slot
 from wattribute.agent.core.rest import DISAGREE_NS, Rest
+from wattribute.agent.core.uncertainty import by_quality
 
 METER = Domain(kind="psys", id="psys")
 REST = Domain(kind="rest", id="psys")
@@ -217,3 +218,14 @@ def test_a_window_goes_on_over_a_restart() -> None:
     booted = WallWorld()
     booted.books.restore(saved, same_boot=False, accounts_ns={"node": 0, "overhead": 0, "agent": 0})
     assert booted.rest_uj == 50 * J
+
+
+def test_bounds_are_those_of_the_sum() -> None:
+    """What was measured beside an integrated wall is no better than that; a measured wall takes nothing from it."""
+    loose = by_quality([("cpu", "measured", 60), ("dram", "modelled", 5), ("rest", "integrated", 35)])
+    assert loose == {"modelled": 5, "integrated": 95}
+    assert by_quality([("cpu", "measured", 60), ("gpu", "integrated", 5), ("rest", "measured", 35)]) == {
+        "measured": 95,
+        "integrated": 5,
+    }
+    assert by_quality([("cpu", "measured", 60), ("rest", "integrated", 0)]) == {"measured": 60, "integrated": 0}
