@@ -10,6 +10,7 @@ BIN := $(VENV)/bin
 FIND_PYTHON = for name in python3.13 python3.12 python3.11 python3 python; do \
 	"$$name" -c 'import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { command -v "$$name"; break; }; done
+LIVE := tests/deploy/test_live_queries.py
 PYTHON ?= $(shell $(FIND_PYTHON))
 
 .PHONY: run test venv docs install-systemd clean
@@ -22,8 +23,8 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q -n 2 --ignore tests/e2e --ignore tests/deploy
-	$(BIN)/pytest -q tests/e2e tests/deploy   # alone: they measure this machine, or keep all of it busy
+	$(BIN)/pytest -q -n 2 --ignore tests/e2e --ignore $(LIVE)
+	$(BIN)/pytest -q tests/e2e $(LIVE)   # alone: they measure this machine, or keep all of it busy
 
 venv: $(VENV)/.installed-test
 

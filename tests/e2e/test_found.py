@@ -104,11 +104,12 @@ def wait_until(condition: Callable[[], bool], seconds: float = 10) -> None:
 
 
 def test_a_cgroup_of_short_processes_is_billed_to_the_last_millisecond(start_agent: Start, cgroups: Cgroups) -> None:
-    agent = start_agent(more=rule(f"{cgroups.path}/*", job="nightly", product="reports", phase="data"))
+    nightly = rule(f"{cgroups.path}/*", job="nightly", product="reports", phase="data")
+    agent = start_agent(interval_s=INTERVAL_S, more=nightly)
     time.sleep(0.5)
-    child = launch(cgroups.make("a"), *BURNERS, "children", "5")
+    child = launch(cgroups.make("a"), *BURNERS, "children", "3")
     assert child.communicate(timeout=60)[0]
-    time.sleep(1.2)  # a tick with the counter at rest
+    time.sleep(TICK_S)
     cpu_s = cgroups.cpu_s("a")
     cgroups.remove("a")
     wait_until(lambda: agent.receipt("nightly")["settled"])
