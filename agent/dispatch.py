@@ -4,9 +4,10 @@ The same with and without a daemon. Nothing here waits itself: the loop calls `w
 """
 
 import math
+import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from wattribute.agent.control import Deferred, carried_out
 from wattribute.agent.core.errors import Refused
@@ -28,9 +29,6 @@ from wattribute.agent.requests import (
     Units,
 )
 
-if TYPE_CHECKING:
-    from wattribute.agent.ledger.past import Question
-
 
 class NodeLike(Lister, Protocol):
     """What the socket needs of agent/node.py's Node."""
@@ -41,7 +39,7 @@ class NodeLike(Lister, Protocol):
     def node_id(self) -> str: ...
     @property
     def gpu_hold(self) -> GpuHold: ...
-    def recall(self, job_id: str) -> "Question | None": ...
+    def recall(self, job_id: str, owner: int | None = None) -> list[threading.Event]: ...
     def start(self, request: JobStart, peer: Peer) -> dict[str, Any]: ...
     def end(self, request: JobEnd, peer: Peer) -> dict[str, Any]: ...
     def update(self, request: JobUpdate, peer: Peer) -> dict[str, Any]: ...
@@ -57,6 +55,8 @@ LET_GO_S = 10.0
 
 START_S, RECEIPT_S = 0.08, 2.0
 """So long a start or a receipt waits for what the ledger knows of it: a job waits 0.1 s, then it measures itself."""
+LOOK_S = 0.005
+"""So often whoever waits for a user's name is looked after: unlike the ledger's, that answer wakes nobody."""
 
 _Answer = Callable[[], Mapping[str, object] | Deferred]
 
@@ -113,6 +113,7 @@ class Dispatch:
             case JobStart():
                 return self._recalled(
                     request.job_id,
+                    peer.uid,
                     START_S,
                     lambda: {**self._node.start(request, peer), "interval_s": self._interval_s},
                 )
@@ -121,7 +122,7 @@ class Dispatch:
             case JobUpdate():
                 return self._node.update(request, peer)
             case JobReceipt():
-                return self._recalled(request.job_id, RECEIPT_S, lambda: self._receipt(request, peer))
+                return self._recalled(request.job_id, None, RECEIPT_S, lambda: self._receipt(request, peer))
             case Jobs():
                 return self._listing.ask(peer)
             case Health():
@@ -143,7 +144,7 @@ class Dispatch:
         if self._listing.busy:
             return 0.0
         due_s = min((waiting.until_s for waiting in self._recalling), default=math.inf)
-        return max(0.0, due_s - self._clock())
+        return min(max(0.0, due_s - self._clock()), LOOK_S if self._recalling else math.inf)
 
     def work(self) -> None:
         """Answers those whose job the ledger has told of, or who can't wait for it; makes more of a long answer."""
@@ -162,12 +163,18 @@ class Dispatch:
                 still.append(waiting)
         return still
 
-    def _recalled(self, job_id: str, patience_s: float, answer: _Answer) -> Mapping[str, object] | Deferred:
-        """What is answered once the ledger has said what it knows of a job. Raises NotYet."""
-        question = self._node.recall(job_id)
-        if question is None or question.done:
+    def _recalled(
+        self, job_id: str, owner: int | None, patience_s: float, answer: _Answer
+    ) -> Mapping[str, object] | Deferred:
+        """What is answered once the ledger has said what it knows of a job, and the system who its owner is.
+
+        Raises NotYet.
+        """
+        awaited = [asked for asked in self._node.recall(job_id, owner) if not asked.is_set()]
+        if not awaited:
             return answer()
-        waiting = _Waiting(lambda: question.done, self._clock() + patience_s, answer, Deferred())
+        until_s = self._clock() + patience_s
+        waiting = _Waiting(lambda: all(asked.is_set() for asked in awaited), until_s, answer, Deferred())
         self._recalling.append(waiting)
         return waiting.deferred
 

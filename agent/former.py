@@ -47,7 +47,7 @@ class FormerJobs:
         try:
             saved = question.answer(0.0 if self._past.hangs else self._patience_s)
         finally:
-            if question.done:
+            if question.done.is_set():
                 self._recalled.pop(job_id, None)
         return None if saved is None else revive(saved)
 
@@ -64,7 +64,9 @@ class FormerJobs:
         self._leaving |= {live.entry.job.id: (seq, live) for live in retired}
         for job_id in changed:
             self._recalled.pop(job_id, None)
-        self._recalled = {k: asked for k, asked in self._recalled.items() if not asked.done or asked.asked_s > kept_s}
+        self._recalled = {
+            k: asked for k, asked in self._recalled.items() if not asked.done.is_set() or asked.asked_s > kept_s
+        }
 
     def close(self) -> None:
         """Ask no more."""

@@ -18,15 +18,7 @@ from wattribute.agent.condition import Condition
 from wattribute.agent.config.schema import Config
 from wattribute.agent.core.books import Books
 from wattribute.agent.core.errors import Refused
-from wattribute.agent.core.model import (
-    BRIDGE_NS,
-    Account,
-    Clock,
-    Gap,
-    PowerReading,
-    ProcessId,
-    Snapshot,
-)
+from wattribute.agent.core.model import BRIDGE_NS, Account, Clock, Gap, PowerReading, ProcessId, Snapshot
 from wattribute.agent.core.receipt import rfc3339
 from wattribute.agent.core.rounding import rounded
 from wattribute.agent.core.units import NS_PER_S
@@ -51,9 +43,9 @@ if TYPE_CHECKING:
     from wattribute.agent.allotted import AllottedGpus
     from wattribute.agent.engines import Engines
     from wattribute.agent.finding import FoundJobs
-    from wattribute.agent.ledger.past import Question
     from wattribute.agent.norecord import NoRecord
     from wattribute.agent.record import Record
+    from wattribute.agent.user_names import UserNames
 
 PATIENCE_NS = 20_000_000
 EDGE_NS = 50_000_000
@@ -73,6 +65,7 @@ class Node:
         version: str,
         clock: Clock,
         cpu: CpuTime,
+        names: "UserNames | None",
         sensors: Sensors,
         books: Books,
         registry: Registry,
@@ -98,6 +91,7 @@ class Node:
         self._version = version
         self._clock = clock
         self._cpu = cpu
+        self._names = names
         self._climate = climate
         self._dues = dues
         self._resident_bytes = resident_bytes
@@ -167,9 +161,12 @@ class Node:
         self._edge = True
         return {"job_id": request.job_id}
 
-    def recall(self, job_id: str) -> "Question | None":
-        """Begin to ask what `start` and `receipt` need of the ledger; None where nothing has to be asked."""
-        return None if job_id in self.registry.jobs else self.record.recall(job_id)
+    def recall(self, job_id: str, owner: int | None = None) -> list[threading.Event]:
+        """Begin to ask what `start` (by that user) or `receipt` has to know of a job, and tell when it is known."""
+        question = None if job_id in self.registry.jobs else self.record.recall(job_id)
+        name = None if owner is None or self._names is None else self._names.ask(owner)
+        known = None if question is None else question.done
+        return [asked for asked in (known, name) if asked is not None]
 
     def update(self, request: JobUpdate, peer: Peer) -> dict[str, Any]:
         """Replace a job's labels. Raises Refused."""

@@ -26,6 +26,7 @@ from wattribute.agent.norecord import NoRecord
 from wattribute.agent.registry import Registry
 from wattribute.agent.requests import Basis
 from wattribute.agent.serving import Serving
+from wattribute.agent.user_names import UserNames
 from wattribute.agent.wiring import Sensors, boot_id, components, node_id, open_sensors, products, rules
 
 if TYPE_CHECKING:
@@ -169,13 +170,14 @@ def open_node(
         climate.grid.prices,
         sensors.rest,
     )
-    found = open_found_jobs(config, clock, cpu, user_name, inline=inline) if basis == "daemon" else None
+    names = UserNames()
+    found = open_found_jobs(config, clock, cpu, names.resolve, inline=inline) if basis == "daemon" else None
     registry = Registry(
         books,
         cpu,
         Admission(
-            owner_of=_labeller(config),
-            owns=_ownership(books.taxes, basis),
+            owner_of=_labeller(config, names),
+            owns=_ownership(books.taxes, basis, names),
             privileged=lambda uid: uid == 0 or uid in config.agent.scheduler_uids,
             uid_of=lambda pid: _uid_of(Path(config.paths.proc), pid),
         ),
@@ -195,6 +197,7 @@ def open_node(
         version=__version__,
         clock=clock,
         cpu=cpu,
+        names=names if basis == "daemon" and config.export.user_label == "name" else None,
         sensors=sensors,
         books=books,
         registry=registry,
@@ -265,7 +268,7 @@ def _accounts(readings: list[UsageReading]) -> dict[Account, int]:
     return {r.consumer: r.busy_ns for r in readings if isinstance(r.consumer, str)}
 
 
-def _labeller(config: Config) -> Callable[[int], str]:
+def _labeller(config: Config, names: UserNames) -> Callable[[int], str]:
     """How a user is named on series: by name, uid, hash, or not at all."""
     how = config.export.user_label
     if how == "off":
@@ -276,26 +279,16 @@ def _labeller(config: Config) -> Callable[[int], str]:
         import hashlib
 
         return lambda uid: hashlib.sha256(f"wattribute user {uid}".encode()).hexdigest()[:12]
-    return user_name
+    return names
 
 
-def user_name(uid: int) -> str:
-    """The name of a user, or the number where none is known."""
-    try:
-        import pwd
-
-        return pwd.getpwuid(uid).pw_name
-    except (ImportError, KeyError, OverflowError):
-        return str(uid)
-
-
-def _ownership(taxes: Taxes, basis: Basis) -> Callable[[str, int], bool]:
+def _ownership(taxes: Taxes, basis: Basis, names: UserNames) -> Callable[[str, int], bool]:
     """Who may register roles and weights for a product; in one's own process, everybody."""
 
     def owns(product_id: str, uid: int) -> bool:
         product = taxes.products.get(product_id)
         allowed = () if product is None else product.owners
-        return basis == "in-process" or uid == 0 or str(uid) in allowed or user_name(uid) in allowed
+        return basis == "in-process" or uid == 0 or str(uid) in allowed or names(uid) in allowed
 
     return owns
 

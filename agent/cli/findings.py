@@ -19,7 +19,8 @@ from wattribute.agent.config.rules import rules_of
 from wattribute.agent.core.errors import SensorUnavailable, WattributeError
 from wattribute.agent.core.model import Collector, EnergyReading, Finding
 from wattribute.agent.job_sources import job_sources, kubelet_of
-from wattribute.agent.opening import SystemClock, user_name
+from wattribute.agent.opening import SystemClock
+from wattribute.agent.user_names import user_name
 from wattribute.agent.wiring import open_sensors
 
 if TYPE_CHECKING:

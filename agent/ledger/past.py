@@ -36,23 +36,18 @@ class NotYet(LedgerError):
 
 
 class Question:
-    """What the ledger has of one job, once `done`. All but `_answer` is for the asker's thread."""
+    """What the ledger has of one job, once `done` is set. All but `_answer` is for the asker's thread."""
 
     def __init__(self, job_id: str) -> None:
         self.job_id = job_id
         self.asked_s = time.monotonic()
-        self._done = threading.Event()
+        self.done = threading.Event()
         self._saved: SavedJob | None = None
         self._error: LedgerError | None = None
 
-    @property
-    def done(self) -> bool:
-        """Whether there is an answer."""
-        return self._done.is_set()
-
     def answer(self, patience_s: float = 0.0) -> SavedJob | None:
         """The job, None where the ledger has never heard of it. Raises LedgerError; NotYet after `patience_s`."""
-        if not self._done.wait(patience_s):
+        if not self.done.wait(patience_s):
             raise _not_yet()
         if self._error is not None:
             raise self._error
@@ -60,7 +55,7 @@ class Question:
 
     def _answer(self, saved: SavedJob | None, error: LedgerError | None = None) -> None:
         self._saved, self._error = saved, error
-        self._done.set()
+        self.done.set()
 
 
 class Known:
@@ -150,7 +145,7 @@ class Past:
             os.close(self.wakeup_fd)
 
     def _drop_answered(self) -> None:
-        while self._pending and self._pending[0].done:  # they are answered in their order
+        while self._pending and self._pending[0].done.is_set():  # they are answered in their order
             self._pending.popleft()
 
     # In the threads

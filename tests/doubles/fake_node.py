@@ -1,5 +1,6 @@
 """A Node that measures nothing: it keeps members as the real one does and counts what it is told."""
 
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,8 +65,8 @@ class FakeNode:
     def settled(self, job_id: str) -> bool:
         return job_id in self._settled
 
-    def recall(self, job_id: str) -> None:
-        return None
+    def recall(self, job_id: str, owner: int | None = None) -> list[threading.Event]:
+        return []
 
     def jobs(self, peer: Peer | None = None) -> Iterator[dict[str, Any]]:
         return iter(list(self._receipts.values()))
