@@ -173,7 +173,9 @@ def playing(
         more = CONFIGURATION.format(engine=engine.url)
         agent = RunningAgent(folder, folder / "sys", interval_s=INTERVAL_S, more=more)
         stack.callback(agent.close)
-        agent.environment.update(driver.env, WATTRIBUTE_COLLECTORS__NVML="auto")
+        # The state of this agent alone: `jobs` lists what is kept where no agent was, too.
+        here = {"WATTRIBUTE_AGENT__STATE_DIR": str(agent.state_dir)}
+        agent.environment.update(driver.env, **here, WATTRIBUTE_COLLECTORS__NVML="auto")
         scene = Scene(agent, began_s=time.time())
         agent.start(wait=False)
         dcgm = stack.enter_context(EngineServer())
