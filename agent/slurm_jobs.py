@@ -4,7 +4,7 @@ Microjoules and grams CO2e. `slurm_job_id` is sacct's JobIDRaw; an array's task 
 one of their own.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,6 +19,9 @@ from wattribute.agent.core.units import NS_PER_S, g_of
 if TYPE_CHECKING:
     from wattribute.agent.archive import Archive
     from wattribute.agent.ledger.opening import SavedJob
+
+
+NAMES_MAX = 100  # a database looks for; of more, all are read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,12 +61,15 @@ class SlurmJob:
         return max(0, (self.ended_unix_ns or now_unix_ns) - self.started_unix_ns) / NS_PER_S
 
 
-def of_archive(archive: "Archive", *, since_unix_ns: int | None = None) -> Iterator[SlurmJob]:
+def of_archive(
+    archive: "Archive", *, since_unix_ns: int | None = None, names: Sequence[str] = ()
+) -> Iterator[SlurmJob]:
     """Those of all nodes, by id, with what nodes have closed by now; those of which there is news since then.
 
-    Raises LedgerError.
+    With some names: those that `is_named`, and maybe others. Raises LedgerError.
     """
-    for record in archive.jobs(since_unix_ns=since_unix_ns):
+    looked_for = names if len(names) <= NAMES_MAX else ()
+    for record in archive.jobs(since_unix_ns=since_unix_ns, words=looked_for):
         if "slurm_job_id" in record.slurm:
             yield _of_record(record)
 

@@ -67,14 +67,15 @@ class Archive:
         from_unix_ns: int | None = None,
         to_unix_ns: int | None = None,
         since_unix_ns: int | None = None,
+        words: Sequence[str] = (),
     ) -> Iterator[JobRecord]:
         """One record per job over all nodes, by id; with a time, what it used in windows that start in it.
 
-        `since_unix_ns`: only those that nodes have told of for a time after it, with all that they used. Raises
-        LedgerError.
+        `since_unix_ns`: only those that nodes have told of for a time after it, with all that they used. `words`: only
+        those with one of these in the id, or as a text in what nodes told. Raises LedgerError.
         """
         if from_unix_ns is None and to_unix_ns is None:
-            return totals.jobs(self._database, product_id, role, since_unix_ns)
+            return totals.jobs(self._database, product_id, role, since_unix_ns, words)
         return iter(totals.jobs_in(self._database, product_id, role, from_unix_ns, to_unix_ns))
 
     def job(self, job_id: str) -> JobRecord | None:

@@ -1,7 +1,7 @@
 """Jobs and nodes as the archive's rows tell of them: over all nodes and time from sums, over a stretch from rows."""
 
 import functools
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import cast
 
 from wattribute.agent.archive.database import Database, Params, Value
@@ -54,10 +54,15 @@ class Known:
 
 
 def jobs(
-    database: Database, product_id: str | None, role: Role | None, since_unix_ns: int | None = None
+    database: Database,
+    product_id: str | None,
+    role: Role | None,
+    since_unix_ns: int | None = None,
+    words: Sequence[str] = (),
 ) -> Iterator[JobRecord]:
     """Every job over all time, by id; in pieces, so that memory stays flat. Since a time: those with a row that ends
-    later, still with all that they used. Raises LedgerError.
+    later, still with all that they used. `words`: those with one of them in the id, or as a text among the facts.
+    Raises LedgerError.
     """
     told: list[str] = []
     params: dict[str, Value] = {"limit": JOBS_AT_ONCE}
@@ -67,6 +72,13 @@ def jobs(
     if since_unix_ns is not None:
         told.append("until_unix_ns > :since")
         params["since"] = since_unix_ns
+    if words:
+        likes = []
+        for number, word in enumerate(words):
+            escaped = word.replace("!", "!!").replace("%", "!%").replace("_", "!_")
+            params |= {f"id{number}": f"%{escaped}%", f"text{number}": f'%"{escaped}"%'}
+            likes.append(f"job_id LIKE :id{number} ESCAPE '!' OR body LIKE :text{number} ESCAPE '!'")
+        told.append(f"({' OR '.join(likes)})")
     fits = "".join(f" AND {one}" for one in told)
     of_piece = f"job_id BETWEEN :first AND :last AND {_IS_A_JOB}"
     if told:  # looked for between the ends of a piece alone: else each piece would go through all jobs

@@ -95,7 +95,7 @@ def command(
         raise click.UsageError("--starttime isn't before --endtime")
     jobs = [
         job
-        for job in _known(load(None, os.environ, {}).config, start_ns)
+        for job in _known(load(None, os.environ, {}).config, start_ns, numbers)
         if job.started_unix_ns < end_ns
         and (job.ended_unix_ns is None or job.ended_unix_ns > start_ns)
         and (not users or job.user in users)
@@ -115,13 +115,13 @@ def command(
         click.echo("no job of Slurm's in that time. See: wattribute slurm jobs --help", err=True)
 
 
-def _known(config: Config, since_ns: int) -> Iterable[SlurmJob]:
+def _known(config: Config, since_ns: int, names: Sequence[str]) -> Iterable[SlurmJob]:
     from wattribute.agent.archive import is_local, open_archive
 
     if not is_local(config):
         try:
             with open_archive(config) as archive:
-                return list(of_archive(archive, since_unix_ns=since_ns))
+                return list(of_archive(archive, since_unix_ns=since_ns, names=names))
         except LedgerError as error:
             click.echo(f"wattribute: warning: {error}; these are this node's jobs alone", err=True)
     state_dir = Path(config.agent.state_dir)

@@ -295,6 +295,9 @@ def test_a_job_on_many_nodes_is_one_line_of_the_fleets_ledger(archive: Archive) 
     assert (job.shown_id, job.user, job.account, job.nodes, job.expected_nodes) == ("42", "ada", "physics", 2, 3)
     assert (job.energy_uj, job.jsce_gco2e, job.asce_gco2e) == (10, 1e-8, 1.8e-8)
     assert list(of_archive(archive, since_unix_ns=300 * S)) == []
+    for name in ("42", "lab-42", "lab"):
+        assert list(of_archive(archive, names=["x", name])) == [job]
+    assert list(of_archive(archive, names=["4_", "%"])) == []
     assert record_of(archive, Asked("42", "lab"), since_unix_ns=None) == job
     assert record_of(archive, Asked("42", "other"), since_unix_ns=0) is None
 
