@@ -35,10 +35,10 @@ class StateLock:
             self._fd = os.open(state_dir / LOCK, flags, 0o600)
             leave_to_owner(self._fd, state_dir)
         except OSError as error:
-            raise LedgerError(
-                f"the ledger can't be kept in {state_dir}: {error.strerror}. "
-                "Fix: give --state-dir a directory that the agent may write to"
-            ) from error
+            fix = "give --state-dir a directory that the agent may write to"
+            if isinstance(error, PermissionError):  # an agent of another user's kept it, in or out of a container
+                fix += f", or give it this one: sudo chown -R {os.geteuid()} {state_dir}"
+            raise LedgerError(f"the ledger can't be kept in {state_dir}: {error.strerror}. Fix: {fix}") from error
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
