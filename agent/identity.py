@@ -56,6 +56,11 @@ def job_id(environment: Mapping[str, str], argv: list[str], local_time: str, dig
 
     It is not yet checked. `local_time` is digits (20260731T120501), `digits` four hex digits that keep runs apart.
     """
+    return surrounding_id(environment) or f"{script_name(argv)[:100]}-{local_time}-{digits}"
+
+
+def surrounding_id(environment: Mapping[str, str]) -> str:
+    """The id of the job that this process runs inside of, by environment, scheduler or launcher; "" for none."""
     given = environment.get("WATTRIBUTE_JOB_ID", "")
     if given:
         return given
@@ -67,7 +72,7 @@ def job_id(environment: Mapping[str, str], argv: list[str], local_time: str, dig
     launched = environment.get("TORCHELASTIC_RUN_ID", "")
     if launched and launched != "none":  # torchrun's default for a run without a rendezvous: the same for everybody
         return launched
-    return f"{script_name(argv)[:100]}-{local_time}-{digits}"
+    return ""
 
 
 def script_name(argv: list[str]) -> str:

@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from wattribute.agent import identity
 from wattribute.agent.client import AgentRefused, AgentUnreachable, Client, configured_path
-from wattribute.agent.core.errors import WattributeError
+from wattribute.agent.core.errors import Refused, WattributeError
 from wattribute.agent.process import Used, here, reaped_cpu_ns, used_here
 from wattribute.agent.receipts import Receipt, blank
 
@@ -48,8 +48,12 @@ class Job:
     goes on with the same totals. Copies that a fork leaves in a child are inert: the job is the parent's.
     """
 
-    def __init__(self, job_id: str, fields: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, job_id: str, fields: Mapping[str, Any], environment: Mapping[str, str], *, id_inside: str = ""
+    ) -> None:
+        """`id_inside`: what it is called where the job of `job_id`, which it runs inside of, is of another product."""
         self.id = job_id
+        self._id_inside = id_inside
         self._fields = dict(fields)
         self._environment = environment
         self._pid = os.getpid()
@@ -187,7 +191,19 @@ class Job:
         self._start_fields = fields
         self._client, self.measured_here = self._ask_agent(fields), False
         if self._client is None and self.in_process:
-            self._measure_here(fields)
+            self._measure_here(self._start_fields)
+
+    def _gone_inside(self, refusal: WattributeError) -> Mapping[str, Any] | None:
+        """How to register as a job of its own inside the surrounding one, which refused it; None: there is no way.
+
+        Were it measured under the same id by this process, the surrounding job would count it a second time.
+        """
+        if not self._id_inside or self.id == self._id_inside:
+            return None
+        here().say_once(f"inside {refusal}", "%s: this is job %r, inside of it", refusal, self._id_inside)
+        self._parent, self.id = self.id, self._id_inside
+        self._start_fields = {**self._start_fields, "job_id": self.id, "parent_job_id": self._parent}
+        return self._start_fields
 
     def _ask_agent(self, fields: Mapping[str, Any]) -> Client | None:
         """The agent that has taken the job on, or None."""
@@ -209,6 +225,9 @@ class Job:
             self.note(f"{error}: measured in-process" if self.in_process else f"{error}")
             return None
         except AgentRefused as error:
+            inside = self._gone_inside(error) if error.code == "refused" else None
+            if inside is not None:
+                return self._ask_agent(inside)
             measured = "it is measured in-process" if self.in_process else instead
             here().say_once(f"refused {error}", "the agent refused job %r: %s; %s", self.id, error, measured)
             self.note(f"the agent refused the job: {error}")
@@ -223,6 +242,10 @@ class Job:
             here().engine(self._environment).ask(JobStart(id=0, **{**fields, "uses": tuple(fields.get("uses", ()))}))
             self.measured_here = True
         except WattributeError as error:
+            inside = self._gone_inside(error) if isinstance(error, Refused) else None
+            if inside is not None:
+                self._measure_here(inside)
+                return
             here().say_once(f"unmeasured {error}", "job %r can't be measured: %s", self.id, error)
             self.note(f"not measured: {error}")
 
@@ -359,6 +382,7 @@ def job(
         raise ValueError(f"role must be one of {', '.join(identity.ROLES)}, not {role!r}")
     weight = _whole("weight", weight, identity.WEIGHT_MAX)
     count = identity.nodes(environment) if nodes is None else _whole("nodes", nodes, identity.NODES_MAX)
+    around = "" if id else identity.surrounding_id(environment)
     if id is None:
         id = identity.job_id(environment, sys.argv, time.strftime("%Y%m%dT%H%M%S"), os.urandom(2).hex())
     names = [uses] if isinstance(uses, str) else list(uses or ())
@@ -372,7 +396,10 @@ def job(
         "nodes": None if count == 1 else count,
         "labels": {_fit("label", key): identity.fit_text(str(value)) for key, value in tags.items()},
     }
-    return Job(_fit("job id", id), {key: value for key, value in fields.items() if value}, environment)
+    own = [str(name) for name in (fields["product_id"], fields["role"]) if name]
+    inside = identity.fit("-".join([id, *own])) if around and own else ""
+    known = {key: value for key, value in fields.items() if value}
+    return Job(_fit("job id", id), known, environment, id_inside=inside)
 
 
 def _whole(what: str, value: Any, most: int) -> int:

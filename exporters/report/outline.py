@@ -173,7 +173,9 @@ def _uncertainty(sheet: Sheet) -> str:
     if not found.dominant:
         return f"Nothing in it is uncertain, by what is known.{missing}"
     term, _, cause = found.dominant.partition(": ")
-    name = TERM_NAMES[cast(Term, term)]
+    name = TERM_NAMES.get(cast(Term, term))
+    if name is None:
+        return f"Its parts differ in what makes them most uncertain. Bounds are worst cases, so they add.{missing}"
     return (
         f"What makes it most uncertain: {name}, because of {CAUSES.get(cause, cause)}. Bounds are worst cases, so they "
         f"add.{missing}"

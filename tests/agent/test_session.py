@@ -205,6 +205,22 @@ def test_inside_run_a_job_is_that_job_and_a_named_one_its_child(
     assert started == [("outer", None), ("inner", "outer"), ("innermost", "inner")]
 
 
+@pytest.mark.parametrize("where", ["agent", "node"])
+def test_inside_run_a_job_of_another_product_is_a_child_and_not_counted_twice(
+    where: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = request.getfixturevalue(where)
+    starts = (found.node if where == "agent" else found).starts
+    monkeypatch.setenv("WATTRIBUTE_JOB_ID", "outer")
+    with wattribute.job(), wattribute.job(product="bert", role="use") as job:
+        assert job.so_far.job_id == job.id == "outer-bert"
+    with wattribute.job(product="default"):
+        pass
+    started = [(request.job_id, request.product_id, request.parent_job_id) for request, _ in starts]
+    assert started == [("outer", "default", None), ("outer-bert", "bert", "outer"), ("outer", "default", None)]
+    assert "this is job 'outer-bert', inside of it" in caplog.text
+
+
 def test_ended_jobs_are_nobodys_parents_and_threads_have_none(agent: AgentOnSocket) -> None:
     first, second = wattribute.job("first").start(), wattribute.job("second").start()
     first.stop()

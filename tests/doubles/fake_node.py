@@ -32,6 +32,9 @@ class FakeNode:
     def start(self, request: JobStart, peer: Peer) -> dict[str, Any]:
         if request.product_id == "forbidden":
             raise Refused("job belongs to another user")
+        there = self._receipts.get(request.job_id, {}).get("product_id", request.product_id)
+        if request.product_id not in ("default", there):
+            raise Refused(f"job works for product {there!r}")
         self.starts.append((request, peer))
         joined = bool(self._members.setdefault(request.job_id, set()))
         self._members[request.job_id].add(request.member)

@@ -332,6 +332,12 @@ def test_a_job_of_which_nothing_is_known_has_a_sheet() -> None:
             render(sheet, form, None, None)
 
 
+def test_a_job_whose_parts_differ_in_what_is_most_uncertain_has_a_sheet() -> None:
+    sheet = job_sheet()
+    assert sheet.uncertainty is not None
+    assert "Its parts differ" in markdown(replace(sheet, uncertainty=replace(sheet.uncertainty, dominant="mixed")))
+
+
 def test_corrections_and_lacking_nodes_are_noted() -> None:
     record = replace(
         job(), nodes=("gpu-1",), expected_nodes=4, corrections_ng={"operation": -5_000}, revision=3, provisional=True
