@@ -16,6 +16,7 @@ from wattribute.exporters.negotiation import accepts_gzip, choose_format
 from wattribute.exporters.prometheus import CONTENT_TYPE, PrometheusPage
 
 JOBS_SHOWN = 100
+MANY = 500
 SLICE_S = 0.005
 """So long a page holds up the agent's loop at a time: that of 5,000 jobs takes many times as long."""
 
@@ -53,7 +54,8 @@ def pages(metrics: PrometheusPage, problem: Callable[[], str], interval_s: float
             headers = (("Vary", "Accept, Accept-Encoding"), *encoding)
             return None if body is None else Response(content_type=CONTENT_TYPE[form], body=body, headers=headers)
 
-        return go_on() or Making(go_on)
+        # To take the snapshot of many jobs took its time already.
+        return (None if len(metrics.snapshot.jobs) > MANY else go_on()) or Making(go_on)
 
     def show_health(_request: RequestHead) -> Response:
         why = problem()

@@ -25,7 +25,7 @@ CONTENT_TYPE: dict[Format, str] = {
 GZIP_LEVEL = 1  # level 9 costs ten times as much for 20 % fewer bytes
 EXEMPLAR_LABEL = "request_id"
 EXEMPLAR_CHARACTERS = 128  # OpenMetrics 1.0: names and values of an exemplar's labels together
-_MADE_AT_ONCE = 50
+_STEPS_AT_ONCE, _STEPS_TO_MAKE = 1000, 20  # a step finds an owner's templates; making them takes as long as 20
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS  # with 16 zlib writes gzip's header and trailer
 
 Templates: TypeAlias = tuple[str, ...]
@@ -173,23 +173,23 @@ class PrometheusPage:
         return rendering
 
     def _pieces(self, snapshot: Snapshot | None, form: Format) -> Iterator[str]:
-        """Each family with its header, and nothing where templates have to be made first; those of owners that left are
-        dropped.
-        """
+        """Each family with its header, and nothing where templates take long; those of owners that left are dropped."""
         kept: dict[str, dict[Owner, Templates]] = {}
         for batch in batches(snapshot) if snapshot is not None else ():
             batch_name = batch.metrics[0].name  # owners of different batches may be equal as tuples
             known = self._templates.get(batch_name, {})
             kept[batch_name] = lines = {}
-            made = 0
+            steps = 0
             for owner in batch.owners:
                 templates = known.get(owner)
                 if templates is None:
                     templates = _templates(batch.metrics, owner)
-                    made += 1
-                    if not made % _MADE_AT_ONCE:
-                        yield ""
+                    steps += _STEPS_TO_MAKE
                 lines[owner] = templates
+                steps += 1
+                if steps > _STEPS_AT_ONCE:
+                    yield ""
+                    steps = 0
             by_family = zip(*lines.values(), strict=True)  # nothing where there are no owners
             for metric, formats, column in zip(batch.metrics, by_family, batch.columns, strict=False):
                 if column:
