@@ -121,10 +121,11 @@ INTENSITY_TO_AGENT: tuple[Metric, ...] = (
     Metric(
         "wattribute_source_gap_seconds_total",
         "Sources",
-        "Time over which the source's energy is not known exactly.",
+        "Time over which the source's energy is not known exactly, of all its devices together.",
         _SOURCE,
         "seconds",
         NS,
+        note="A gap counts when it is over; that of `grid`, no live carbon intensity, as it passes.",
     ),
     Metric(
         "wattribute_counter_wraps_total",

@@ -207,7 +207,7 @@ def _sources() -> list[Panel]:
         listing(
             "Devices",
             "The parts of each source, RAPL's domains and GPUs, and whether the last read of each went well. While one "
-            "is lost, its energy is a gap, and nobody is billed for it.",
+            "is lost, nobody is billed for its energy; once it is read again, for what its counter went on to count.",
             Column(
                 f"min by ({_BY_NODE}, device) ({series('wattribute_source_device_up', NODE)})",
                 "state",
@@ -241,10 +241,15 @@ def _sources() -> list[Panel]:
         ),
         graph(
             "Gaps",
-            "The part of the time over which a source's energy isn't known exactly.",
-            "percentunit",
-            Query(rate("wattribute_source_gap_seconds_total", NODE, by=_BY_NODE), name),
-            reaches=0.01,
+            "Time over which a source's energy isn't known exactly, of all its devices together. A gap counts in full "
+            "at its end: then it may be longer than the time between two points of the line.",
+            "s",
+            Query(
+                f"sum by ({_BY_NODE}) "
+                f"(increase({series('wattribute_source_gap_seconds_total', NODE)}[$__rate_interval]))",
+                name,
+            ),
+            reaches=1,
             empty="none",
         ),
         graph(
