@@ -62,7 +62,7 @@ def health_row() -> Row:
             ),
             listing(
                 "Devices that are lost",
-                "GPUs and RAPL domains that can't be read while others of their source can: nobody is billed for them now.",
+                "GPUs and RAPL domains that can't be read while others of their source can; nobody is billed.",
                 Column(f"{series('wattribute_source_device_up')} == 0 and on (job, instance, source) ({up} == 1)"),
                 opens=AT_NODE,
                 wide={"device": 380},
