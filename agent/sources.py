@@ -268,9 +268,9 @@ class Source(Generic[T]):
         lost = {device for device, read in self._devices().items() if not read}
         still = {device: fault for device, fault in self._faults.items() if device in lost}
         self._faults = still | {fault.domain.id: fault for fault in faults}
-        if not self.up:
+        was_up, self.up = self.up, len(faults) < len(readings) or not readings
+        if self.up and not was_up:
             log.info("%s: reads again", self.name)
-        self.up = len(faults) < len(readings) or not readings
         first = next(iter(self._faults.values()), None)
         self.why, self.fix = ("", "") if first is None else (first.cause, first.fix)
 

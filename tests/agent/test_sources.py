@@ -44,7 +44,8 @@ def test_time_that_several_devices_lack_is_told_once() -> None:
     assert (source.health().gap_ns, source.health().resets) == (12 + 10, 5)
 
 
-def test_a_source_whose_parts_are_all_lost_stays_down_while_none_is_asked() -> None:
+def test_a_source_whose_parts_are_all_lost_stays_down_while_none_is_asked(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "wattribute")
     clock = HandClock()
     source: Source[Reading] = Source(
         Scripted([READ], [LOST], [], [LOST], [], [READ], []), clock, deadline_ns=1, threaded=False
@@ -58,6 +59,7 @@ def test_a_source_whose_parts_are_all_lost_stays_down_while_none_is_asked() -> N
         said.append((health.up, health.why))
     down = (False, LOST.cause)
     assert said == [(True, ""), down, down, down, down, (True, ""), (True, "")]
+    assert caplog.text.count("reads again") == 1
 
 
 class OfTwo(Scripted):
