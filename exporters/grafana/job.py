@@ -151,6 +151,7 @@ def _work() -> list[Panel]:
     reporting = f"count by (job_id) ({seen('wattribute_job_info', JOB, by='job_id, instance')})"
     started = series("wattribute_job_start_time_seconds", JOB)
     expected = seen("wattribute_job_expected_nodes", JOB, by="job_id")
+    running = now("wattribute_job_running", JOB, by="job_id")
     return [
         figure("CPU time", f"{ALL} {LAST}", "s", Query(total(cpu, JOB)), width=6),
         figure(
@@ -178,10 +179,15 @@ def _work() -> list[Panel]:
                 "started",
                 "dateTimeAsIso",
             ),
-            Column(f"1000 * {seen('wattribute_job_end_time_seconds', JOB, by='job_id')}", "ended", "dateTimeAsIso"),
+            Column(
+                # On some nodes a job may be over while it runs on others.
+                f"1000 * {seen('wattribute_job_end_time_seconds', JOB, by='job_id')} unless on (job_id) {running} > 0",
+                "ended",
+                "dateTimeAsIso",
+            ),
             Column(reporting, "nodes that reported"),
             Column(expected, "nodes expected"),
-            Column(now("wattribute_job_running", JOB, by="job_id"), "nodes it runs on now"),
+            Column(running, "nodes it runs on now"),
             width=24,
             height=6,
             opens={"job_id": "job"},
