@@ -382,7 +382,6 @@ def job(
         raise ValueError(f"role must be one of {', '.join(identity.ROLES)}, not {role!r}")
     weight = _whole("weight", weight, identity.WEIGHT_MAX)
     count = identity.nodes(environment) if nodes is None else _whole("nodes", nodes, identity.NODES_MAX)
-    around = "" if id else identity.surrounding_id(environment)
     if id is None:
         id = identity.job_id(environment, sys.argv, time.strftime("%Y%m%dT%H%M%S"), os.urandom(2).hex())
     names = [uses] if isinstance(uses, str) else list(uses or ())
@@ -397,7 +396,7 @@ def job(
         "labels": {_fit("label", key): identity.fit_text(str(value)) for key, value in tags.items()},
     }
     own = [str(name) for name in (fields["product_id"], fields["role"]) if name]
-    inside = identity.fit("-".join([id, *own])) if around and own else ""
+    inside = identity.fit("-".join([id, *own])) if own and id == identity.surrounding_id(environment) else ""
     known = {key: value for key, value in fields.items() if value}
     return Job(_fit("job id", id), known, environment, id_inside=inside)
 

@@ -214,10 +214,11 @@ def test_inside_run_a_job_of_another_product_is_a_child_and_not_counted_twice(
     monkeypatch.setenv("WATTRIBUTE_JOB_ID", "outer")
     with wattribute.job(), wattribute.job(product="bert", role="use") as job:
         assert job.so_far.job_id == job.id == "outer-bert"
-    with wattribute.job(product="default"):
+    with wattribute.job("outer", product="bert"), wattribute.job(product="default"):
         pass
     started = [(request.job_id, request.product_id, request.parent_job_id) for request, _ in starts]
-    assert started == [("outer", "default", None), ("outer-bert", "bert", "outer"), ("outer", "default", None)]
+    child = ("outer-bert", "bert", "outer")
+    assert started == [("outer", "default", None), child, child, ("outer", "default", "outer-bert")]
     assert "this is job 'outer-bert', inside of it" in caplog.text
 
 
