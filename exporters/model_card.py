@@ -46,7 +46,8 @@ def emissions(sheet: Sheet) -> Costs:
 
 
 def _source(sheet: Sheet, costs: Costs) -> str:
-    what = f"{costs.jobs} creation jobs" if sheet.kind == "product" else "one job"
+    count = "one creation job" if costs.jobs == 1 else f"{costs.jobs} creation jobs"
+    what = count if sheet.kind == "product" else "one job"
     return f"wattribute {sheet.version}: operation and cooling (JSC) of {what}, grams CO2e; hardware not included"
 
 
