@@ -94,8 +94,8 @@ def become(account: Account, environment: MutableMapping[str, str]) -> None:
         if not os.access(part, os.R_OK):
             raise WattributeError(
                 f"{account.name} can't read {part}, and the agent loads parts of itself as they are needed. "
-                "Fix: install it where everybody may read: python3 -m venv /opt/wattribute; where root's umask closed "
-                "that: sudo chmod -R go+rX /opt/wattribute"
+                "Fix: install it where everybody may read, with the system's Python: /usr/bin/python3 -m venv --clear "
+                "/opt/wattribute; where root's umask closed that: sudo chmod -R go+rX /opt/wattribute"
             )
 
 
