@@ -47,8 +47,8 @@ from wattribute.agent.serving import Serving
 
 log = logging.getLogger("wattribute")
 
-PATIENCE_S = 0.005
-"""So long what the ledger knows of a job that comes back is waited for at once; the rest of the time elsewhere."""
+PATIENCE_S = 0.02
+"""So long a tick waits for what the ledger knows of a job that comes back, as it waits for a sensor."""
 BILLING_S = 0.02
 """So long a tick takes for late bills of jobs that have left the table."""
 

@@ -1,8 +1,7 @@
 """A ledger whose disk stands still holds back what only it knows, and nothing else."""
 
-import contextlib
 import socket
-import threading
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,55 +11,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles.asking import ask
+from tests.doubles.found_bench import FoundBench
 from tests.doubles.node_bench import Bench, Worker
 from tests.doubles.powercap import PowercapTree
+from tests.doubles.slow_disk import SlowDisk
 from tests.e2e.running import total
 
 from wattribute.agent.control import Deferred
 from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.dispatch import Dispatch
-from wattribute.agent.ledger.opening import SavedJob
 from wattribute.agent.ledger.past import Known, NotYet
-from wattribute.agent.ledger.reader import Reader, read_only
+from wattribute.agent.ledger.reader import read_only
 from wattribute.agent.peer import has_left
 from wattribute.agent.requests import JobReceipt, Jobs, JobStart, Peer
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux only")
 
 HOLD_1 = "[export]\nhold_s = 1\n"
 INTERVAL_S = 864
 MODEL = '[[product]]\nid = "model"\nscope = "node"\nretraining_interval_days = 0.01\n'
-
-
-class SlowDisk:
-    """Opens a ledger whose answers come while it is `up`."""
-
-    def __init__(self) -> None:
-        self.up = threading.Event()
-        self.up.set()
-
-    def open(self, state_dir: Path) -> Reader:
-        disk, reader = self, read_only(state_dir)
-
-        class Slow(Reader):
-            def __init__(self) -> None:
-                pass
-
-            def job(self, key: str) -> SavedJob | None:
-                disk.up.wait()
-                return reader.job(key)
-
-            def close(self) -> None:
-                reader.close()
-
-        return Slow()
-
-    @contextlib.contextmanager
-    def hangs(self) -> Iterator[None]:
-        self.up.clear()
-        try:
-            yield
-        finally:
-            self.up.set()
 
 
 @pytest.fixture
@@ -111,6 +81,12 @@ def gone(bench: Bench, job_id: str, worker: Worker, **fields: Any) -> int:
     return int(bench.receipt(job_id)["energy_uj"])
 
 
+def learnt(bench: Bench) -> None:
+    """Which ids the ledger knows is in memory from now on."""
+    while bench.node.recall("never heard of"):
+        time.sleep(0.001)
+
+
 def test_other_jobs_go_on_while_the_disk_hangs(bench: Bench, workers: list[Worker], disk: SlowDisk) -> None:
     pid = workers[0].pid
     bench.open(HOLD_1)
@@ -119,8 +95,7 @@ def test_other_jobs_go_on_while_the_disk_hangs(bench: Bench, workers: list[Worke
     assert before_uj > 0
     bench.patience_s = 0.01
     bench.restart()
-    while bench.node.recall("never heard of"):  # what it knows is being learnt
-        time.sleep(0.001)
+    learnt(bench)
     dispatch = Dispatch(bench.node, interval_s=1.0, version="0")
     back = JobStart(id=1, job_id="a", member="m", pid=pid)
     with disk.hangs():
@@ -175,6 +150,42 @@ def test_late_taxes_wait_for_the_disk_and_nothing_is_shown_without_them(
     billed = total(page, "wattribute_product_billed_grams_total", term="retraining")
     assert billed == total(page, "wattribute_job_co2e_grams_total", term="retraining") > 0
     assert bench.receipt("used")["gco2e"]["retraining"] == pytest.approx(float(billed), abs=1e-9)
+
+
+def test_a_found_job_that_comes_back_is_taken_up_when_the_disk_answers(tmp_path: Path, disk: SlowDisk) -> None:
+    with PowercapTree(tmp_path / "sys") as tree:
+        tree.say_cpu()
+        bench = FoundBench(tmp_path, tree.add_package())
+        bench.open_reader = disk.open
+        try:
+            bench.open(HOLD_1)
+            bench.tick()
+            bench.find("a", "/jobs/a")
+            bench.sim.use("/jobs/a", 300)
+            bench.tick()
+            bench.lose("/jobs/a")
+            for _ in range(3):
+                bench.tick(2)
+            bench.patience_s = 0.01
+            bench.restart()
+            learnt(bench)
+            with disk.hangs():
+                bench.find("a", "/jobs/a")
+                bench.find("b", "/jobs/b")
+                bench.sim.use("/jobs/a", 100)
+                bench.sim.use("/jobs/b", 100)
+                bench.tick()
+                bench.page()
+                assert bench.node.registry.jobs.keys() == {"b"}
+                assert bench.cpu_ms("b") == 100
+            while "a" not in bench.node.registry.jobs:
+                bench.tick()
+            bench.sim.use("/jobs/a", 200)
+            bench.tick()
+            bench.page()
+            assert bench.cpu_ms("a") >= 500  # what it used meanwhile was recognised late
+        finally:
+            bench.close()
 
 
 def test_a_fault_in_an_answer_that_was_waited_for_is_told_and_ends_nothing(bench: Bench) -> None:
