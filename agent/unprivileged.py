@@ -26,6 +26,7 @@ log = logging.getLogger("wattribute")
 ANSWER_S = 30.0  # eight GPUs that wake one after another, 1 to 3 s each
 _IN_STATE = re.compile(
     r"(ledger|archive)\.db.*|ledger\.lock|intensity-cache\.json.*|product-events\..*|receipts|agent\.sock|\d+-\d+"
+    r"|lost\+found"  # a file system of its own
 )
 
 
