@@ -6,6 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.doubles.node_of_numbers import PACKAGE, S, World, uj_of
 
+from wattribute.agent.core.books import Books
+from wattribute.agent.core.hardware import Hardware
 from wattribute.agent.core.model import Domain, EnergyReading, PowerReading, energy_slot
 from wattribute.agent.core.rest import DISAGREE_NS, Rest
 from wattribute.agent.core.uncertainty import by_quality
@@ -205,14 +207,72 @@ def test_a_job_that_has_settled_is_billed_no_more() -> None:
     assert world.books.unattributed_uj["rest", "unregistered"] == 50 * J
 
 
+def test_a_part_that_is_always_late_holds_up_no_rest_for_good() -> None:
+    """A GPU whose answer takes longer than a tick waits: each comes with the next tick, and the wall is ahead of it."""
+    world = WallWorld()
+    world.wall = [EnergyReading(domain=GPU, at_ns=world.now_ns, energy_uj=0)]
+    world.tick(0)
+    late: list[EnergyReading] = []
+    for second in range(40):
+        world.meter_uj += 100 * J
+        at_ns = world.now_ns + S
+        world.wall = [EnergyReading(domain=METER, at_ns=at_ns, energy_uj=world.meter_uj), *late]
+        energy_uj = (second + 1) * 20 * J + 4 * J
+        late = [EnergyReading(domain=GPU, at_ns=at_ns + S // 5, energy_uj=energy_uj)] if second % 2 else []
+        world.tick(cpu=50 * J)
+    assert 37 * 30 * J <= world.rest_uj <= 39 * 30 * J
+    assert world.rest_uj % (30 * J) == 0
+
+
+def restarted(world: World) -> WallWorld:
+    """An agent with a wall meter goes on from what another had kept."""
+    after = WallWorld()
+    rest = Rest(domain=REST, wall=METER)
+    old = after.books
+    after.books = Books(old.rules, Hardware(()), old.taxes, 0, old.prices, rest)
+    saved = json.loads(json.dumps(world.books.save()))
+    after.books.restore(saved, same_boot=True, accounts_ns={"node": 0, "overhead": 0, "agent": 0})
+    after.now_ns, after.counters = world.now_ns, dict(world.counters)
+    return after
+
+
+def test_a_sensor_that_is_gone_after_a_restart_isnt_waited_for() -> None:
+    world = WallWorld()
+    world.counters[GPU] = 0
+    for _ in range(3):
+        world.second(100, 50)
+    after = restarted(world)
+    after.meter_uj = world.meter_uj
+    before_uj = after.rest_uj
+    del after.counters[GPU]
+    for second in range(70):
+        after.second(100, 50)
+        assert second > 60 or after.rest_uj == before_uj
+    assert 5 * 50 * J <= after.rest_uj - before_uj <= 10 * 50 * J
+
+
+def test_a_meter_that_is_new_after_a_restart_takes_nothing_off_for_before() -> None:
+    world = World()
+    world.counters[GPU] = 0
+    world.tick()
+    world.tick(5, cpu=50 * J, gpu=200 * J)
+    after = restarted(world)
+    after.read_wall(60.0)
+    reading = EnergyReading(domain=GPU, at_ns=after.now_ns + 60 * S, energy_uj=after.counters.pop(GPU) + 12_000 * J)
+    after.wall.append(reading)  # read after the wall
+    after.tick(60, cpu=3000 * J)
+    after.counters[GPU] = reading.energy_uj
+    after.second(300, 50)
+    assert after.rest_uj == 250 * J
+
+
 def test_a_window_goes_on_over_a_restart() -> None:
     world = WallWorld()
     world.second(100, 50)
     world.tick(cpu=20 * J)  # which the wall hasn't been read since
     saved = json.loads(json.dumps(world.books.save()))
-    after = WallWorld()
-    after.books.restore(saved, same_boot=True, accounts_ns={"node": 0, "overhead": 0, "agent": 0})
-    after.now_ns, after.counters, after.meter_uj = world.now_ns, dict(world.counters), world.meter_uj
+    after = restarted(world)
+    after.meter_uj = world.meter_uj
     after.second(wall_j=100, cpu_j=30)
     assert after.rest_uj == 100 * J
     booted = WallWorld()
