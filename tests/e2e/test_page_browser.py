@@ -341,12 +341,12 @@ def test_a_sensor_that_is_late_makes_no_spike(browser: Browser) -> None:
 MANY = """
 import('/nodes/a/page/history.js').then(({ History, drawn }) => {
   sessionStorage.clear();
-  const names = [...Array(30).keys()].map((at) => (at ? `j${at}` : 'constructor'));
+  const names = [...Array(20).keys()].map((at) => (at ? `j${at}` : 'constructor'));
   const look = (history, at) => history.add({
     node_id: 'n', interval_s: 1, terms: [], booked_s: at, booked_unix_s: at, taken_unix_s: at, read_s: { cpu: at },
     node: { energy_uj: { cpu: { measured: at * 1e9 } }, unattributed_uj: { cpu: {} }, gco2e_ng: {} },
     jobs: names.map((id, rank) => ({
-      id, energy_uj: { cpu: [at * 1e6 * (30 - rank) + (at > 2 && rank > 9 ? 1e9 : 0)] }, started_unix_s: 0,
+      id, energy_uj: { cpu: [at * 1e6 * (20 - rank) + (at > 2 && rank > 9 ? 1e9 : 0)] }, started_unix_s: 0,
     })),
     sums: {}, agent: { energy_uj: 0, cpu_ns: 0 },
   });
@@ -366,7 +366,7 @@ def test_what_a_job_drew_is_told_also_while_many_others_draw_more(browser: Brows
         browser.show(url)
         browser.until("document.getElementById('state')?.textContent === 'live'")
         first, again, most, nobody = browser.eval(MANY)
-    assert first == [30, 30]
-    assert again == [30, 30, 30]
+    assert first == [20, 20]
+    assert again == [20, 20, 20]
     assert most == ["j10"]
     assert set(nobody) == {0}
