@@ -19,6 +19,9 @@ from wattribute.agent.wiring import DEADLINE_NS, FIRST_READ_NS, Sensors
 PATIENCE_NS = 2_000_000
 """A chip answers within this, so that its reading belongs to the tick; one that doesn't comes with the next."""
 
+JITTER_NS = 50_000_000
+"""A tick that comes this much too soon for a pace is the one that was meant."""
+
 MISSED = 3
 """So many questions in a row may go unanswered before what lies between two powers isn't bridged."""
 
@@ -48,17 +51,20 @@ class WallSource(Source[Reading]):
         self._pace_ns = pace_ns
         self._due_ns = 0
         self._now_ns = clock.monotonic_ns
+        self._arrived: list[Reading] = []
 
     def request(self, how: str = "now") -> None:
-        """Ask, where it is time for that."""
+        """Ask, where it is time for that; what came since the last tick makes room for it."""
+        self._arrived += super().collect(0)
         now_ns = self._now_ns()
         if now_ns >= self._due_ns or not self.up:  # one that failed has a pace of its own
-            self._due_ns = now_ns + self._pace_ns
+            self._due_ns = now_ns + max(0, self._pace_ns - JITTER_NS)
             super().request(how)
 
     def collect(self, patience_ns: int) -> list[Reading]:
         """What has arrived."""
-        return super().collect(min(patience_ns, 0 if self._pace_ns else PATIENCE_NS))
+        arrived, self._arrived = self._arrived, []
+        return arrived + super().collect(min(patience_ns, 0 if self._pace_ns else PATIENCE_NS))
 
 
 def open_wall(config: Config, clock: Clock, sensors: Sensors) -> None:

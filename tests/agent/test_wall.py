@@ -1,21 +1,22 @@
 """A node with a sensor of all of it: what is on the page, in receipts and in the ledger; and what stops the start."""
 
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.doubles.node_bench import Bench, Worker
+from tests.doubles.node_bench import Bench, HandClock, S, Worker
 from tests.doubles.powercap import PowercapTree, Zone
 from tests.doubles.redfish import Redfish
 from tests.e2e.running import total
 
 from wattribute.agent.config import Collectors, Config, Paths, load
 from wattribute.agent.core.errors import ConfigError, SensorUnavailable
-from wattribute.agent.core.model import Domain
+from wattribute.agent.core.model import Domain, PowerReading
 from wattribute.agent.ledger.reader import read_only
 from wattribute.agent.opening import SystemClock, sense
-from wattribute.agent.wall import open_wall, the_psys
+from wattribute.agent.wall import WallSource, open_wall, the_psys
 from wattribute.agent.wiring import Sensors
 
 NO_MODEL = 'modelled = "off"\nnvml = "off"\n'
@@ -175,6 +176,43 @@ def test_a_bmc_is_asked_off_the_tick_and_at_its_own_pace(
         assert total(node.bench.page(), "wattribute_source_up", source="wall") == 1
         assert 4000 <= node.rest_j() <= 13000
     assert "the BMC answers 503" in caplog.text
+
+
+class SlowChip:
+    """Answers when it is let, as of the moment at which it was asked."""
+
+    name = "wall"
+
+    def __init__(self, clock: HandClock) -> None:
+        self.clock = clock
+        self.may = threading.Semaphore(0)
+
+    def read(self) -> list[PowerReading]:
+        at_ns = self.clock.monotonic_ns()
+        self.may.acquire()
+        return [PowerReading(domain=Domain(kind="psys", id="hwmon"), at_ns=at_ns, power_uw=1)]
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("pace_s", "asked"), [(0, [1000, 1001, 1002, 1003, 1004]), (2, [1000, 1002, 1004])])
+def test_a_chip_that_answers_after_the_tick_is_asked_at_each(pace_s: int, asked: list[int]) -> None:
+    """Else its powers would be 2 s apart, and a tick's jitter makes that more than is bridged; so is a pace's."""
+    clock = HandClock()
+    chip = SlowChip(clock)
+    source = WallSource(chip, clock, deadline_ns=S, pace_ns=pace_s * S)
+    seen: list[int] = []
+    for _ in range(6):
+        source.request()
+        seen += [round(reading.at_ns / S) for reading in source.collect(0)]
+        chip.may.release()
+        until_s = time.monotonic() + 5
+        while not source.answered and time.monotonic() < until_s:
+            time.sleep(0.001)
+        clock.pass_(0.9999 if clock.boot_ns % S == 0 else 1.0001)
+    source.close()
+    assert seen[: len(asked)] == asked
 
 
 def test_an_in_process_node_leaves_the_wall_alone(tmp_path: Path) -> None:
