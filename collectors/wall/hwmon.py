@@ -16,7 +16,7 @@ from wattribute.agent.core.errors import SensorUnavailable
 from wattribute.agent.core.model import Domain, EnergyReading, Finding, PowerReading
 
 DOMAIN = Domain(kind="psys", id="hwmon")
-CEILING_UW = 100_000_000_000  # 100 kW: more than any node; tells a reset from use
+CEILING_UW = 100_000_000_000  # 100 kW: more than any node; tells a reset from use, and garbage from power
 
 NODE_CHIPS: Mapping[str, str] = {"power_meter": "", "ibmpowernv": "System"}
 """Chips that measure the node, and the label of that figure where a chip has several."""
@@ -122,7 +122,10 @@ class HwmonWall:
             raise _unavailable(path, error) from error
         if not line.strip().isdigit():
             raise SensorUnavailable(f"{path} holds {line[:24]!r}, no number", LOAD)
-        return int(line)
+        value = int(line)
+        if not self.meter.counts and not 0 < value <= CEILING_UW:
+            raise SensorUnavailable(f"{path} tells {value} uW, which no node draws", OTHER)
+        return value
 
 
 def the_meter(sys: Path, chip: str = "") -> Meter:

@@ -28,6 +28,7 @@ _SYSTEM_POWER = bytes((_DCMI, 0x01, 0x00, 0x00))
 _ANSWER = struct.Struct("<BBHHHHIIB")  # completion, group; current, lowest, highest, average; time, period; state
 _ACTIVE = 0x40
 _UNKNOWN = {0xC1: "doesn't know DCMI power readings", 0xCC: "doesn't know DCMI power readings", 0xD6: "has them off"}
+_NO_POWER = (0, 0xFFFF)  # its own sensor isn't ready, or isn't there
 _SYSTEM_INTERFACE, _BMC_CHANNEL = 0x0C, 0xF
 _ANSWER_BYTES = 272  # IPMI_MAX_MSG_LENGTH
 
@@ -165,6 +166,8 @@ def power_of(answer: bytes) -> int:
     _, _, power_w, *_, state = _ANSWER.unpack_from(answer)
     if not state & _ACTIVE:
         return _refuse("the BMC's power measurement is switched off", "switch it on in the BMC: DCMI power management")
+    if power_w in _NO_POWER:
+        return _refuse(f"the BMC tells {power_w} W, which is no power of a node", NO_DCMI)
     return int(power_w)
 
 

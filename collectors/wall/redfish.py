@@ -5,10 +5,13 @@ connection of its own, no redirect followed and no proxy asked. Source: DMTF DSP
 """
 
 import base64
+import contextlib
 import json
+import socket
 import stat
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
@@ -102,9 +105,9 @@ class RedfishWall:
             self._figure = self._find(until_s)
         figure = self._figure
         document, at_ns = self._get(figure.path, until_s)
-        value = _number(document, figure.keys)
+        value = _number(document, figure)
         if value is None:
-            raise SensorUnavailable(f"{figure.words} isn't a number now", "look at the BMC: its sensor has no value")
+            raise SensorUnavailable(f"{figure.words} is no figure of a node now", "look at the BMC's sensor")
         if figure.unit == "W":
             return [PowerReading(domain=DOMAIN, at_ns=at_ns, power_uw=uw_from_w(str(value)), bridge_ns=self._bridge_ns)]
         energy_uj = uj_from_j(str(value)) if figure.unit == "J" else int(value * UJ_PER_KWH)
@@ -141,10 +144,11 @@ class RedfishWall:
                 continue
             if page not in pages:
                 pages[page] = self._page(page, until_s)
-            value = _number(pages[page], keys)
-            if value is None or (unit == "kWh" and -int(value.as_tuple().exponent) < FINE_DIGITS):
-                continue
-            return _Figure(page, keys, unit)
+            figure = _Figure(page, keys, unit)
+            value = _number(pages[page], figure)
+            if not value or (unit == "kWh" and -int(value.as_tuple().exponent) < FINE_DIGITS):
+                continue  # some BMCs have a counter that stands at 0 for good
+            return figure
         raise SensorUnavailable(
             f"{path} tells neither energy nor power",
             'name the chassis that does: wall.url = "https://BMC/redfish/v1/Chassis/NAME"; or collectors.wall = "ipmi"',
@@ -174,24 +178,22 @@ class RedfishWall:
 
     def _get(self, path: str, until_s: float) -> tuple[Mapping[str, Any], int]:
         """A resource, and when its answer began."""
-        connection: HTTPConnection | None = None
+        headers = {"Accept": "application/json", "User-Agent": "wattribute", "Connection": "close"}
+        if self._login.user:
+            pair = f"{self._login.user}:{self._login.password}".encode()
+            headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
         try:
             connection = self._connection(until_s)
-            headers = {"Accept": "application/json", "User-Agent": "wattribute", "Connection": "close"}
-            if self._login.user:
-                pair = f"{self._login.user}:{self._login.password}".encode()
-                headers["Authorization"] = f"Basic {base64.b64encode(pair).decode()}"
-            connection.request("GET", path, headers=headers)
-            with connection.getresponse() as response:
-                at_ns = self._clock()
-                if response.status != 200:
-                    raise self._refused(path, response.status)
-                document = json.loads(_body(response, until_s), parse_float=Decimal, parse_int=Decimal)
+            connection.connect()
+            with connection.sock as connected, _cut_off(connected, until_s):
+                connection.request("GET", path, headers=headers)
+                with connection.getresponse() as response:
+                    at_ns = self._clock()
+                    if response.status != 200:
+                        raise self._refused(path, response.status)
+                    document = json.loads(_body(response), parse_float=Decimal, parse_int=Decimal)
         except (OSError, HTTPException, ValueError, RecursionError) as error:
-            raise self._failed(error) from error
-        finally:
-            if connection is not None:
-                connection.close()
+            raise self._failed(TimeoutError() if time.monotonic() >= until_s else error) from error
         if not isinstance(document, dict):
             raise SensorUnavailable(f"{path} holds no object", "point wall.url at the BMC's Redfish service")
         return document, at_ns
@@ -292,7 +294,24 @@ def _tls(ca_file: str) -> "ssl.SSLContext":
     return context
 
 
-def _body(response: HTTPResponse, until_s: float) -> bytes:
+@contextlib.contextmanager
+def _cut_off(connected: socket.socket, until_s: float) -> Iterator[None]:
+    """Shut a socket at a moment: a time-out of its own begins anew with each byte of an answer that trickles."""
+
+    def shut() -> None:
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(connected, socket.SHUT_RDWR)
+
+    timer = threading.Timer(max(0.0, until_s - time.monotonic()), shut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _body(response: HTTPResponse) -> bytes:
     parts: list[bytes] = []
     left = ANSWER_BYTES
     while part := response.read1(1 << 16):
@@ -300,8 +319,6 @@ def _body(response: HTTPResponse, until_s: float) -> bytes:
         left -= len(part)
         if left < 0:
             raise ValueError("too large")
-        if time.monotonic() > until_s:
-            raise TimeoutError
     return b"".join(parts)
 
 
@@ -313,14 +330,16 @@ def _link(value: object) -> str | None:
     return path if path.isascii() and path.isprintable() and " " not in path else None
 
 
-def _number(document: object, keys: tuple[str | int, ...]) -> Decimal | None:
-    """The figure below some keys, where it is one of a meter: finite, not negative, not a year's worth of a city."""
-    for key in keys:
+def _number(document: object, figure: _Figure) -> Decimal | None:
+    """The figure, where it is one of a meter: finite, not negative, no power that no node draws, and not 0 W."""
+    for key in figure.keys:
         if isinstance(key, str):
             document = document.get(key) if isinstance(document, dict) else None
         else:
             document = document[key] if isinstance(document, list) and len(document) > key else None
     if not isinstance(document, Decimal) or not document.is_finite() or not 0 <= document < UJ_PER_J * UJ_PER_J:
+        return None
+    if figure.unit == "W" and not 0 < uw_from_w(str(document)) <= CEILING_UW:
         return None
     return document
 

@@ -68,9 +68,15 @@ def test_the_bmc_is_asked_as_the_kernel_wants_it(double: Path, tmp_path: Path) -
 @given(st.binary(max_size=40))
 def test_any_answer_is_a_power_or_an_absence(answer: bytes) -> None:
     try:
-        assert 0 <= power_of(answer) <= 65535
+        assert 0 < power_of(answer) < 65535
     except SensorUnavailable as error:
         assert error.fix
+
+
+@pytest.mark.parametrize("power_w", [0, 65535])
+def test_what_no_node_draws_is_an_absence(power_w: int) -> None:
+    with pytest.raises(SensorUnavailable, match=f"tells {power_w} W"):
+        power_of(answer_of(power_w))
 
 
 def test_no_device_is_said_with_the_fix(tmp_path: Path) -> None:
