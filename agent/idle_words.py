@@ -10,7 +10,8 @@ def idle_powers(books: Books) -> dict[tuple[DomainKind, str, str], int]:
     powers: dict[tuple[DomainKind, str, str], int] = {}
     for domain, quality in books.domains.qualities().items():
         given_uw = books.rules.idle_uw.get((domain.kind, quality))
-        learner = books.idle_gpus.get(domain.id) if domain.kind == "gpu" else books.idle.get(domain.kind)
+        idle = books.idle
+        learner = idle.of_gpus.get(domain.id) if domain.kind == "gpu" else idle.of_use.get(domain.kind)
         if given_uw is not None:
             powers[domain.kind, "", "modelled" if quality == "modelled" else "configured"] = given_uw
         elif learner is not None and learner.idle is not None:

@@ -15,7 +15,7 @@ from wattribute.agent.core.claims import Demands, Entry, Use, demands
 from wattribute.agent.core.domains import Domains
 from wattribute.agent.core.gpu_use import GpuUses, gpu_demand
 from wattribute.agent.core.hardware import Hardware
-from wattribute.agent.core.idle import IdleOfGpu, IdleOfUse
+from wattribute.agent.core.idle_powers import IdlePowers
 from wattribute.agent.core.model import (
     CPU_NS_SLOT,
     DOMAIN_KINDS,
@@ -41,7 +41,6 @@ from wattribute.agent.core.rest import Rest
 from wattribute.agent.core.rest_split import Followed
 from wattribute.agent.core.retraining import Closed
 from wattribute.agent.core.taxes import Taxes
-from wattribute.agent.core.units import energy_over
 
 _NODE_TERMS: tuple[Term, ...] = ("operation", "cooling", "hardware")
 
@@ -91,8 +90,7 @@ class Books:
         self.node_co2e_ng: dict[Term, int] = {"operation": 0, "cooling": 0, "hardware": 0}
         self.unattributed: dict[Reason, list[int]] = {}  # totals by slot, like a job's
         self.agent_energy_uj = 0  # contained in the overhead pool, and shown
-        self.idle: dict[DomainKind, IdleOfUse] = {}  # learnt, of all domains of a kind together
-        self.idle_gpus: dict[str, IdleOfGpu] = {}
+        self.idle = IdlePowers(rules.idle_uw)
         self._gpus = GpuUses()
         self._feeding: dict[str, Entry] = {}  # those of `jobs` whose cost is a product's overhead
         self._unbilled: set[str] = set()  # those that ended since the last tick: their taxes come with the next
@@ -209,7 +207,9 @@ class Books:
                 windows[start_ns] = self._demands(before, use)
             window = windows[start_ns]
             demand = window.by_memory if kind == "dram" else window.by_cpu
-            idle_uj = self._idle_uj(kind, quality, intervals, before, use)
+            # What was lost for good, and a model that a sensor took the place of, isn't waited for.
+            answer = self.domains.count(kind, quality, now_ns - SETTLE_NS)
+            idle_uj = self.idle.energy_uj(kind, quality, intervals, before, use, domains=answer, cpus=self.rules.cpus)
             energy_uj = sum(i.energy_uj for i in intervals)
             parts = split(energy_uj, idle_uj, demand, self.rules.idle, self.rules.overhead)
             for interval in intervals:
@@ -270,25 +270,6 @@ class Books:
         late_ns = self._late_ns if before is self._use else 0
         return demands(before, now, self.jobs, self.rules.cpus, self.rules.memory_bytes, late_ns)
 
-    def _idle_uj(self, kind: DomainKind, quality: Quality, intervals: Sequence[Interval], before: Use, now: Use) -> int:
-        """The idle part of a window's energy: by the power that is configured per domain, else by what was learnt."""
-        asleep_ns = now.asleep_ns - before.asleep_ns
-        idle_uw = self.rules.idle_uw.get((kind, quality))
-        if idle_uw is not None:
-            awake = [max(0, i.end_ns - i.start_ns - asleep_ns) for i in intervals]
-            pairs = zip(intervals, awake, strict=True)
-            return sum(min(i.energy_uj, energy_over(idle_uw, awake_ns)) for i, awake_ns in pairs)
-        energy_uj = sum(i.energy_uj for i in intervals)
-        awake_ns = max(0, now.at_ns - before.at_ns - asleep_ns)
-        learner = self.idle.setdefault(kind, IdleOfUse())
-        # What was lost for good, and a model that a sensor took the place of, isn't waited for.
-        domains = self.domains.count(kind, quality, now.at_ns - SETTLE_NS)
-        if len(intervals) == domains and awake_ns:
-            learner.see(energy_uj, max(0, now.node_ns - before.node_ns), awake_ns, self.rules.cpus)
-        if learner.idle is None:
-            return 0
-        return energy_over(learner.idle.power_uw * len(intervals) // domains, awake_ns)
-
     def _book_gap(self, gap: Gap, bill: Bill) -> None:
         self._meter_node(gap.domain, gap.quality, gap.lower_uj)  # at the first reading: the counter starts at 0
         if gap.lower_uj:
@@ -297,14 +278,9 @@ class Books:
     def _book_gpu(self, interval: Interval, asleep_ns: int, bill: Bill) -> None:
         device = interval.domain.id
         seen = self._gpus.of(device)
-        awake_ns = max(0, interval.end_ns - interval.start_ns - asleep_ns)
-        idle_uw = self.rules.idle_uw.get(("gpu", interval.quality))
-        if idle_uw is None:
-            learner = self.idle_gpus.setdefault(device, IdleOfGpu())
-            learner.see(interval.energy_uj, interval.end_ns - awake_ns, interval.end_ns, held=seen.any)
-            idle_uw = 0 if learner.idle is None else learner.idle.power_uw
+        idle_uj = self.idle.energy_of_gpu_uj(interval, asleep_ns, held=seen.any)
         demand = gpu_demand(seen, interval, self.jobs)
-        parts = split(interval.energy_uj, energy_over(idle_uw, awake_ns), demand, self.rules.idle, self.rules.overhead)
+        parts = split(interval.energy_uj, idle_uj, demand, self.rules.idle, self.rules.overhead)
         self._meter_node(interval.domain, interval.quality, interval.energy_uj)
         self._book("gpu", interval.quality, parts, bill.price_from(interval.start_ns), bill)
         self._gpus.close(device, self.jobs)
@@ -371,8 +347,7 @@ class Books:
             "rest": None if self.rest is None else self.rest.save(),
             "products": self.taxes.save(),
             "retraining": self.taxes.save_retraining(),
-            "idle": {kind: learner.save() for kind, learner in self.idle.items()},
-            "idle_gpus": {device: learner.save() for device, learner in self.idle_gpus.items()},
+            **self.idle.save(),
         }
 
     def restore(self, saved: Mapping[str, Any], *, same_boot: bool, accounts_ns: Mapping[Account, int]) -> None:
@@ -388,8 +363,7 @@ class Books:
         self.unattributed = {reason: list(values) for reason, values in saved["unattributed"].items()}
         self.agent_energy_uj = saved["agent_energy_uj"]
         self.taxes.restore(saved["products"], saved.get("retraining"), self._at_ns)
-        self.idle = {kind: IdleOfUse.restore(values) for kind, values in saved.get("idle", {}).items()}
-        self.idle_gpus = {gpu: IdleOfGpu.restore(values) for gpu, values in saved.get("idle_gpus", {}).items()}
+        self.idle.restore(saved)
         if self.rest is not None and saved.get("rest") is not None:
             self.rest.restore(saved["rest"], same_boot=same_boot)
         if not same_boot:

@@ -299,7 +299,7 @@ def test_a_suspended_nodes_power_is_learnt_awake(bench: FoundBench) -> None:
     for _ in range(15):
         bench.suspend(60)
         bench.tick(1, 10_000_000)
-    learnt = bench.node.books.idle["cpu"].idle
+    learnt = bench.node.books.idle.of_use["cpu"].idle
     assert learnt is not None
     assert learnt.power_uw == pytest.approx(10_000_000, rel=0.01)
 

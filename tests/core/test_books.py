@@ -313,7 +313,7 @@ def again(world: World, *going_on: Entry) -> World:
 
 
 def learnt_uw(world: World) -> int:
-    learnt = world.books.idle["cpu"].idle
+    learnt = world.books.idle.of_use["cpu"].idle
     assert learnt is not None
     return learnt.power_uw
 
@@ -407,7 +407,7 @@ def test_a_gpus_idle_power_is_learnt_from_the_time_awake() -> None:
         world.sleep(9)
         world.books.see_gpu("GPU-1", {}, 0, {})
         world.tick(gpu=70 * W)
-    learnt = world.books.idle_gpus["GPU-1"].idle
+    learnt = world.books.idle.of_gpus["GPU-1"].idle
     assert learnt is not None
     assert learnt.power_uw == 70 * W
     a = world.job("a")
