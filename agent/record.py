@@ -336,9 +336,9 @@ class Record:
         self._offered = None if not self._torn and self._ledger.submit(batch) else batch
 
     def flush(self, patience_s: float) -> None:
-        """Wait until what was written is durable, or the disk fails."""
+        """Wait until what was written is durable, or the disk has failed at it."""
         until_s = time.monotonic() + patience_s
-        while time.monotonic() < until_s and not self._ledger.failure:
+        while time.monotonic() < until_s:
             if self._torn:
                 self.place_late()
                 if not self._late_bills:
@@ -346,6 +346,8 @@ class Record:
             elif self._offered is not None:
                 self._offer(self._offered)
             elif self._ledger.committed() >= self._seq:
+                return
+            if self._ledger.gave_up:
                 return
             time.sleep(0.001)
 

@@ -14,8 +14,7 @@ from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.ledger.batch import Batch, merge
 from wattribute.agent.ledger.files import DATABASE, StateLock, move_aside
-from wattribute.agent.ledger.opening import Damaged, Restored, SavedJob, is_damage, take_up
-from wattribute.agent.ledger.reader import Reader, read_only
+from wattribute.agent.ledger.opening import Damaged, Restored, is_damage, take_up
 from wattribute.agent.ledger.store import Store
 
 log = logging.getLogger("wattribute")
@@ -36,7 +35,6 @@ class Ledger:
         self._lock = lock
         self._restored: Restored | None = restored
         self._state_dir = state_dir
-        self._reader: Reader | None = None
         self._inbox: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._busy = False
         self._since_s = 0.0
@@ -131,17 +129,11 @@ class Ledger:
             return f"its disk hasn't answered for {hangs_s:.0f} s. Fix: see to the disk of {self._state_dir}"
         return self._failure
 
-    def job(self, key: str) -> SavedJob | None:
-        """One job, live or finished, as committed; None: never heard of. Raises LedgerError."""
-        return self._read().job(key)
-
-    def finished_jobs(self) -> dict[str, SavedJob]:
-        """The forgotten jobs by key, oldest first. Raises LedgerError."""
-        return self._read().finished_jobs()
-
-    def verify(self) -> list[str]:
-        """What is wrong with the record, in words: see Reader.verify. Raises LedgerError."""
-        return self._read().verify()
+    @property
+    def gave_up(self) -> bool:
+        """Whether what was submitted was tried in vain, or its disk hangs: to wait for it is no use."""
+        trying = self._busy and self._thread.is_alive() and time.monotonic() - self._since_s <= HANGS_S
+        return self.failure is not None and not trying
 
     def close(self) -> None:
         """Write what is still held, end the thread, give the directory free. May be called twice."""
@@ -150,16 +142,9 @@ class Ledger:
         self._closed = True
         self._inbox.put(None)
         self._thread.join()
-        if self._reader is not None:
-            self._reader.close()
         self._store.close()
         self._lock.close()
         os.close(self.wakeup_fd)
-
-    def _read(self) -> Reader:
-        if self._reader is None:
-            self._reader = read_only(self._state_dir)
-        return self._reader
 
     def _write(self) -> None:
         while (batch := self._inbox.get()) is not None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
-from tests.agent.test_ledger import IDLE, PRICES, S, commit, gap, open_ledger, totals
+from tests.agent.test_ledger import IDLE, PRICES, S, commit, gap, open_ledger, totals, verified
 
 from wattribute.agent.core.model import SLOTS, TERM_SLOT
 from wattribute.agent.ledger.batch import Batch, Close, Correction, JobRow, dump, pack, unpack
@@ -314,7 +314,7 @@ def test_windows_that_hold_more_than_the_node(tmp_path: Path) -> None:
     end = START + 300 * S
     closes = [Close.of("a", end, totals(idle=10)), Close.of(NODE_KEY, end, [9])]
     commit(ledger, Batch(seq=1, at_unix_ns=end, jobs=rows, closes=closes))
-    [problem] = ledger.verify()
+    [problem] = verified(tmp_path)
     ledger.close()
     assert problem.startswith(
         "until this window, closed rows of dram hold 10 uJ of jobs and 0 that nobody paid: 1 more"
@@ -327,7 +327,7 @@ def test_amounts_that_fall_are_found(tmp_path: Path) -> None:
     commit(ledger, Batch(seq=1, at_unix_ns=START + S, jobs=rows, closes=[Close.of("a", START + S, totals(idle=10))]))
     commit(ledger, Batch(seq=2, at_unix_ns=START + 2 * S, closes=[Close.of("a", START + 2 * S, totals(idle=8))]))
     commit(ledger, Batch(seq=3, at_unix_ns=START + 3 * S, jobs=[JobRow.of("a", totals(idle=7))]))
-    found = ledger.verify()
+    found = verified(tmp_path)
     ledger.close()
     assert any(text.startswith("job 'a': dram idle.modelled fell by 2 (windows position 2, node n") for text in found)
     assert "job 'a': dram idle.modelled fell from 8 to 7" in found

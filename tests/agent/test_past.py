@@ -2,10 +2,12 @@
 
 import socket
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given, settings
@@ -21,8 +23,10 @@ from wattribute.agent.control import Deferred
 from wattribute.agent.core.errors import LedgerError
 from wattribute.agent.core.units import NS_PER_S
 from wattribute.agent.dispatch import Dispatch
+from wattribute.agent.ledger.batch import Batch
 from wattribute.agent.ledger.past import Known, NotYet
 from wattribute.agent.ledger.reader import read_only
+from wattribute.agent.ledger.store import Store
 from wattribute.agent.peer import has_left
 from wattribute.agent.requests import JobReceipt, Jobs, JobStart, Peer
 
@@ -186,6 +190,26 @@ def test_a_found_job_that_comes_back_is_taken_up_when_the_disk_answers(tmp_path:
             assert bench.cpu_ms("a") >= 500  # what it used meanwhile was recognised late
         finally:
             bench.close()
+
+
+def test_a_disk_that_was_full_is_waited_for_while_it_takes_what_was_held(bench: Bench) -> None:
+    """Before, its last refusal counted as one of what was on its way: an agent that stopped then lost a tick."""
+    bench.open()
+    with patch.object(Store, "apply", side_effect=LedgerError("full")):
+        bench.tick()
+        bench.node.flush()
+    slow, real = threading.Event(), Store.apply
+
+    def apply(store: Store, batch: Batch) -> None:
+        slow.wait()
+        real(store, batch)
+
+    with patch.object(Store, "apply", apply):
+        bench.tick()
+        bench.tick()
+        threading.Timer(0.05, slow.set).start()
+        bench.node.flush()
+    assert bench.node.record.committed == bench.node.record.written
 
 
 def test_a_fault_in_an_answer_that_was_waited_for_is_told_and_ends_nothing(bench: Bench) -> None:

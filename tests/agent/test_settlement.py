@@ -5,7 +5,7 @@ from pathlib import Path
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.agent.test_ledger import commit, open_ledger, totals
+from tests.agent.test_ledger import commit, open_ledger, totals, verified
 
 from wattribute.agent.core.accounting import Price
 from wattribute.agent.core.units import NS_PER_S, UJ_PER_KWH
@@ -126,7 +126,7 @@ def test_it_reads_the_ledger_beside_the_agent_and_each_window_once(tmp_path: Pat
     commit(ledger, Batch(seq=2, at_unix_ns=11 * S, corrections=found.corrections))
     assert not settlement.look()
     assert settlement.take() is None
-    assert ledger.verify() == []
+    assert verified(tmp_path) == []
     settlement.close()
     ledger.close()
 
