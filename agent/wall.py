@@ -142,8 +142,8 @@ def _open_hwmon(config: Config, clock: Clock, sensors: Sensors) -> Domain:
 
 def _open_bmc(config: Config, clock: Clock, sensors: Sensors) -> int:
     timeout_ns, pace_ns = _ns(config.wall.timeout_s), _pace_ns(config)
+    # It is asked with the others: what it told before their first reading would be a window without parts.
     source = WallSource(bmc(config, clock), clock, deadline_ns=2 * timeout_ns, pace_ns=pace_ns)
-    source.request()
     sensors.sources.append(source)
     return 2 * pace_ns + timeout_ns
 

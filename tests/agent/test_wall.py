@@ -160,6 +160,7 @@ def test_a_bmc_is_asked_off_the_tick_and_at_its_own_pace(
                 node.tick(5)
                 wait()
 
+        node.tick()
         wait()
         node.bench.start("a", worker.pid)
         ticks(35)
