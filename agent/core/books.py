@@ -187,6 +187,8 @@ class Books:
         outcomes: list[Gap | Interval] = []
         groups: dict[tuple[DomainKind, Quality, int], tuple[Use, list[Interval]]] = {}
         bill = Bill(self.prices, now_ns, unix_ns)
+        if self._followed is not None:
+            self._followed.begin()
         for reading in readings:
             outcome, before = self.domains.advance(reading, use)
             outcomes.append(outcome)
@@ -290,15 +292,20 @@ class Books:
         found = rest.close()
         if found is None:
             return []
+        # A meter that answered after the last tick tells of the time until then: this tick's are the next window's.
+        before = (found.end_ns if isinstance(found, Gap) else found.at_ns) - self._at_ns < (
+            use.at_ns - self._at_ns
+        ) // 2
         if isinstance(found, Gap):
             self.domains.pass_over(found, use)
-            self._followed.forget()
+            self._followed.forget(before=before)
             return [found]
         outcome, _ = self.domains.advance(found, use)
         if isinstance(outcome, Gap):
             self._book_gap(outcome, bill)
+            self._followed.forget(before=before)
             return [outcome]
-        parts = self._followed.take(outcome.energy_uj, self.jobs)
+        parts = self._followed.take(outcome.energy_uj, self.jobs, before=before)
         self._meter_node(outcome.domain, outcome.quality, outcome.energy_uj)
         self._book("rest", outcome.quality, parts, bill.price_from(outcome.start_ns), bill)
         return [outcome]

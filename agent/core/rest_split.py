@@ -10,31 +10,37 @@ from wattribute.agent.core.attribution import Split, apportion
 
 
 class Followed:
-    """What was booked since rest was, by job and by reason, in microjoules."""
+    """What was booked since rest was, by job and by reason, in microjoules.
+
+    What the present tick booked stands beside it: a meter that answers late tells of a time before that.
+    """
 
     def __init__(self) -> None:
         self._booked = Split()
+        self._now: list[Split] = []
+
+    def begin(self) -> None:
+        """A tick begins."""
+        for parts in self._now:
+            self._join(parts)
+        self._now = []
 
     def add(self, parts: Split) -> None:
-        """A domain's energy was split so."""
-        booked = self._booked
-        for into, by_job in (
-            (booked.direct, parts.direct),
-            (booked.idle, parts.idle),
-            (booked.overhead, parts.overhead),
-        ):
-            for job_id, energy_uj in by_job.items():
-                into[job_id] = into.get(job_id, 0) + energy_uj
-        for reason, energy_uj in parts.unattributed.items():
-            booked.leave(reason, energy_uj)
+        """In this tick a domain's energy was split so."""
+        self._now.append(parts)
 
-    def forget(self) -> None:
-        """What was booked until now had no rest that is known."""
-        self._booked = Split()
+    def forget(self, *, before: bool) -> None:
+        """What was booked until now (`before`: until this tick) had no rest that is known."""
+        self._taken(before=before)
 
-    def take(self, energy_uj: int, held: Container[str]) -> Split:
-        """Split the rest of that time; the part of a job that isn't `held` any more is unregistered."""
-        booked, self._booked = self._booked, Split()
+    def take(self, energy_uj: int, held: Container[str], *, before: bool) -> Split:
+        """Split the rest of what was booked until now (`before`: until this tick, where there was something).
+
+        The part of a job that isn't `held` any more is unregistered.
+        """
+        booked = self._taken(before=before)
+        if not (booked.direct or booked.idle or booked.overhead or booked.unattributed):
+            booked = self._taken(before=False)
         result = Split()
         shares = [
             (into, job_id, uj)
@@ -59,6 +65,24 @@ class Followed:
         for (reason, _), part_uj in zip(reasons, parts[len(shares) :], strict=True):
             result.leave(reason, part_uj)
         return result
+
+    def _taken(self, *, before: bool) -> Split:
+        if not before:
+            self.begin()
+        booked, self._booked = self._booked, Split()
+        return booked
+
+    def _join(self, parts: Split) -> None:
+        booked = self._booked
+        for into, by_job in (
+            (booked.direct, parts.direct),
+            (booked.idle, parts.idle),
+            (booked.overhead, parts.overhead),
+        ):
+            for job_id, energy_uj in by_job.items():
+                into[job_id] = into.get(job_id, 0) + energy_uj
+        for reason, energy_uj in parts.unattributed.items():
+            booked.leave(reason, energy_uj)
 
 
 __all__ = ["Followed"]

@@ -109,6 +109,22 @@ def test_a_slow_meter_bills_its_whole_window_by_what_was_used_in_it() -> None:
     assert (uj_of(a), uj_of(b)) == (20 * J, 100 * J)
 
 
+def test_a_reading_that_came_late_is_billed_by_what_was_used_until_it_was_made() -> None:
+    world = WallWorld()
+    a, b = world.job("a"), world.job("b")
+    for job, reads in ((a, False), (b, True)):
+        if reads:
+            world.meter_uj += 120 * J
+            world.read_wall(0.01)  # asked at the tick before, and taken with this one
+        world.work(job, S)
+        world.tick(cpu=50 * J)
+    assert (world.rest_uj, uj_of(b)) == (int(69.5 * J), 50 * J)
+    world.meter_uj += 100 * J
+    world.read_wall()
+    world.tick(0)
+    assert uj_of(a) == int(119.5 * J)
+
+
 def test_a_reading_between_two_ticks_takes_the_part_of_that_time() -> None:
     world = WallWorld()
     world.meter_uj += 40 * J
