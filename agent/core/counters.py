@@ -51,8 +51,10 @@ def between(before: EnergyReading | None, now: EnergyReading, asleep_ns: int = 0
     )
 
 
-def integrate(before: PowerReading | None, now: PowerReading) -> Interval | Gap:
-    """Energy between two samples of averaged power, by trapezoid; over its `bridge_ns`, or a release, it is a gap."""
+def integrate(before: PowerReading | None, now: PowerReading, asleep_ns: int = 0) -> Interval | Gap:
+    """Energy between two samples of averaged power, by trapezoid; over its `bridge_ns`, a suspend or a release, it is
+    a gap.
+    """
     if before is None:
         return _gap(now, now.at_ns, "first", 0, 0)
     duration_ns = now.at_ns - before.at_ns
@@ -60,7 +62,7 @@ def integrate(before: PowerReading | None, now: PowerReading) -> Interval | Gap:
         return _gap(now, before.at_ns, "stale", 0, 0)
     if now.resumed:
         return _gap(now, before.at_ns, "released", 0, None)
-    if duration_ns > now.bridge_ns:
+    if duration_ns > now.bridge_ns or asleep_ns > STEP_NS:  # what is less may be the jitter of two clocks
         return _gap(now, before.at_ns, "absent", 0, None)
     energy_uj = (before.power_uw + now.power_uw) * duration_ns // (2 * NS_PER_S)
     return Interval(

@@ -31,11 +31,11 @@ class Domains:
         before = last.reading if last is not None else None
         if last is not None and last.released:
             reading = replace(reading, resumed=True)
+        asleep_ns = use.asleep_ns - (use if last is None else last.use).asleep_ns
         if isinstance(reading, EnergyReading):
-            asleep_ns = use.asleep_ns - (use if last is None else last.use).asleep_ns
             outcome = between(before if isinstance(before, EnergyReading) else None, reading, asleep_ns)
         else:
-            outcome = integrate(before if isinstance(before, PowerReading) else None, reading)
+            outcome = integrate(before if isinstance(before, PowerReading) else None, reading, asleep_ns)
         if not (isinstance(outcome, Gap) and outcome.cause == "stale"):
             self._last[reading.domain] = _Last(reading, use)
         return outcome, last.use if last is not None else use

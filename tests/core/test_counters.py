@@ -1,5 +1,7 @@
 """Two readings: an interval, or the right name for why not."""
 
+from dataclasses import replace
+
 import pytest
 
 from wattribute.agent.core.counters import between, integrate
@@ -102,6 +104,16 @@ def test_power_is_not_bridged_over_a_gap() -> None:
     outcome = integrate(power(0, 100), power(10, 100))
     assert isinstance(outcome, Gap)
     assert (outcome.cause, outcome.upper_uj) == ("absent", None)
+
+
+def test_a_suspend_between_two_powers_is_a_gap() -> None:
+    """Nobody knows how much of that time was at which power, however long a slow meter's powers are bridged."""
+    before, after = (replace(power(at, 100), bridge_ns=35 * S) for at in (0, 20))
+    assert isinstance(integrate(before, after), Interval)
+    assert isinstance(integrate(before, after, 1000), Interval)
+    slept = integrate(before, after, 8 * S)
+    assert isinstance(slept, Gap)
+    assert (slept.cause, slept.upper_uj) == ("absent", None)
 
 
 def resumed(before_uj: int, now_uj: int, seconds: int = 10) -> Gap:
