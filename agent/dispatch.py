@@ -178,9 +178,7 @@ class Dispatch:
         self._recalling.append(waiting)
         return waiting.deferred
 
-    def _when(
-        self, done: Callable[[], bool], patience_s: float, answer: Callable[[], Mapping[str, object]]
-    ) -> Mapping[str, object] | Deferred:
+    def _when(self, done: Callable[[], bool], patience_s: float, answer: _Answer) -> Mapping[str, object] | Deferred:
         if done():
             return answer()
         waiting = _Waiting(done, self._clock() + patience_s, answer, Deferred())
@@ -198,7 +196,8 @@ class Dispatch:
         return self._when(
             lambda: self._node.settled(job_id),
             2 * self._interval_s,
-            lambda: {"receipt": self._node.receipt(job_id, peer)},
+            # It may have left the table by then.
+            lambda: self._recalled(job_id, None, RECEIPT_S, lambda: {"receipt": self._node.receipt(job_id, peer)}),
         )
 
 

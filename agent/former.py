@@ -20,6 +20,7 @@ class FormerJobs:
         self._past = past
         self._committed = committed
         self._patience_s = patience_s
+        self._billed: dict[str, LiveJob] = {}  # with more than the last batch has
         self._leaving: dict[str, tuple[int, LiveJob]] = {}  # by job id, with the batch that tells the ledger
         self._recalled: dict[str, Question] = {}
 
@@ -57,11 +58,17 @@ class FormerJobs:
         self._past.add(job_id)
         self._recalled.pop(job_id, None)
 
+    def bill(self, live: LiveJob) -> None:
+        """One of them was given more than the ledger has, which is told with the next batch."""
+        self._billed[live.entry.job.id] = live
+
     def told(self, seq: int, retired: Iterable[LiveJob], changed: Iterable[str]) -> None:
         """A batch was handed over in which jobs left; of those with a `changed` id the ledger says more by now."""
         committed, kept_s = self._committed(), time.monotonic() - _KEPT_S
         self._leaving = {key: left for key, left in self._leaving.items() if left[0] > committed}
+        self._leaving |= {key: (seq, live) for key, live in self._billed.items()}
         self._leaving |= {live.entry.job.id: (seq, live) for live in retired}
+        self._billed = {}
         for job_id in changed:
             self._recalled.pop(job_id, None)
         self._recalled = {
@@ -73,6 +80,8 @@ class FormerJobs:
         self._past.close()
 
     def _left(self, job_id: str) -> LiveJob | None:
+        if (billed := self._billed.get(job_id)) is not None:
+            return billed
         leaving = self._leaving.get(job_id)
         return leaving[1] if leaving is not None and leaving[0] > self._committed() else None
 

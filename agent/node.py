@@ -51,6 +51,8 @@ PATIENCE_NS = 20_000_000
 EDGE_NS = 50_000_000
 FRESH_NS = 30_000_000
 LATE_KEPT = 600
+HELD_S = 900.0
+"""So long a process that measures itself holds its ended jobs: no page shows them, and `hold_s` may be 0."""
 
 
 class Node:
@@ -118,7 +120,7 @@ class Node:
             cpu,
             groups,
             clock,
-            hold_s=config.export.hold_s,
+            hold_s=HELD_S if basis == "in-process" else config.export.hold_s,
         )
         self._receipts = NodeReceipts(climate, dues, self._commits, self.views, self._sight, self._about, clock)
         self._last_tick_ns = 0
@@ -196,9 +198,9 @@ class Node:
         return receipt
 
     def settled(self, job_id: str) -> bool:
-        """Whether a job has ended and its closing readings are in."""
+        """Whether a job has ended and its closing readings are in: one that has left the table has had them."""
         live = self.registry.jobs.get(job_id)
-        return live is not None and not live.running and self._commits.settled(live)
+        return live is None or (not live.running and self._commits.settled(live))
 
     def jobs(self, peer: Peer | None = None) -> Iterator[dict[str, Any]]:
         """Receipts of the jobs that run or are held, as far as the peer may know of them: see NodeReceipts.all."""

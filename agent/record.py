@@ -69,6 +69,7 @@ class Record:
         self.created_unix_ns = restored.created_unix_ns
         self._ledger = ledger
         self._former = former
+        self._jobs: Mapping[str, LiveJob] = {}  # the live table
         self._late_bills: deque[_LateBill] = deque()
         self._torn = False  # the batch that was written last lacks a late bill
         self._restored = restored
@@ -149,6 +150,7 @@ class Record:
         accounts_ns: Mapping[Account, int],
     ) -> None:
         """Put the saved jobs back: those whose processes live go on, the others ended when the agent last looked."""
+        self._jobs = registry.jobs
         trees = self._restored.state.get("trees", {}) if self._same_boot else {}
         stopped_unix_ns = self._restored.committed_unix_ns
         for key, saved in self._restored.jobs.items():
@@ -234,7 +236,7 @@ class Record:
         while self._late_bills and time.monotonic() < until_s:
             bill = self._late_bills[0]
             try:
-                live = self.finished(bill.job_id)
+                live = self._jobs.get(bill.job_id) or self.finished(bill.job_id)  # it may have come back meanwhile
             except NotYet:
                 return
             except LedgerError as error:  # its grams are billed all the same, or the page wouldn't add up
@@ -249,9 +251,11 @@ class Record:
         for (product_id, term), owed_ng in bill.owed.items():
             shown[TERM_SLOT[term]] += owed_ng
             self.corrections.add(Correction(bill.job_id, product_id, term, bill.cause, *times, owed_ng))
-            if live is not None:  # it may come back as it is, before the ledger has that row
+            if live is not None:  # it may be asked for and come back as it is, before the ledger has that row
                 live.correct(product_id, term, owed_ng)
-        if live is None:
+        if live is not None:
+            self._former.bill(live)
+        else:
             log.error("job %r, which owes taxes, isn't known: they are among those of `default`", bill.job_id)
             live = LiveJob(Entry(Job(id=bill.job_id), 0), 0)
         live.corrected += 1

@@ -129,8 +129,9 @@ def test_other_jobs_go_on_while_the_disk_hangs(bench: Bench, workers: list[Worke
     assert bench.receipt("a")["energy_uj"] > before_uj
 
 
+@pytest.mark.parametrize("comes_back", [False, True])
 def test_late_taxes_wait_for_the_disk_and_nothing_is_shown_without_them(
-    bench: Bench, workers: list[Worker], disk: SlowDisk
+    bench: Bench, workers: list[Worker], disk: SlowDisk, comes_back: bool
 ) -> None:
     bench.open(f"[export]\nhold_s = 1\n{MODEL}")
     bench.tick((INTERVAL_S * NS_PER_S - bench.clock.unix_ns % (INTERVAL_S * NS_PER_S)) / NS_PER_S)
@@ -149,11 +150,37 @@ def test_late_taxes_wait_for_the_disk_and_nothing_is_shown_without_them(
             page = bench.look()
             billed = total(page, "wattribute_product_billed_grams_total", term="retraining")
             assert billed == total(page, "wattribute_job_co2e_grams_total", term="retraining") == 0
+    if comes_back:
+        for answered in bench.node.recall("used"):
+            answered.wait()
+        bench.start("used", workers[0].pid, product_id="model")
     bench.tick()
     page = bench.page()
     billed = total(page, "wattribute_product_billed_grams_total", term="retraining")
     assert billed == total(page, "wattribute_job_co2e_grams_total", term="retraining") > 0
     assert bench.receipt("used")["gco2e"]["retraining"] == pytest.approx(float(billed), abs=1e-9)
+
+
+def test_a_bill_that_the_ledger_does_not_have_yet_is_in_the_receipt(bench: Bench, workers: list[Worker]) -> None:
+    """Before, a job that came back before that batch was durable had a receipt without it."""
+    bench.open(f"[export]\nhold_s = 1\n{MODEL}")
+    bench.tick((INTERVAL_S * NS_PER_S - bench.clock.unix_ns % (INTERVAL_S * NS_PER_S)) / NS_PER_S)
+    bench.start("retraining", workers[1].pid, product_id="model", role="retraining")
+    workers[1].burn()
+    bench.tick()
+    bench.end("retraining", workers[1].pid)
+    gone(bench, "used", workers[0], product_id="model")
+    with patch.object(Store, "apply", side_effect=LedgerError("full")):
+        for seconds in (INTERVAL_S, 1):
+            bench.tick(seconds)
+        early = bench.receipt("used")
+        bench.start("used", workers[0].pid, product_id="model")
+    bench.tick()
+    billed = float(total(bench.page(), "wattribute_product_billed_grams_total", term="retraining"))
+    assert billed > 0
+    for receipt in (early, bench.receipt("used")):
+        assert receipt["gco2e"]["retraining"] == pytest.approx(billed, abs=1e-9)
+        assert receipt["revision"] == 2
 
 
 def test_a_found_job_that_comes_back_is_taken_up_when_the_disk_answers(tmp_path: Path, disk: SlowDisk) -> None:

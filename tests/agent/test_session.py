@@ -19,9 +19,10 @@ from wattribute.agent import process
 from wattribute.agent.bell import ring
 from wattribute.agent.client import Client
 from wattribute.agent.core.errors import WattributeError
-from wattribute.agent.inprocess import Engine
+from wattribute.agent.inprocess import Engine, open_engine
 from wattribute.agent.markers import Markers, own_process
 from wattribute.agent.process import Process
+from wattribute.agent.requests import JobEnd, JobStart
 from wattribute.agent.stored import ReceiptFiles, stored
 
 
@@ -522,3 +523,19 @@ thread.join()
 """
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-W", "ignore", "-c", script], check=True, timeout=20, env=environment)
+
+
+def test_a_process_keeps_its_jobs_however_short_a_page_would_show_them(tmp_path: Path) -> None:
+    """Before, the machine's `hold_s = 0` took the receipt of a job that no agent measured."""
+    file = tmp_path / "wattribute.toml"
+    file.write_text('[export]\nhold_s = 0\n[collectors]\nnvml = "off"\n')
+    engine = open_engine({"WATTRIBUTE_CONFIG": str(file), "XDG_STATE_HOME": str(tmp_path)}, version="0")
+    try:
+        engine.ask(JobStart(id=0, job_id="a", member="m"))
+        engine.ask(JobEnd(id=0, job_id="a", member="m"))
+        found = engine.receipt("a")
+        assert found is not None
+        assert found["ended_at"] is not None
+    finally:
+        engine.close()
+    assert [part["job_id"] for part in stored([tmp_path / "wattribute"])] == ["a"]
