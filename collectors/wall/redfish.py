@@ -32,6 +32,9 @@ USER, PASSWORD = "REDFISH_USER", "REDFISH_PASSWORD"
 FINE_DIGITS = 3
 """A counter in kWh is taken where it is written to the Wh; a coarser one would stand still for minutes."""
 
+LOCK_S = 600.0
+"""So long nobody is asked again who refused a login: many BMCs lock a user out after a few, others' use included."""
+
 _MOST_NAMED = 10
 _ROOT = "/redfish/v1/Chassis"
 
@@ -97,10 +100,13 @@ class RedfishWall:
         self._bridge_ns = bridge_ns
         self._tls = _tls(ca_file) if parts.scheme == "https" else None
         self._figure: _Figure | None = None
+        self._refusal: tuple[float, tuple[str, str]] | None = None  # until when, and why
 
     def read(self) -> list[EnergyReading | PowerReading]:
         """One reading. Raises SensorUnavailable, with the fix and never the password."""
         until_s = time.monotonic() + self._timeout_s
+        if self._refusal is not None and time.monotonic() < self._refusal[0]:
+            raise SensorUnavailable(*self._refusal[1])
         if self._figure is None:
             self._figure = self._find(until_s)
         figure = self._figure
@@ -211,11 +217,13 @@ class RedfishWall:
     def _refused(self, path: str, status: int) -> SensorUnavailable:
         if status in (401, 403):
             whose = self._login.where if self._login.user else "nobody signs in"
-            return SensorUnavailable(
+            refusal = (
                 f"the BMC answers {status} to {path}: {whose}",
                 f"give a user who may read: wall.credentials_file (user and password, a line each), or {USER} and "
                 f"{PASSWORD}; then start the agent again",
             )
+            self._refusal = time.monotonic() + LOCK_S, refusal
+            return SensorUnavailable(*refusal)
         if status == 404:
             fix = "set wall.url to the BMC, or to a chassis of it"
             return SensorUnavailable(f"the BMC has no {path} (404)", fix, absent=True)

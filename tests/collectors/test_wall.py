@@ -177,8 +177,12 @@ def test_the_login_is_sent_and_never_said(bmc: Redfish, tmp_path: Path) -> None:
     assert asking(bmc, login).finding().ok
     assert "wörd" not in repr(login)
     wrong = credentials("", {"REDFISH_USER": "reader", "REDFISH_PASSWORD": "guess"})
-    finding = asking(bmc, wrong).finding()
+    guesser = asking(bmc, wrong)
+    finding = guesser.finding()
     assert "401" in finding.why
+    asked = len(bmc.asked)
+    assert guesser.finding() == finding
+    assert len(bmc.asked) == asked  # the BMC would lock that user out
     assert "guess" not in f"{finding}"
     assert "wall.credentials_file" in finding.fix
     file.chmod(0o644)
