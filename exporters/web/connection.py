@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, TypeVar
 
 from wattribute.exporters.messages import BadRequest, Making, RequestHead, Response, Route, encoded_head, read_head
+from wattribute.exporters.web.makers import Makers
 from wattribute.exporters.web.refusals import Reason, Refusals
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Server(Protocol):
 
     selector: selectors.BaseSelector
     refusals: Refusals
+    makers: Makers
     door: "Door | None"
 
     @property
@@ -103,6 +105,10 @@ class Connection:
         self._fd = -1
         self._link.close()
 
+    def work(self) -> None:
+        """Make more of a response that takes long."""
+        self._ready(0)
+
     # The loop
 
     def _ready(self, _mask: int) -> None:
@@ -139,9 +145,9 @@ class Connection:
         if self._fd < 0:
             return
         link = self._tls_link
-        if self.state == "login":
+        if self.state in ("login", "make"):
             events = 0
-        elif self.state in ("make", "write") or (self.state == "handshake" and link is not None and link.wants_write):
+        elif self.state == "write" or (self.state == "handshake" and link is not None and link.wants_write):
             events = selectors.EVENT_WRITE
         elif link is not None and link.pending():  # decrypted already: the socket itself may stay silent
             events = selectors.EVENT_READ | selectors.EVENT_WRITE
@@ -267,6 +273,7 @@ class Connection:
         if isinstance(response, Making):  # the others are served in between
             self._making = head, response
             self._enter("make")
+            self._server.makers.add(self)
             return False
         # Who is refused begins anew: many requests in a row, their refusals unread, would hold a place for nothing.
         return self._begin(response, keep=head.keep and refusal is None, body=head.method != "HEAD")
@@ -277,6 +284,7 @@ class Connection:
         response = _made(making.go_on, head.path)
         if response is not None:
             self._making = None
+            self._server.makers.drop(self)
             if self._begin(response, keep=head.keep, body=head.method != "HEAD"):
                 self._serve()
 

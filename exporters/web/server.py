@@ -15,6 +15,7 @@ from wattribute.agent.core.model import SourceHealth
 from wattribute.exporters.messages import Response, Route, encoded
 from wattribute.exporters.web.connection import Connection
 from wattribute.exporters.web.listen import listen
+from wattribute.exporters.web.makers import Makers
 from wattribute.exporters.web.refusals import Refusals
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class WebServer:
         self._connections: dict[Connection, None] = {}  # in order of acceptance
         self._paused = False
         self._listeners = listen(host, port)
+        self.makers = Makers(selector)
         self.port: int = self._listeners[0].getsockname()[1]
         self._resume()
 
@@ -85,12 +87,14 @@ class WebServer:
         self._listeners = []
         for connection in list(self._connections):
             connection.close()
+        self.makers.close()
         if self.door is not None:
             self.door.close()
 
     def forget(self, connection: Connection) -> None:
         """A connection tells that it is closed."""
         self._connections.pop(connection, None)
+        self.makers.drop(connection)
 
     def _resume(self) -> None:
         self._paused = False

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator
+from itertools import groupby
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from tests.exporters.snapshots import jobs, snapshot
 from tests.exporters.web_loop import Loop, get, status
 
 from wattribute.agent.core.model import Snapshot
+from wattribute.exporters.messages import Making, RequestHead, Response
 from wattribute.exporters.prometheus import PrometheusPage, Rendering
 
 
@@ -30,6 +32,31 @@ def test_others_are_answered_while_it_is_made(loop: Loop) -> None:
         waiting.recv(1)
     assert loop.read(waiting, lambda got: got.endswith(b"slow\n"))
     assert status(loop.ask(waiting, get("/"))) == 200
+
+
+def test_of_many_one_is_made_at_a_time(loop: Loop) -> None:
+    pieces: list[str] = []
+
+    def counted(request: RequestHead) -> Making:
+        left = iter(range(3))
+
+        def go_on() -> Response | None:
+            pieces.append(request.query)
+            return Response(body=b"made\n") if next(left, None) is None else None
+
+        return Making(go_on)
+
+    loop.server.routes = {"/counted": counted}
+    clients = [loop.connect() for _ in range(5)]
+    for number, client in enumerate(clients):
+        client.sendall(get(f"/counted?{number}"))
+    while len(pieces) < 20:
+        before = len(pieces)
+        loop.turn(1.0)
+        assert len(pieces) <= before + 1
+    assert len(list(groupby(pieces))) == 5
+    for client in clients:
+        assert loop.read(client, lambda got: got.endswith(b"made\n"))
 
 
 def test_what_is_asked_after_it_comes_after_it(loop: Loop) -> None:
