@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from tests.e2e.running import Sample, total
 
 from wattribute.agent.core.errors import Refused
 from wattribute.agent.core.found import Reservation
+from wattribute.agent.core.idle_powers import IdlePowers
 from wattribute.agent.ledger.reader import read_only
 from wattribute.agent.requests import JobStart, Peer
 
@@ -295,7 +295,7 @@ def test_time_suspended_is_on_receipts_and_has_no_idle_energy(bench: FoundBench)
 
 def test_a_suspended_nodes_power_is_learnt_awake(bench: FoundBench) -> None:
     books = bench.open().books
-    books.rules = replace(books.rules, idle_uw={})  # the bench has it configured
+    books.idle = IdlePowers({})  # the bench has it configured
     for _ in range(15):
         bench.suspend(60)
         bench.tick(1, 10_000_000)

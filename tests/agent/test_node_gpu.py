@@ -13,6 +13,7 @@ from tests.doubles.powercap import PowercapTree
 from tests.e2e.running import total
 
 from wattribute.agent import wiring
+from wattribute.agent.core.idle_powers import IdlePowers
 from wattribute.agent.core.model import Policy
 from wattribute.collectors.nvml import NvmlCollector
 
@@ -169,7 +170,8 @@ def test_what_a_removed_cgroup_used_of_a_gpu_is_still_its_jobs(found: FoundBench
 def cut(bench: FoundBench, board: GpuDouble, idle: Policy) -> None:
     """Seven slices: a (found) has an instance of 3, b (registered) one of 1, one of 2 has no process, 1 is left."""
     rules = bench.node.books.rules
-    bench.node.books.rules = replace(rules, idle=idle, idle_uw={**rules.idle_uw, ("gpu", "measured"): 70_000_000})
+    bench.node.books.rules = replace(rules, idle=idle)
+    bench.node.books.idle = IdlePowers({**rules.idle_uw, ("gpu", "measured"): 70_000_000})
     board.mig()
     board.gpm()
     board.instances(Instance(1, 3, 42, 0.5), Instance(2, 2, 28), Instance(3, 1, 14, 1.0))
