@@ -6,7 +6,8 @@ import inspect
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from typing import Any, TypeVar, overload
 
-from wattribute.agent.session import Job, inside, job, stepwise
+from wattribute.agent.new_job import job
+from wattribute.agent.session import Job, inside, stepwise
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -20,7 +20,8 @@ FOLDERS = {
 IMPURE = {"os", "io", "time", "socket", "subprocess", "threading", "logging", "pathlib", "random"}
 HEAVY = {"codecarbon", "matplotlib", "numpy", "pyRAPL", "sqlalchemy"}
 WIRING = tuple(
-    f"wattribute.agent.{name}" for name in ("daemon", "cli", "codecarbon", "meter", "middleware", "session", "track")
+    f"wattribute.agent.{name}"
+    for name in ("daemon", "cli", "codecarbon", "meter", "middleware", "new_job", "session", "track")
 )
 PUBLIC = {"wattribute", *(f"wattribute.{name}" for name in ("__main__", "asgi", "codecarbon", "grpc", "wsgi"))}
 # Third-party packages that are the grammar of a whole folder rather than one file's tool; msgspec reads answers too.

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any, Self
 from wattribute.agent.codecarbon import settings
 from wattribute.agent.codecarbon.data import EmissionsData, Prices, TaskEmissionsData, data_of, gpu_count
 from wattribute.agent.codecarbon.file import write_row, write_tasks
+from wattribute.agent.new_job import job
 from wattribute.agent.process import here
-from wattribute.agent.session import Job, job
+from wattribute.agent.session import Job
 
 if TYPE_CHECKING:
     from wattribute.collectors.grid.tables import Zone

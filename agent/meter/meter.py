@@ -22,8 +22,9 @@ from wattribute.agent.meter.receipts import RequestReceipt
 from wattribute.agent.meter.reporter import Reporter
 from wattribute.agent.meter.request import Request
 from wattribute.agent.meter.tally import Tally
+from wattribute.agent.new_job import job
 from wattribute.agent.process import here
-from wattribute.agent.session import Job, job
+from wattribute.agent.session import Job
 
 
 class Meter:

@@ -12,11 +12,11 @@ __version__ = "0.1.0"
 TYPE_CHECKING = False  # typing's own costs 4 ms; type checkers know the name
 if TYPE_CHECKING:
     from wattribute.agent.meter.meter import Meter, meter
+    from wattribute.agent.new_job import job
     from wattribute.agent.receipts import Receipt
-    from wattribute.agent.session import job
     from wattribute.agent.track import track
 
-_ROOMS = {"Meter": "meter.meter", "Receipt": "receipts", "job": "session", "meter": "meter.meter", "track": "track"}
+_ROOMS = {"Meter": "meter.meter", "Receipt": "receipts", "job": "new_job", "meter": "meter.meter", "track": "track"}
 
 __all__ = ["Meter", "Receipt", "__version__", "job", "meter", "track"]
 
