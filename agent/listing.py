@@ -4,13 +4,17 @@ One list is made at a time, each of one moment. Who asks meanwhile gets the next
 much: neither memory nor work grows with how many ask.
 """
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from wattribute.agent import wire
 from wattribute.agent.control import Deferred
+from wattribute.agent.core.errors import WattributeError
 from wattribute.agent.requests import Peer
+
+log = logging.getLogger("wattribute")
 
 SLICE_S = 0.005
 
@@ -62,7 +66,7 @@ class Listing:
         self._clock = clock
         self._asked: dict[int | None, _Asked] = {}  # by uid; None: of those who see all
         self._making: tuple[_List, list[Deferred]] | None = None
-        self._ready: deque[tuple[Deferred, Mapping[str, object]]] = deque()
+        self._ready: deque[tuple[Deferred, Mapping[str, object] | WattributeError]] = deque()
 
     @property
     def busy(self) -> bool:
@@ -90,7 +94,12 @@ class Listing:
             deferred.resolve(answer)
         elif self._making is not None:
             made, waiting = self._making
-            done = made.go_on(self._clock)
+            done: Mapping[str, object] | WattributeError | None
+            try:
+                done = made.go_on(self._clock)
+            except Exception:  # as in control.carried_out: nobody else is there to catch it
+                log.exception("op Jobs failed")
+                done = WattributeError("the agent failed at that; its log has the traceback")
             if done is not None:
                 self._making = None
                 self._ready.extend((deferred, done) for deferred in waiting)

@@ -13,6 +13,7 @@ from tests.doubles.powercap import PowercapTree
 
 from wattribute.agent import wire
 from wattribute.agent.control import Deferred
+from wattribute.agent.core.errors import WattributeError
 from wattribute.agent.listing import SLICE_S, Listing
 from wattribute.agent.requests import Peer
 
@@ -66,6 +67,25 @@ def test_a_long_list_is_answered_in_turns_and_once_for_all_who_may_see_as_much()
     for answer in answers.values():
         assert [job["job_id"] for job in decoded(answer)["jobs"]] == [f"job-{number}" for number in range(100)]
     assert (decoded(answers["alice"])["seen"], decoded(answers["first"])["seen"]) == ("own", "all")
+
+
+def test_a_receipt_that_fails_on_the_way_ends_that_list_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Jobs):
+        def jobs(self, peer: Peer | None = None) -> Iterator[dict[str, Any]]:
+            yield from list(super().jobs(peer))[:50]
+            raise ZeroDivisionError
+
+    node = Broken()
+    listing = Listing(node, node.clock)
+    answers: list[Any] = []
+    for _ in range(2):
+        asked = listing.ask(ROOT)
+        assert isinstance(asked, Deferred)
+        asked.on_answer(answers.append)
+    while listing.busy:
+        listing.work()
+    assert [type(answer) for answer in answers] == [WattributeError] * 2
+    assert "ZeroDivisionError" in caplog.text
 
 
 @pytest.fixture
