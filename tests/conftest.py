@@ -11,7 +11,7 @@ from hypothesis import settings
 from wattribute.agent.client import Client
 
 # The same examples everywhere: a search for new ones is a run of its own, `pytest --hypothesis-profile default`.
-settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("repeatable", derandomize=True, deadline=None, max_examples=50)
 settings.load_profile("repeatable")
 
 MISSING = "missing: "
