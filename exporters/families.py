@@ -23,7 +23,7 @@ from wattribute.agent.core.model import (
 )
 from wattribute.agent.core.units import J_PER_KWH
 from wattribute.exporters.batch import Batch, Labels, Number, Owner, Series, added, cleaned, rows, summed
-from wattribute.exporters.families_products import product_batches
+from wattribute.exporters.families_products import OF_ENERGY, product_batches
 from wattribute.exporters.metrics import METRIC, SCHEMA
 from wattribute.exporters.metrics_jobs import KUBERNETES_LABELS, SLURM_LABELS
 from wattribute.exporters.served import served_batches
@@ -79,14 +79,19 @@ JOB_COUNTERS = (
 
 
 class JobCounters(NamedTuple):
-    """What a job (id, product, role) used and costs; `slots` are the energy slots that it shows."""
+    """What a job (id, product, role) used and costs; `slots` are the energy slots that it shows.
+
+    Where there are none, no energy is known: neither is what it costs, nor any sum with that.
+    """
 
     job: Labels
     slots: tuple[int, ...]
 
     def series(self) -> Series:
         energy = [self.job + _SLOT_LABELS[slot] for slot in self.slots]
-        return *([self.job],) * 6, energy, [(*self.job, term) for term in TERMS]
+        sums = [self.job] if self.slots else []
+        terms = [(*self.job, term) for term in (TERMS if self.slots else TERMS[OF_ENERGY:])]
+        return [self.job], [self.job], sums, sums, sums, sums, energy, terms
 
 
 class JobBounds(NamedTuple):
@@ -126,10 +131,11 @@ def _node(snapshot: Snapshot) -> Iterator[Batch]:
         (kind, reason): 0 for kind in sorted(kinds) for reason in reasons if reason != "unallocated" or kind == "gpu"
     }
     unattributed_uj |= summed((key, uj) for key, uj in snapshot.unattributed_uj.items() if key[0] in DOMAIN_KINDS)
-    co2e_ng: dict[Labels, int] = {(term,): 0 for term in NODE_TERMS}
-    co2e_ng |= summed(((term,), ng) for term, ng in snapshot.node_co2e_ng.items())
-    unattributed_ng: dict[Labels, int] = {(term, reason): 0 for term in NODE_TERMS for reason in reasons}
-    unattributed_ng |= summed(snapshot.unattributed_ng.items())
+    terms = NODE_TERMS if kinds else NODE_TERMS[OF_ENERGY:]  # without any energy known its cost isn't 0
+    co2e_ng: dict[Labels, int] = {(term,): 0 for term in terms}
+    co2e_ng |= summed(((term,), ng) for term, ng in snapshot.node_co2e_ng.items() if term in terms)
+    unattributed_ng: dict[Labels, int] = {(term, reason): 0 for term in terms for reason in reasons}
+    unattributed_ng |= summed((key, ng) for key, ng in snapshot.unattributed_ng.items() if key[0] in terms)
     yield rows("wattribute_node_energy_joules_total", energy_uj)
     yield rows("wattribute_node_unattributed_joules_total", unattributed_uj)
     yield rows("wattribute_node_co2e_grams_total", co2e_ng)
@@ -208,6 +214,9 @@ def _job_counters(snapshot: Snapshot, counters: Mapping[Labels, Sequence[int]]) 
         jsce = jsc + platform + retraining
         cpu_ns.append(values[CPU_NS_SLOT])
         sm_ns.append(values[SM_NS_SLOT])
+        if not slots:
+            terms_ng += terms[OF_ENERGY:]
+            continue
         jsc_ng.append(jsc)
         jsce_ng.append(jsce)
         asc_ng.append(jsc + hardware)

@@ -18,6 +18,7 @@ from wattribute.exporters.batch import Batch, Labels, Owner, Series, added, clea
 from wattribute.exporters.metrics import METRIC
 
 EPC_PARTS = ("own", "inherited")
+OF_ENERGY = 2  # so many of the terms, the first ones, are for energy: operation and cooling
 _FIRST_TERM, _LAST_TERM = TERM_SLOT[TERMS[0]], TERM_SLOT[TERMS[-1]] + 1
 _SLOTS_PER_KIND = ENERGY_SLOTS // len(DOMAIN_KINDS)
 
@@ -54,13 +55,14 @@ PRODUCT_USE = (METRIC["wattribute_product_energy_joules_total"], METRIC["wattrib
 
 
 class ProductUse(NamedTuple):
-    """The sums over the jobs of a product and role."""
+    """The sums over the jobs of a product and role. Without `kinds` no energy is known, nor what that costs."""
 
     product: Labels
     kinds: tuple[DomainKind, ...]
 
     def series(self) -> Series:
-        return [(*self.product, kind) for kind in self.kinds], [(*self.product, term) for term in TERMS]
+        terms = TERMS if self.kinds else TERMS[OF_ENERGY:]
+        return [(*self.product, kind) for kind in self.kinds], [(*self.product, term) for term in terms]
 
 
 def product_batches(snapshot: Snapshot, counters: Mapping[Labels, Sequence[int]]) -> Iterator[Batch]:
@@ -118,5 +120,5 @@ def _product_uses(snapshot: Snapshot, counters: Mapping[Labels, Sequence[int]]) 
         kinds = tuple([kind for kind, uj in by_kind.items() if uj or kind in on_node])
         owners.append(ProductUse(product, kinds))
         energy_uj += [by_kind[kind] for kind in kinds]
-        terms_ng += values[_FIRST_TERM:_LAST_TERM]
+        terms_ng += values[_FIRST_TERM if kinds else _FIRST_TERM + OF_ENERGY : _LAST_TERM]
     return Batch(PRODUCT_USE, owners, (energy_uj, terms_ng))

@@ -167,6 +167,22 @@ def test_energy_series_start_at_zero_in_what_the_node_measures() -> None:
     assert reading.total(page, "wattribute_job_energy_joules_total") == 0
 
 
+def test_where_no_energy_is_known_neither_is_what_it_costs() -> None:
+    values = [0] * SLOTS
+    values[TERM_SLOT["hardware"]] = 7
+    none: dict[str, object] = {"node_energy_uj": {}, "unattributed_uj": {}, "attribution": {}}
+    page = reading.samples(page_of(snapshot([JobTotals(job=Job(id="a"), values=values)], **none)).text())  # type: ignore[arg-type]
+    for family in ("job", "product", "node"):
+        (terms,) = zip(*reading.label_values(page, f"wattribute_{family}_co2e_grams_total", "term"), strict=True)
+        assert "hardware" in terms
+        assert not {"operation", "cooling"} & set(terms)
+    reasons = reading.label_values(page, "wattribute_node_unattributed_grams_total", "term")
+    assert reasons == {("hardware",)}
+    assert reading.total(page, "wattribute_job_co2e_grams_total", job_id="a") == Decimal("7e-9")
+    names = {name for name, _ in page}
+    assert not names & {f"wattribute_job_{part}_grams_total" for part in ("jsc", "jsce", "asc", "asce")}
+
+
 def test_joules_of_a_quality_that_the_node_lost_stay() -> None:
     kept = totals(Job(id="kept"))
     values = list(kept.values)
