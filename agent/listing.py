@@ -35,17 +35,23 @@ class _Asked(NamedTuple):
 
 
 class _List:
-    """One answer, as far as it is made."""
+    """One answer, as far as it is made, of the moment of its first piece."""
 
     def __init__(self, node: Lister, peer: Peer) -> None:
-        self._head = {"at_ns": node.booked_ns(peer), "seen": "all" if node.sees_all(peer) else "own"}
-        self._receipts = node.jobs(peer)
+        self._node = node
+        self._peer = peer
+        self._head: dict[str, object] = {}
+        self._receipts: Iterator[dict[str, Any]] = iter(())
         self._rows: list[dict[str, Any]] = []
         self._encoded: list[bytes] = []
 
     def go_on(self, clock: Callable[[], float]) -> Mapping[str, object] | None:
         """Make more of it; the answer, once it is all there."""
         until_s = clock() + SLICE_S
+        if not self._head:
+            node, peer = self._node, self._peer
+            self._head = {"at_ns": node.booked_ns(peer), "seen": "all" if node.sees_all(peer) else "own"}
+            self._receipts = node.jobs(peer)
         for receipt in self._receipts:
             self._rows.append(receipt)
             if clock() > until_s:

@@ -69,10 +69,19 @@ def test_a_long_list_is_answered_in_turns_and_once_for_all_who_may_see_as_much()
     assert (decoded(answers["alice"])["seen"], decoded(answers["first"])["seen"]) == ("own", "all")
 
 
-def test_a_receipt_that_fails_on_the_way_ends_that_list_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_receipt_that_fails_on_the_way_ends_that_list_and_nothing_else(
+    at_once: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     class Broken(Jobs):
         def jobs(self, peer: Peer | None = None) -> Iterator[dict[str, Any]]:
-            yield from list(super().jobs(peer))[:50]
+            receipts = super().jobs(peer)
+            if at_once and len(self.listed) == 2:  # the second list, in the loop's own turn
+                raise ZeroDivisionError
+            return self.some(receipts)
+
+        def some(self, receipts: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+            yield from list(receipts)[:50]
             raise ZeroDivisionError
 
     node = Broken()
